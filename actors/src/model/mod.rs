@@ -1,3 +1,10 @@
 //! Identifiers, documents, changes, events, time: plain data (floor 0).
+//!
+//! Everything above speaks in these types. They parse at the edge and are trusted inside.
 
+pub mod address;
+pub mod change;
 pub mod delivery;
+pub mod document;
+pub mod ids;
+pub mod time;
