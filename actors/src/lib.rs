@@ -4,4 +4,6 @@
 //! (`gateway`, `directory`, `partition`, `shard`, `router`, `subscriber`); `system`. Imports go
 //! down only.
 
+pub mod log;
 pub mod model;
+pub mod store;

@@ -89,11 +89,8 @@ pub fn parse(
             given = Some(value);
         }
     }
-    let key = rules
-        .partition_paths
-        .iter()
-        .map(|path| key_at(&properties, path))
-        .collect::<Result<Vec<_>, _>>()?;
+    let key =
+        rules.partition_paths.iter().map(|path| key_at(&properties, path)).collect::<Result<Vec<_>, _>>()?;
     let (id, missing) = match given {
         Some(raw) => {
             let text: Cow<'_, str> = serde_json::from_str(raw.get()).map_err(|_| InvalidDocument::IdType)?;
@@ -102,11 +99,7 @@ pub fn parse(
         None => (make_id(), true),
     };
     let foreign = properties.iter().any(|(name, _)| SYSTEM_PROPERTIES.contains(&name.as_ref()));
-    let body = if missing || foreign {
-        rebuild(&properties, missing.then_some(&id))
-    } else {
-        trimmed(body)
-    };
+    let body = if missing || foreign { rebuild(&properties, missing.then_some(&id)) } else { trimmed(body) };
     if body.len() > rules.max_bytes {
         return Err(InvalidDocument::TooLarge { bytes: body.len(), limit: rules.max_bytes });
     }

@@ -1,0 +1,214 @@
+//! The bytes of one record: a header with length, checksum, LSN range and the hash of the record
+//! before it, then the mutations in MessagePack.
+//!
+//! ```text
+//!  0 magic "LKR1"   4 crc32c of all after it   8 payload length   12 format version, 3 zeros
+//! 16 first LSN     24 last LSN                32 xxh3-128 of the record before   48 payload
+//! ```
+
+use std::sync::Arc;
+
+use bytes::Bytes;
+use serde::{Deserialize, Serialize};
+
+use crate::model::address::EncodedPartition;
+use crate::model::change::{ChangeKind, CommittedGroup, DocumentChange, Mutation, Previous, Table};
+use crate::model::ids::{DocumentId, Lsn};
+use crate::model::time::Timestamp;
+
+/// First bytes of every record.
+pub(super) const MAGIC: [u8; 4] = *b"LKR1";
+/// Bytes before the payload.
+pub(super) const HEADER: usize = 48;
+/// Most mutations in one record.
+pub const MAX_MUTATIONS: usize = 4_096;
+/// Version of the payload.
+const VERSION: u8 = 1;
+
+/// xxh3-128 of a whole record: the link of the chain.
+pub(super) type Hash = [u8; 16];
+
+/// The parsed header of a record.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Header {
+    pub(super) crc: u32,
+    pub(super) payload: usize,
+    pub(super) version: u8,
+    pub(super) first: Lsn,
+    pub(super) last: Lsn,
+    pub(super) previous: Hash,
+}
+
+impl Header {
+    /// Reads a header; `None` if these bytes cannot be one.
+    pub(super) fn parse(bytes: &[u8; HEADER]) -> Option<Self> {
+        let (magic, rest) = bytes.split_first_chunk::<4>()?;
+        let (crc, rest) = rest.split_first_chunk::<4>()?;
+        let (payload, rest) = rest.split_first_chunk::<4>()?;
+        let (version, rest) = rest.split_first_chunk::<4>()?;
+        let (first, rest) = rest.split_first_chunk::<8>()?;
+        let (last, rest) = rest.split_first_chunk::<8>()?;
+        let header = Self {
+            crc: u32::from_le_bytes(*crc),
+            payload: u32::from_le_bytes(*payload) as usize,
+            version: *version.first()?,
+            first: Lsn(u64::from_le_bytes(*first)),
+            last: Lsn(u64::from_le_bytes(*last)),
+            previous: rest.try_into().ok()?,
+        };
+        let whole = *magic == MAGIC && header.first.0 > 0 && header.first <= header.last;
+        (whole && version.get(1..) == Some(&[0, 0, 0])).then_some(header)
+    }
+
+    /// Length of the whole record.
+    pub(super) fn record_len(&self) -> usize {
+        HEADER + self.payload
+    }
+}
+
+/// The checksum over a record's bytes after the checksum itself.
+pub(super) fn checksum(record: &[u8]) -> u32 {
+    crc32c::crc32c(record.get(8..).unwrap_or_default())
+}
+
+/// The link that the next record carries.
+pub(super) fn hash(record: &[u8]) -> Hash {
+    twox_hash::XxHash3_128::oneshot(record).to_le_bytes()
+}
+
+/// Writes one record into `out`, which is emptied first.
+pub(super) fn encode(first: Lsn, previous: Hash, mutations: &[Mutation], out: &mut Vec<u8>) {
+    out.clear();
+    out.extend_from_slice(&[0; HEADER]);
+    for mutation in mutations {
+        // Writing MessagePack into memory cannot fail.
+        rmp_serde::encode::write(out, &Wire::from(mutation)).ok();
+    }
+    let payload = u32::try_from(out.len() - HEADER).unwrap_or(u32::MAX);
+    let last = Lsn(first.0 + (mutations.len() as u64).saturating_sub(1));
+    let mut header = Vec::with_capacity(HEADER);
+    header.extend_from_slice(&MAGIC);
+    header.extend_from_slice(&[0; 4]);
+    header.extend_from_slice(&payload.to_le_bytes());
+    header.extend_from_slice(&[VERSION, 0, 0, 0]);
+    header.extend_from_slice(&first.0.to_le_bytes());
+    header.extend_from_slice(&last.0.to_le_bytes());
+    header.extend_from_slice(&previous);
+    if let Some(head) = out.get_mut(..HEADER) {
+        head.copy_from_slice(&header);
+    }
+    let crc = checksum(out).to_le_bytes();
+    if let Some(place) = out.get_mut(4..8) {
+        place.copy_from_slice(&crc);
+    }
+}
+
+/// Why a whole record cannot be read.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Unreadable {
+    Newer(u8),
+    Payload,
+}
+
+/// Reads the mutations of a record whose checksum was found right.
+pub(super) fn decode(header: &Header, record: &Bytes) -> Result<CommittedGroup, Unreadable> {
+    if header.version > VERSION {
+        return Err(Unreadable::Newer(header.version));
+    }
+    let payload = record.get(HEADER..).ok_or(Unreadable::Payload)?;
+    let count = header.last.0 - header.first.0 + 1;
+    let mut mutations = Vec::with_capacity(usize::try_from(count).unwrap_or(0).min(MAX_MUTATIONS));
+    let mut reader = rmp_serde::Deserializer::from_read_ref(payload);
+    for _ in 0..count {
+        let wire = Wire::deserialize(&mut reader).map_err(|_| Unreadable::Payload)?;
+        mutations.push(wire.into_mutation(record).ok_or(Unreadable::Payload)?);
+    }
+    Ok(CommittedGroup { first: header.first, mutations: Arc::from(mutations) })
+}
+
+/// One mutation on disk: operation, kind or table, key, id, value, time, previous, trace.
+#[derive(Serialize, Deserialize)]
+struct Wire<'a>(
+    u8,
+    u8,
+    #[serde(borrow, with = "serde_bytes")] &'a [u8],
+    #[serde(borrow)] &'a str,
+    #[serde(borrow, with = "serde_bytes")] &'a [u8],
+    u64,
+    i64,
+    #[serde(borrow)] Option<&'a str>,
+);
+
+const DOCUMENT: u8 = 1;
+const PUT: u8 = 2;
+const DELETE: u8 = 3;
+
+impl<'a> From<&'a Mutation> for Wire<'a> {
+    fn from(mutation: &'a Mutation) -> Self {
+        match mutation {
+            Mutation::Document(c) => {
+                let kind = match c.kind {
+                    ChangeKind::Create => 1,
+                    ChangeKind::Replace => 2,
+                    ChangeKind::Delete => 3,
+                };
+                // 0: none; above: an LSN; below: that many mutations back.
+                let previous = match c.previous {
+                    None => 0,
+                    Some(Previous::At(lsn)) => i64::try_from(lsn.0).unwrap_or(i64::MAX),
+                    Some(Previous::Back(n)) => -i64::from(n),
+                };
+                let partition = c.partition.as_bytes();
+                Wire(
+                    DOCUMENT,
+                    kind,
+                    partition,
+                    c.id.as_str(),
+                    &c.body,
+                    c.at.0,
+                    previous,
+                    c.traceparent.as_deref(),
+                )
+            }
+            Mutation::Put { table, key, value } => Wire(PUT, *table as u8, key, "", value, 0, 0, None),
+            Mutation::Delete { table, key } => Wire(DELETE, *table as u8, key, "", &[], 0, 0, None),
+        }
+    }
+}
+
+impl Wire<'_> {
+    fn into_mutation(self, record: &Bytes) -> Option<Mutation> {
+        let Wire(operation, sort, key, id, value, at, previous, traceparent) = self;
+        // The record's memory is shared, not copied.
+        let key = record.slice_ref(key);
+        match operation {
+            DOCUMENT => Some(Mutation::Document(DocumentChange {
+                kind: match sort {
+                    1 => ChangeKind::Create,
+                    2 => ChangeKind::Replace,
+                    3 => ChangeKind::Delete,
+                    _ => return None,
+                },
+                partition: EncodedPartition::from_bytes(key),
+                id: DocumentId::new(id).ok()?,
+                at: Timestamp(at),
+                previous: match previous {
+                    0 => None,
+                    1.. => Some(Previous::At(Lsn(previous.unsigned_abs()))),
+                    _ => Some(Previous::Back(u32::try_from(previous.unsigned_abs()).ok()?)),
+                },
+                body: record.slice_ref(value),
+                traceparent: traceparent.map(Arc::from),
+            })),
+            PUT => Some(Mutation::Put { table: table(sort)?, key, value: record.slice_ref(value) }),
+            DELETE => Some(Mutation::Delete { table: table(sort)?, key }),
+            _ => None,
+        }
+    }
+}
+
+fn table(number: u8) -> Option<Table> {
+    [Table::Progress, Table::Deliveries, Table::Due, Table::DeadLetters, Table::Idempotency, Table::System]
+        .into_iter()
+        .find(|table| *table as u8 == number)
+}
