@@ -4,6 +4,8 @@
 //! (`gateway`, `directory`, `partition`, `shard`, `router`, `subscriber`); `system`. Imports go
 //! down only.
 
+pub mod kernel;
 pub mod log;
 pub mod model;
+pub mod shard;
 pub mod store;

@@ -255,6 +255,15 @@ impl CommitLog for FileLog {
         self.shared.clone()
     }
 
+    fn reopen(&mut self) -> Result<(), ReadError> {
+        // The old handles are closed by the assignment; the new ones have never failed.
+        if let Some(spare) = self.spare.take() {
+            spare.join().ok();
+        }
+        *self = Self::open(self.disk.clone(), self.settings, Some(self.durable_end()))?;
+        Ok(())
+    }
+
     fn trim(&mut self, before: Lsn) -> Result<Lsn, ReadError> {
         loop {
             let mut segments = self.shared.segments.write().unwrap_or_else(PoisonError::into_inner);

@@ -109,6 +109,11 @@ impl CommitLog for MemoryLog {
         Arc::new(self.storage.clone())
     }
 
+    fn reopen(&mut self) -> Result<(), ReadError> {
+        *self = self.storage.open();
+        Ok(())
+    }
+
     fn trim(&mut self, before: Lsn) -> Result<Lsn, ReadError> {
         let mut state = self.storage.state();
         state.groups.retain(|group| group.last() >= before);

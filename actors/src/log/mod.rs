@@ -35,6 +35,10 @@ pub trait CommitLog: Send {
     /// A door for readers, usable from any thread while this log appends.
     fn reader(&self) -> Arc<dyn LogReader>;
 
+    /// Makes the log usable again after [`AppendError::Unknown`]. A group whose append failed is
+    /// gone afterwards, or there as a whole; [`CommitLog::tail`] tells.
+    fn reopen(&mut self) -> Result<(), ReadError>;
+
     /// Forgets mutations before `before`, as far as that is cheap; returns the first one kept.
     fn trim(&mut self, before: Lsn) -> Result<Lsn, ReadError>;
 }

@@ -1,0 +1,153 @@
+//! The door to a shard.
+
+use std::fmt;
+use std::sync::atomic::Ordering;
+use std::sync::mpsc::{SyncSender, TrySendError};
+use std::sync::{Arc, PoisonError};
+
+use tokio::sync::oneshot;
+
+use super::{CommitError, Committed, Doorbell, Op, Phase, ShardReadError, Shared};
+use crate::log::LogReader;
+use crate::model::change::Mutation;
+use crate::model::ids::{Lsn, ShardId};
+use crate::store::View;
+
+/// A reply that will come when the batch is durable and visible.
+pub type CommitReply = oneshot::Receiver<Result<Committed, CommitError>>;
+
+/// Everybody's way to one shard; cheap to clone.
+#[derive(Clone)]
+pub struct ShardHandle {
+    ops: SyncSender<Op>,
+    shared: Arc<Shared>,
+}
+
+impl fmt::Debug for ShardHandle {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("ShardHandle").field("id", &self.shared.id).finish_non_exhaustive()
+    }
+}
+
+/// What a shard shows of itself.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct ShardStatus {
+    /// What it can do.
+    pub phase: Phase,
+    /// Last position in the log.
+    pub tail: Lsn,
+    /// Last position in the view.
+    pub applied: Lsn,
+    /// Last position that a restart need not replay.
+    pub checkpointed: Lsn,
+    /// First position that is still in the log.
+    pub first: Lsn,
+    /// Batches waiting for the writer.
+    pub waiting: usize,
+    /// Mutations durable but not visible.
+    pub lag: usize,
+    /// Groups committed since the start.
+    pub groups: u64,
+    /// Mutations committed since the start.
+    pub mutations: u64,
+    /// How often log or view were reopened after an error.
+    pub reopened: u64,
+}
+
+impl ShardHandle {
+    pub(super) fn new(ops: SyncSender<Op>, shared: Arc<Shared>) -> Self {
+        Self { ops, shared }
+    }
+
+    /// The shard's number.
+    pub fn id(&self) -> ShardId {
+        self.shared.id
+    }
+
+    /// Asks for a batch to be committed as a whole.
+    ///
+    /// # Errors
+    /// [`CommitError::Busy`] and [`CommitError::Unavailable`] at once, when the queue is full or
+    /// the shard takes no writes.
+    pub fn commit(&self, mutations: Vec<Mutation>) -> Result<CommitReply, CommitError> {
+        self.send(mutations, false)
+    }
+
+    /// The same for a batch that is in no hurry: it shares the sync of the next one that is,
+    /// or goes alone after a short while.
+    pub fn commit_lazily(&self, mutations: Vec<Mutation>) -> Result<CommitReply, CommitError> {
+        self.send(mutations, true)
+    }
+
+    fn send(&self, mutations: Vec<Mutation>, lazy: bool) -> Result<CommitReply, CommitError> {
+        match self.shared.phase() {
+            Phase::Open | Phase::Full => {}
+            Phase::ReadOnly | Phase::Unavailable | Phase::Closed => return Err(CommitError::Unavailable),
+        }
+        let (reply, answer) = oneshot::channel();
+        self.shared.waiting.fetch_add(1, Ordering::Relaxed);
+        let sent = self.ops.try_send(Op::Commit { mutations, lazy, reply });
+        if sent.is_err() {
+            self.shared.waiting.fetch_sub(1, Ordering::Relaxed);
+        }
+        match sent {
+            Ok(()) => Ok(answer),
+            Err(TrySendError::Full(_)) => Err(CommitError::Busy),
+            Err(TrySendError::Disconnected(_)) => Err(CommitError::Unavailable),
+        }
+    }
+
+    /// The view, for a short read: do not hold it across an await.
+    pub fn view(&self) -> Result<Arc<View>, ShardReadError> {
+        self.shared.view.load_full().ok_or(ShardReadError::Unavailable)
+    }
+
+    /// A reader of the log.
+    pub fn log(&self) -> Arc<dyn LogReader> {
+        self.shared.reader()
+    }
+
+    /// Who is told when groups became visible; replaces who was told before.
+    pub fn on_commit(&self, doorbell: Doorbell) {
+        *self.shared.doorbell.write().unwrap_or_else(PoisonError::into_inner) = Some(doorbell);
+    }
+
+    /// Promises that nobody will read the log before `floor` any more.
+    pub fn release(&self, floor: Lsn) {
+        self.shared.floor.store(floor.0, Ordering::Release);
+    }
+
+    /// What the shard shows of itself.
+    pub fn status(&self) -> ShardStatus {
+        let shared = &self.shared;
+        let reader = shared.reader();
+        ShardStatus {
+            phase: shared.phase(),
+            tail: reader.tail(),
+            applied: shared.view.load().as_ref().map_or(Lsn::ZERO, |view| view.applied()),
+            checkpointed: Lsn(shared.checkpointed.load(Ordering::Acquire)),
+            first: reader.first(),
+            waiting: shared.waiting.load(Ordering::Relaxed),
+            lag: shared.lag.now(),
+            groups: shared.groups.load(Ordering::Relaxed),
+            mutations: shared.mutations.load(Ordering::Relaxed),
+            reopened: shared.reopened.load(Ordering::Relaxed),
+        }
+    }
+
+    /// Commits what is waiting, makes a checkpoint, closes both files' writers.
+    /// Returns at once if that was done before.
+    pub async fn drain(&self) {
+        if self.shared.drained.load(Ordering::Acquire) {
+            return;
+        }
+        let (done, wait) = oneshot::channel();
+        let ops = self.ops.clone();
+        // The queue may be full for a moment; the wait belongs to a blocking thread.
+        let sent = tokio::task::spawn_blocking(move || ops.send(Op::Drain { done }).is_ok()).await;
+        if matches!(sent, Ok(true)) {
+            wait.await.ok();
+        }
+        self.shared.view.store(None);
+    }
+}

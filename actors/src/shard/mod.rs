@@ -1,0 +1,225 @@
+//! The disk of some partitions: a commit log, its view, and the two threads that drive them.
+//!
+//! Stands between partitions, which prepare mutations, and the router, which reads what was
+//! committed. Invariants: no reply and no reader's sight of a write before its record is on
+//! disk; after an error nothing is taken until log and view are open again and agree.
+
+mod applier;
+mod handle;
+mod open;
+mod writer;
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU64, AtomicUsize, Ordering};
+use std::sync::{Condvar, Mutex, PoisonError, RwLock};
+use std::time::Duration;
+
+use arc_swap::ArcSwapOption;
+use tokio::sync::oneshot;
+
+pub use handle::{ShardHandle, ShardStatus};
+pub use open::{Shard, ShardOpenError};
+
+use crate::log::file::LogSettings;
+use crate::log::{LogReader, ReadError};
+use crate::model::change::{CommittedGroup, Mutation};
+use crate::model::ids::{Lsn, ShardId};
+use crate::store::{View, ViewReadError};
+
+/// Bounds and intervals of a shard; see `limits` in the manifest.
+#[derive(Debug, Clone)]
+pub struct ShardSettings {
+    /// Batches waiting for the writer.
+    pub queue: usize,
+    /// Mutations in one group.
+    pub batch_mutations: usize,
+    /// Bytes in one group.
+    pub batch_bytes: usize,
+    /// Mutations that are durable but not yet visible.
+    pub apply_lag: usize,
+    /// Time between durable checkpoints of the view while there is something new.
+    pub checkpoint_interval: Duration,
+    /// Bytes of log after which a checkpoint is made at once.
+    pub checkpoint_bytes: usize,
+    /// Longest time that a lazy batch waits for others to share their sync.
+    pub lazy_delay: Duration,
+    /// First wait before a failed disk is tried again; doubles up to 64 times this.
+    pub reopen_backoff: Duration,
+    /// redb's page cache, in bytes.
+    pub cache_bytes: usize,
+    /// Bytes read from the log in one step.
+    pub read_chunk: usize,
+    /// Sizes of the log's files.
+    pub log: LogSettings,
+}
+
+impl Default for ShardSettings {
+    fn default() -> Self {
+        Self {
+            queue: 8_192,
+            batch_mutations: 1_024,
+            batch_bytes: 1 << 20,
+            apply_lag: 4_096,
+            checkpoint_interval: Duration::from_secs(1),
+            checkpoint_bytes: 64 << 20,
+            lazy_delay: Duration::from_millis(100),
+            reopen_backoff: Duration::from_millis(50),
+            cache_bytes: 32 << 20,
+            read_chunk: 1 << 20,
+            log: LogSettings::default(),
+        }
+    }
+}
+
+/// What a shard can do right now.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[repr(u8)]
+pub enum Phase {
+    /// Reads and writes.
+    Open = 0,
+    /// The last write found no room; reads go on, the next write tries again.
+    Full = 1,
+    /// The log failed and is being reopened: reads only.
+    ReadOnly = 2,
+    /// The view failed and is being reopened: neither.
+    Unavailable = 3,
+    /// Drained: no more writes.
+    Closed = 4,
+}
+
+impl Phase {
+    fn from_u8(number: u8) -> Self {
+        [Self::Open, Self::Full, Self::ReadOnly, Self::Unavailable]
+            .into_iter()
+            .find(|phase| *phase as u8 == number)
+            .unwrap_or(Self::Closed)
+    }
+
+    /// The name in status answers and metrics.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Open => "open",
+            Self::Full => "full",
+            Self::ReadOnly => "read_only",
+            Self::Unavailable => "unavailable",
+            Self::Closed => "closed",
+        }
+    }
+}
+
+/// A batch that is durable and visible.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Committed {
+    /// LSN of the batch's first mutation; the others follow without a gap.
+    pub first: Lsn,
+}
+
+/// Why a batch has no known success.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub enum CommitError {
+    /// Too many batches are waiting. Nothing was written.
+    #[error("the shard's queue is full")]
+    Busy,
+    /// The disk failed and is being reopened, or the shard was drained. Nothing was written.
+    #[error("the shard takes no writes now")]
+    Unavailable,
+    /// The disk is full. Nothing was written.
+    #[error("the disk is full")]
+    NoRoom,
+    /// The batch is larger than a record may be. Nothing was written.
+    #[error("the batch is too large")]
+    TooLarge,
+    /// The disk failed while writing, or the answer was lost: the batch may have been written.
+    #[error("the outcome is unknown")]
+    Unknown,
+}
+
+/// Why something could not be read from a shard.
+#[derive(Debug, thiserror::Error)]
+pub enum ShardReadError {
+    /// The view is being reopened.
+    #[error("the shard cannot be read now")]
+    Unavailable,
+    /// The view refused.
+    #[error(transparent)]
+    View(#[from] ViewReadError),
+    /// The log refused.
+    #[error(transparent)]
+    Log(#[from] ReadError),
+}
+
+/// Called by the shard after groups became visible; must return at once.
+pub type Doorbell = Arc<dyn Fn(&[CommittedGroup]) + Send + Sync>;
+
+/// Called when a thread of the shard died: the process must end.
+pub type Fatal = Arc<dyn Fn(&str) + Send + Sync>;
+
+type Reply = oneshot::Sender<Result<Committed, CommitError>>;
+
+/// What the writer is asked.
+enum Op {
+    Commit { mutations: Vec<Mutation>, lazy: bool, reply: Reply },
+    Drain { done: oneshot::Sender<()> },
+}
+
+/// What handles, writer and applier share.
+struct Shared {
+    id: ShardId,
+    view: ArcSwapOption<View>,
+    reader: RwLock<Arc<dyn LogReader>>,
+    phase: AtomicU8,
+    doorbell: RwLock<Option<Doorbell>>,
+    /// Set when the log may be trimmed up to here; 0 until somebody who reads it says so.
+    floor: AtomicU64,
+    checkpointed: AtomicU64,
+    waiting: AtomicUsize,
+    lag: Lag,
+    groups: AtomicU64,
+    mutations: AtomicU64,
+    reopened: AtomicU64,
+    drained: AtomicBool,
+}
+
+impl Shared {
+    fn phase(&self) -> Phase {
+        Phase::from_u8(self.phase.load(Ordering::Acquire))
+    }
+
+    fn enter(&self, phase: Phase) {
+        let before = Phase::from_u8(self.phase.swap(phase as u8, Ordering::AcqRel));
+        if before != phase {
+            tracing::info!(shard = %self.id, from = before.as_str(), to = phase.as_str(), "shard phase changed");
+        }
+    }
+
+    fn reader(&self) -> Arc<dyn LogReader> {
+        self.reader.read().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+}
+
+/// Mutations between the log and the view, with a bound that the writer waits for.
+#[derive(Default)]
+struct Lag {
+    count: Mutex<usize>,
+    shrunk: Condvar,
+}
+
+impl Lag {
+    fn add(&self, mutations: usize, limit: usize) {
+        let mut count = self.count.lock().unwrap_or_else(PoisonError::into_inner);
+        while *count > 0 && *count + mutations > limit {
+            count = self.shrunk.wait(count).unwrap_or_else(PoisonError::into_inner);
+        }
+        *count += mutations;
+    }
+
+    fn remove(&self, mutations: usize) {
+        let mut count = self.count.lock().unwrap_or_else(PoisonError::into_inner);
+        *count = count.saturating_sub(mutations);
+        self.shrunk.notify_all();
+    }
+
+    fn now(&self) -> usize {
+        *self.count.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}

@@ -1,0 +1,284 @@
+//! The thread that owns the log: gathers what is waiting, appends it, one sync for everybody.
+//!
+//! There is no linger timer: while one sync is under way the next group gathers by itself.
+
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender, TryRecvError};
+use std::time::Duration;
+
+use fail::fail_point;
+use tokio::sync::oneshot;
+
+use super::applier::Job;
+use super::{CommitError, Committed, Op, Phase, Reply, ShardSettings, Shared};
+use crate::kernel::clock::SharedClock;
+use crate::log::{AppendError, CommitLog};
+use crate::model::change::{CommittedGroup, Mutation};
+use crate::model::ids::Lsn;
+
+pub(super) struct Writer {
+    pub(super) log: Box<dyn CommitLog>,
+    pub(super) ops: Receiver<Op>,
+    pub(super) jobs: SyncSender<Job>,
+    pub(super) shared: Arc<Shared>,
+    pub(super) settings: ShardSettings,
+    pub(super) clock: SharedClock,
+    /// An operation that did not fit into the group before.
+    pub(super) carried: Option<Op>,
+    /// Batches that wait for company, and until when.
+    pub(super) lazy: Vec<(Vec<Mutation>, Reply)>,
+    pub(super) lazy_until: Duration,
+}
+
+/// Batches on their way into one record.
+#[derive(Default)]
+pub(super) struct Group {
+    mutations: Vec<Mutation>,
+    bytes: usize,
+    replies: Vec<(u64, Reply)>,
+}
+
+impl Group {
+    fn push(&mut self, mutations: Vec<Mutation>, reply: Reply) {
+        self.replies.push((self.mutations.len() as u64, reply));
+        self.bytes += mutations.iter().map(Mutation::weight).sum::<usize>();
+        self.mutations.extend(mutations);
+    }
+
+    fn fail(self, error: CommitError) {
+        for (_, reply) in self.replies {
+            // Whoever asked may be gone; there is nobody else to tell.
+            reply.send(Err(error)).ok();
+        }
+    }
+}
+
+enum Gathered {
+    Group(Group),
+    Drain(Option<oneshot::Sender<()>>),
+}
+
+impl Writer {
+    pub(super) fn run(mut self) {
+        loop {
+            match self.gather() {
+                Gathered::Group(group) => self.commit(group),
+                Gathered::Drain(done) => {
+                    self.drain(done);
+                    return;
+                }
+            }
+        }
+    }
+
+    /// Waits for work, then takes all that is there, up to the bounds of a group.
+    fn gather(&mut self) -> Gathered {
+        let mut group = Group::default();
+        loop {
+            let Some(op) = self.next(&group) else {
+                if !group.replies.is_empty() {
+                    return Gathered::Group(group);
+                }
+                // The wait for company is over.
+                self.take_lazy(&mut group);
+                return Gathered::Group(group);
+            };
+            let (mutations, reply) = match op {
+                Op::Drain { done } if group.replies.is_empty() && self.lazy.is_empty() => {
+                    return Gathered::Drain(Some(done));
+                }
+                Op::Drain { done } => {
+                    self.carried = Some(Op::Drain { done });
+                    self.take_lazy(&mut group);
+                    return Gathered::Group(group);
+                }
+                Op::Commit { mutations, lazy: true, reply } if group.replies.is_empty() => {
+                    if self.lazy.is_empty() {
+                        self.lazy_until = self.clock.elapsed() + self.settings.lazy_delay;
+                    }
+                    self.lazy.push((mutations, reply));
+                    continue;
+                }
+                Op::Commit { mutations, reply, .. } => (mutations, reply),
+            };
+            let weight: usize = mutations.iter().map(Mutation::weight).sum();
+            let full = group.mutations.len() + mutations.len() > self.settings.batch_mutations
+                || group.bytes + weight > self.settings.batch_bytes;
+            if full && !group.replies.is_empty() {
+                self.carried = Some(Op::Commit { mutations, lazy: false, reply });
+                return Gathered::Group(group);
+            }
+            group.push(mutations, reply);
+            self.take_lazy(&mut group);
+        }
+    }
+
+    /// The next operation. Blocks only while the group is empty; `None` ends the gathering.
+    fn next(&mut self, group: &Group) -> Option<Op> {
+        if let Some(op) = self.carried.take() {
+            return Some(op);
+        }
+        let received = if !group.replies.is_empty() {
+            match self.ops.try_recv() {
+                Ok(op) => Some(op),
+                Err(TryRecvError::Empty | TryRecvError::Disconnected) => return None,
+            }
+        } else if self.lazy.is_empty() {
+            self.ops.recv().ok()
+        } else {
+            let left = self.lazy_until.saturating_sub(self.clock.elapsed());
+            match self.ops.recv_timeout(left) {
+                Ok(op) => Some(op),
+                Err(RecvTimeoutError::Timeout) => return None,
+                Err(RecvTimeoutError::Disconnected) => None,
+            }
+        };
+        if let Some(op) = received {
+            self.shared.waiting.fetch_sub(1, Ordering::Relaxed);
+            return Some(op);
+        }
+        // All handles are gone: end as if drained, with nobody to tell.
+        Some(Op::Drain { done: oneshot::channel().0 })
+    }
+
+    fn take_lazy(&mut self, group: &mut Group) {
+        for (mutations, reply) in self.lazy.drain(..) {
+            group.push(mutations, reply);
+        }
+    }
+
+    fn commit(&mut self, group: Group) {
+        if group.mutations.is_empty() {
+            return group.fail(CommitError::TooLarge);
+        }
+        self.shared.lag.add(group.mutations.len(), self.settings.apply_lag);
+        let count = group.mutations.len();
+        fail_point!("writer::panic");
+        match self.log.append(self.log.tail(), &group.mutations) {
+            Ok(first) => {
+                if self.shared.phase() == Phase::Full {
+                    self.shared.enter(Phase::Open);
+                }
+                self.hand_over(first, group);
+                self.trim();
+            }
+            Err(error) => {
+                self.shared.lag.remove(count);
+                self.refuse(group, &error);
+            }
+        }
+    }
+
+    fn hand_over(&self, first: Lsn, group: Group) {
+        let mutations = Arc::from(group.mutations);
+        let replies = group
+            .replies
+            .into_iter()
+            .map(|(at, reply)| (Committed { first: first.plus(at) }, reply))
+            .collect();
+        let job = Job::Apply { group: CommittedGroup { first, mutations }, bytes: group.bytes, replies };
+        // The applier ends only after this thread, or with the whole process.
+        self.jobs.send(job).ok();
+    }
+
+    fn refuse(&mut self, group: Group, error: &AppendError) {
+        tracing::error!(shard = %self.shared.id, %error, "group not committed");
+        match error {
+            AppendError::TooLarge { .. } => group.fail(CommitError::TooLarge),
+            AppendError::NoRoom(_) => {
+                self.shared.enter(Phase::Full);
+                group.fail(CommitError::NoRoom);
+            }
+            AppendError::Unknown(_) | AppendError::Stopped | AppendError::Fenced { .. } => {
+                self.shared.enter(Phase::ReadOnly);
+                group.fail(CommitError::Unknown);
+                self.reopen();
+            }
+        }
+    }
+
+    /// Tries to open the log again, refusing what arrives meanwhile.
+    fn reopen(&mut self) {
+        let mut backoff = self.settings.reopen_backoff;
+        loop {
+            self.settle_applier();
+            match self.log.reopen() {
+                Ok(()) => break,
+                Err(error) => tracing::error!(shard = %self.shared.id, %error, "log not reopened"),
+            }
+            if self.refuse_for(backoff) {
+                return;
+            }
+            backoff = (backoff * 2).min(self.settings.reopen_backoff * 64);
+        }
+        *self.shared.reader.write().unwrap_or_else(std::sync::PoisonError::into_inner) = self.log.reader();
+        self.shared.reopened.fetch_add(1, Ordering::Relaxed);
+        // What the log kept of an unknown group becomes visible now.
+        self.jobs.send(Job::Replay).ok();
+        self.settle_applier();
+        self.shared.enter(Phase::Open);
+    }
+
+    /// Answers everybody who asks during `time` that nothing can be written. True on drain.
+    fn refuse_for(&mut self, time: Duration) -> bool {
+        let until = self.clock.elapsed() + time;
+        for (_, reply) in self.lazy.drain(..) {
+            reply.send(Err(CommitError::Unavailable)).ok();
+        }
+        loop {
+            let left = until.saturating_sub(self.clock.elapsed());
+            let op = match self.carried.take() {
+                Some(op) => op,
+                None => match self.ops.recv_timeout(left) {
+                    Ok(op) => {
+                        self.shared.waiting.fetch_sub(1, Ordering::Relaxed);
+                        op
+                    }
+                    Err(RecvTimeoutError::Timeout) => return false,
+                    Err(RecvTimeoutError::Disconnected) => Op::Drain { done: oneshot::channel().0 },
+                },
+            };
+            match op {
+                Op::Commit { reply, .. } => {
+                    reply.send(Err(CommitError::Unavailable)).ok();
+                }
+                drain @ Op::Drain { .. } => {
+                    self.carried = Some(drain);
+                    return true;
+                }
+            }
+        }
+    }
+
+    /// Waits until the applier has done all that it was given.
+    fn settle_applier(&self) {
+        let (done, wait) = std::sync::mpsc::sync_channel(1);
+        if self.jobs.send(Job::Barrier { done }).is_ok() {
+            wait.recv().ok();
+        }
+    }
+
+    /// Lets go of segments that neither the view nor any reader needs.
+    fn trim(&mut self) {
+        let floor = self.shared.floor.load(Ordering::Acquire);
+        let before = Lsn(floor.min(self.shared.checkpointed.load(Ordering::Acquire)));
+        if before > self.shared.reader().first()
+            && let Err(error) = self.log.trim(before)
+        {
+            tracing::warn!(shard = %self.shared.id, %error, "log not trimmed");
+        }
+    }
+
+    fn drain(&mut self, done: Option<oneshot::Sender<()>>) {
+        self.shared.enter(Phase::Closed);
+        let (finished, wait) = std::sync::mpsc::sync_channel(1);
+        if self.jobs.send(Job::Finish { done: finished }).is_ok() {
+            wait.recv().ok();
+        }
+        self.shared.drained.store(true, Ordering::Release);
+        if let Some(done) = done {
+            done.send(()).ok();
+        }
+    }
+}
