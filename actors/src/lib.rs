@@ -5,3 +5,4 @@
 //! down only.
 
 pub mod model;
+pub mod policy;
