@@ -121,7 +121,7 @@ impl TokenBuckets {
             crowded: Arc::clone(&crowded),
         };
         let clock = TicksClock(Arc::clone(&ticks));
-        // A burst of `calls` is set apart from the interval, so that neither rounds the other.
+        // `Rate::new` keeps the interval above zero, so the fallback is never taken.
         let quota = Quota::with_period(rate.interval()).unwrap_or(Quota::per_second(rate.calls));
         let limiter = RateLimiter::new(quota.allow_burst(rate.calls), buckets, clock);
         Self { rate, ticks, limiter, crowded, next_sweep: AtomicU64::new(0) }
