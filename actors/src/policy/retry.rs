@@ -362,6 +362,9 @@ mod tests {
         ] {
             assert_eq!(delay_of(attempts, outcome, &policy, 0.0), Duration::from_millis(millis));
         }
+        let fast = RetryPolicy { scale: 0.000_15, ..RetryPolicy::default() };
+        let rounded_up = Duration::from_millis(2);
+        assert_eq!(delay_of(1, &status(500), &fast, 0.0), rounded_up, "1.5 ms must not become 1 ms");
         for nonsense in [f64::NAN, -1.0, f64::INFINITY, 1e300] {
             let policy = RetryPolicy { scale: nonsense, ..RetryPolicy::default() };
             assert_eq!(delay_of(1, &status(500), &policy, 0.0).as_secs(), 10, "{nonsense}");
@@ -393,7 +396,7 @@ mod tests {
             retry_after in proptest::option::of(0u64..10_000),
             max_attempts in 1u32..=30,
             scale in 0.0001f64..2.0,
-            chance in 0.0f64..=1.0,
+            chance in prop_oneof![Just(0.0f64), 0.0f64..=1.0],
         ) {
             let outcome = Outcome::from_status(code, retry_after.map(Duration::from_secs));
             let policy = RetryPolicy { max_attempts, scale, ..RetryPolicy::default() };
