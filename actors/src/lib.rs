@@ -4,8 +4,12 @@
 //! (`gateway`, `directory`, `partition`, `shard`, `router`, `subscriber`); `system`. Imports go
 //! down only.
 
+pub mod directory;
 pub mod kernel;
 pub mod log;
 pub mod model;
+pub mod partition;
+pub mod policy;
+pub mod protocol;
 pub mod shard;
 pub mod store;

@@ -1,0 +1,11 @@
+//! Pure rules (floor 1): what is decided, never who carries it out.
+//!
+//! Invariant: nothing here reads a clock, draws a random number or does I/O. Time and chance are
+//! parameters, so that every rule can be tested exactly.
+
+pub mod budget;
+pub mod filter;
+pub mod keys;
+pub mod precondition;
+pub mod rate;
+pub mod retry;
