@@ -68,6 +68,15 @@ pub struct FileLog {
     spare: Option<JoinHandle<io::Result<Arc<dyn DiskFile>>>>,
 }
 
+/// Where an opened log stands.
+struct Ends {
+    /// The last mutation that is there.
+    durable: Lsn,
+    /// The last LSN that may have been used.
+    used: Lsn,
+    hash: Hash,
+}
+
 #[derive(Debug)]
 struct Shared {
     segments: RwLock<Vec<Arc<Segment>>>,
@@ -81,7 +90,13 @@ impl FileLog {
         let length = settings.first_segment_bytes;
         let file = zeroed(&*disk, length).map_err(AppendError::NoRoom)?;
         let segment = begin(&*disk, origin, file).map_err(AppendError::NoRoom)?;
-        Ok(Self::assemble(disk, settings, vec![segment], length, Lsn::ZERO, [0; 16]))
+        Ok(Self::assemble(
+            disk,
+            settings,
+            vec![segment],
+            length,
+            Ends { durable: Lsn::ZERO, used: Lsn::ZERO, hash: [0; 16] },
+        ))
     }
 
     /// Opens a log and makes its end clean.
@@ -124,8 +139,9 @@ impl FileLog {
         clean(&current, &tail, length)?;
         current.end.store(tail.offset, Ordering::Release);
         // LSNs of a cut record may have been seen in a log line or a core dump: never use them again.
-        let last = tail.last.plus(MAX_MUTATIONS as u64);
-        Ok(Self::assemble(disk, settings, segments, length, last, tail.hash))
+        let used = tail.last.plus(MAX_MUTATIONS as u64);
+        let ends = Ends { durable: tail.last, used, hash: tail.hash };
+        Ok(Self::assemble(disk, settings, segments, length, ends))
     }
 
     fn assemble(
@@ -133,14 +149,15 @@ impl FileLog {
         settings: LogSettings,
         segments: Vec<Arc<Segment>>,
         length: u64,
-        last: Lsn,
-        hash: Hash,
+        ends: Ends,
     ) -> Self {
         // Both callers hand over at least one segment.
         let current = segments.last().cloned().unwrap_or_else(|| unreachable!("a log has a segment"));
         let offset = current.end();
-        let shared = Arc::new(Shared { segments: RwLock::new(segments), tail: AtomicU64::new(last.0) });
+        let shared =
+            Arc::new(Shared { segments: RwLock::new(segments), tail: AtomicU64::new(ends.durable.0) });
         let buffer = Vec::with_capacity(1 << 20);
+        let (last, hash) = (ends.used, ends.hash);
         Self {
             disk,
             settings,

@@ -17,7 +17,7 @@ use std::time::Duration;
 use arc_swap::ArcSwapOption;
 use tokio::sync::oneshot;
 
-pub use handle::{ShardHandle, ShardStatus};
+pub use handle::{CommitReply, ShardHandle, ShardStatus};
 pub use open::{Shard, ShardOpenError};
 
 use crate::log::file::LogSettings;

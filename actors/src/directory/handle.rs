@@ -1,0 +1,123 @@
+//! The door to the directory, and through it to every partition.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use actix::{Actor, Addr, ArbiterHandle};
+
+use super::table::{Awake, Table};
+use super::{Directory, DirectorySettings, PartitionHandle};
+use crate::kernel::clock::SharedClock;
+use crate::model::address::{EncodedPartition, PartitionAddress};
+use crate::partition::Phase;
+use crate::protocol::directory::{ReopenPartition, WakePartition};
+use crate::protocol::partition::WriteError;
+use crate::shard::ShardHandle;
+
+/// Everybody's way to the partitions; cheap to clone.
+#[derive(Debug, Clone)]
+pub struct DirectoryHandle {
+    addr: Addr<Directory>,
+    table: Arc<Table>,
+    shards: Arc<[ShardHandle]>,
+    clock: SharedClock,
+    closed: Arc<AtomicBool>,
+}
+
+/// What an awake partition shows of itself.
+#[derive(Debug, Clone)]
+pub struct PartitionStatus {
+    /// Where it is.
+    pub address: EncodedPartition,
+    /// What it is doing.
+    pub phase: Phase,
+    /// How often it crashed and came back.
+    pub restarts: u32,
+    /// Writes that wait or are in flight.
+    pub queue: usize,
+    /// Batches since it woke.
+    pub batches: u64,
+    /// The last panic's text.
+    pub last_crash: Option<String>,
+}
+
+impl DirectoryHandle {
+    /// Starts the directory on the current arbiter; partitions run on `arbiters`.
+    pub fn start(
+        shards: Arc<[ShardHandle]>,
+        arbiters: Vec<ArbiterHandle>,
+        settings: DirectorySettings,
+        clock: SharedClock,
+    ) -> Self {
+        let table = Arc::new(Table::default());
+        let partition = Arc::new(settings.partition.clone());
+        let directory = Directory {
+            table: table.clone(),
+            shards: shards.clone(),
+            arbiters,
+            settings,
+            partition,
+            clock: clock.clone(),
+            sweeping: false,
+        };
+        Self { addr: directory.start(), table, shards, clock, closed: Arc::default() }
+    }
+
+    /// The way to the partition at `address`.
+    ///
+    /// # Errors
+    /// None in practice: [`WriteError::Unavailable`] if there are no shards.
+    pub fn partition(&self, address: &PartitionAddress) -> Result<PartitionHandle, WriteError> {
+        let encoded = address.encode();
+        let shards = u16::try_from(self.shards.len()).unwrap_or(u16::MAX);
+        let shard = self.shards.get(usize::from(encoded.shard(shards).0)).ok_or(WriteError::Unavailable)?;
+        Ok(PartitionHandle::new(encoded, shard.clone(), self.clone()))
+    }
+
+    pub(super) async fn wake(&self, address: &EncodedPartition) -> Result<Awake, WriteError> {
+        if self.closed.load(Ordering::Acquire) {
+            return Err(WriteError::Unavailable);
+        }
+        if let Some(awake) = self.table.get(address, self.clock.elapsed()) {
+            return Ok(awake);
+        }
+        let woken = self.addr.send(WakePartition(address.clone())).await;
+        woken.unwrap_or(Err(WriteError::Unavailable))?;
+        self.table.get(address, self.clock.elapsed()).ok_or(WriteError::Unavailable)
+    }
+
+    /// Takes no new writes from now on; those under way are answered.
+    pub fn close(&self) {
+        self.closed.store(true, Ordering::Release);
+    }
+
+    /// Writes that wait or are in flight, over all partitions.
+    pub fn writes_in_flight(&self) -> usize {
+        self.table.all(usize::MAX).iter().map(|(_, awake)| awake.permits().taken()).sum()
+    }
+
+    /// How many partitions are awake.
+    pub fn awake(&self) -> usize {
+        self.table.len()
+    }
+
+    /// Up to `limit` awake partitions.
+    pub fn status(&self, limit: usize) -> Vec<PartitionStatus> {
+        let all = self.table.all(limit);
+        all.into_iter()
+            .map(|(address, awake)| PartitionStatus {
+                address,
+                phase: awake.vitals().phase(),
+                restarts: awake.vitals().restarts(),
+                queue: awake.permits().taken(),
+                batches: awake.vitals().batches(),
+                last_crash: awake.vitals().last_crash(),
+            })
+            .collect()
+    }
+
+    /// Ends the quarantine of a partition; `false` if it is not awake.
+    pub async fn reopen(&self, address: EncodedPartition) -> bool {
+        self.addr.send(ReopenPartition(address)).await.unwrap_or(false)
+    }
+}

@@ -1,0 +1,131 @@
+//! The table of awake partitions: read by every writer, changed by the directory alone.
+
+use std::collections::HashMap;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, PoisonError, RwLock};
+use std::time::Duration;
+
+use actix::Addr;
+
+use crate::kernel::permits::Permits;
+use crate::model::address::EncodedPartition;
+use crate::partition::{Partition, Vitals};
+use crate::protocol::partition::{WriteDocument, WriteError};
+
+/// Parts of the table, so that writers of different partitions seldom meet at a lock.
+const PARTS: usize = 16;
+
+/// One awake partition.
+#[derive(Debug)]
+pub(super) struct Entry {
+    addr: Addr<Partition>,
+    permits: Permits,
+    vitals: Arc<Vitals>,
+    /// Milliseconds of the monotonic clock at the last use.
+    used: AtomicU64,
+}
+
+/// A hold on an awake partition's entry.
+#[derive(Debug, Clone)]
+pub(super) struct Awake(Arc<Entry>);
+
+impl Awake {
+    /// The places in the partition's queue.
+    pub(super) fn permits(&self) -> &Permits {
+        &self.0.permits
+    }
+
+    /// Sends a write that has its permit.
+    pub(super) fn tell(&self, message: WriteDocument) -> Result<(), WriteError> {
+        // The mailbox has a place for every permit; a closed one belongs to a partition that
+        // fell asleep between the look-up and the permit.
+        self.0.addr.try_send(message).map_err(|_| WriteError::Unavailable)
+    }
+
+    pub(super) fn addr(&self) -> &Addr<Partition> {
+        &self.0.addr
+    }
+
+    pub(super) fn vitals(&self) -> &Vitals {
+        &self.0.vitals
+    }
+}
+
+impl Entry {
+    pub(super) fn new(addr: Addr<Partition>, permits: Permits, vitals: Arc<Vitals>, now: Duration) -> Self {
+        Self { addr, permits, vitals, used: AtomicU64::new(millis(now)) }
+    }
+}
+
+#[derive(Debug, Default)]
+pub(super) struct Table {
+    parts: [RwLock<HashMap<EncodedPartition, Arc<Entry>>>; PARTS],
+    pub(super) asked: AtomicU64,
+}
+
+fn millis(time: Duration) -> u64 {
+    u64::try_from(time.as_millis()).unwrap_or(u64::MAX)
+}
+
+impl Table {
+    fn part(&self, address: &EncodedPartition) -> &RwLock<HashMap<EncodedPartition, Arc<Entry>>> {
+        let hash = twox_hash::XxHash3_64::oneshot(address.as_bytes());
+        let [first, ..] = &self.parts;
+        self.parts.get(usize::try_from(hash >> 48).unwrap_or(0) % PARTS).unwrap_or(first)
+    }
+
+    pub(super) fn get(&self, address: &EncodedPartition, now: Duration) -> Option<Awake> {
+        let part = self.part(address).read().unwrap_or_else(PoisonError::into_inner);
+        let entry = part.get(address)?;
+        entry.used.store(millis(now), Ordering::Relaxed);
+        Some(Awake(entry.clone()))
+    }
+
+    pub(super) fn insert(&self, address: EncodedPartition, entry: Entry) {
+        let mut part = self.part(&address).write().unwrap_or_else(PoisonError::into_inner);
+        part.insert(address, Arc::new(entry));
+    }
+
+    /// Removes a partition that nobody uses: no permit is out, and nobody holds its entry, so
+    /// nobody can take one.
+    pub(super) fn remove_idle(&self, address: &EncodedPartition) -> Option<Awake> {
+        let mut part = self.part(address).write().unwrap_or_else(PoisonError::into_inner);
+        let entry = part.get(address)?;
+        if Arc::strong_count(entry) > 1 || entry.permits.taken() > 0 {
+            return None;
+        }
+        part.remove(address).map(Awake)
+    }
+
+    /// Partitions last used before `time`, with that time.
+    pub(super) fn idle_before(&self, time: Duration) -> Vec<(EncodedPartition, u64)> {
+        let before = millis(time);
+        let mut idle = Vec::new();
+        for part in &self.parts {
+            let part = part.read().unwrap_or_else(PoisonError::into_inner);
+            for (address, entry) in &*part {
+                let used = entry.used.load(Ordering::Relaxed);
+                if used < before && entry.permits.taken() == 0 {
+                    idle.push((address.clone(), used));
+                }
+            }
+        }
+        idle
+    }
+
+    pub(super) fn len(&self) -> usize {
+        self.parts.iter().map(|part| part.read().unwrap_or_else(PoisonError::into_inner).len()).sum()
+    }
+
+    pub(super) fn all(&self, limit: usize) -> Vec<(EncodedPartition, Awake)> {
+        let mut all = Vec::new();
+        for part in &self.parts {
+            let part = part.read().unwrap_or_else(PoisonError::into_inner);
+            let room = limit.saturating_sub(all.len());
+            all.extend(
+                part.iter().take(room).map(|(address, entry)| (address.clone(), Awake(entry.clone()))),
+            );
+        }
+        all
+    }
+}

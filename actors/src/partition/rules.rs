@@ -1,0 +1,102 @@
+//! Whether a write may happen, given what is there: pure.
+
+use crate::model::change::ChangeKind;
+use crate::model::ids::{Etag, Lsn, Position, ShardId};
+use crate::protocol::partition::{Operation, Write, WriteError};
+
+/// What is there before a write.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Current {
+    /// Nothing.
+    Absent,
+    /// A committed version.
+    Committed(Lsn),
+    /// A version made earlier in the same batch, by its mutation number. It has no tag yet.
+    Fresh(u32),
+}
+
+/// What the write does to the document, or why it may not.
+///
+/// A document that must exist and does not is *not found* before any condition is asked
+/// (RFC 9110 section 13.2.1).
+pub(super) fn decide(write: &Write, current: Current, shard: ShardId) -> Result<ChangeKind, WriteError> {
+    let tag = match current {
+        Current::Absent => None,
+        Current::Committed(lsn) => Some(Etag(Position { shard, lsn }).to_string()),
+        Current::Fresh(_) => Some(String::new()),
+    };
+    let tag = tag.as_deref();
+    match (&write.operation, tag) {
+        (Operation::Replace(_) | Operation::Delete, None) => Err(WriteError::NotFound),
+        (Operation::Create(_), Some(_)) => Err(WriteError::Exists),
+        (Operation::Upsert(_), _) => {
+            write.precondition.check_upsert(tag)?;
+            Ok(if tag.is_some() { ChangeKind::Replace } else { ChangeKind::Create })
+        }
+        (Operation::Create(_), None) => {
+            // `If-Match` on a create asks for a version that cannot be there.
+            write.precondition.check(tag)?;
+            Ok(ChangeKind::Create)
+        }
+        (Operation::Replace(_), Some(_)) => {
+            write.precondition.check(tag)?;
+            Ok(ChangeKind::Replace)
+        }
+        (Operation::Delete, Some(_)) => {
+            write.precondition.check(tag)?;
+            Ok(ChangeKind::Delete)
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use bytes::Bytes;
+
+    use super::*;
+    use crate::model::ids::DocumentId;
+    use crate::policy::precondition::{Failed, Precondition};
+
+    #[test]
+    fn each_operation_meets_each_state_as_promised() {
+        let there = Current::Committed(Lsn(10));
+        let fresh = Current::Fresh(0);
+        let body = Bytes::from_static(b"{}");
+        let (create, upsert) = (Operation::Create(body.clone()), Operation::Upsert(body.clone()));
+        let (replace, delete) = (Operation::Replace(body), Operation::Delete);
+        let conflict = Err(WriteError::Exists);
+        let missing = Err(WriteError::NotFound);
+        let changed = Err(WriteError::Precondition(Failed::Changed));
+        let present = Err(WriteError::Precondition(Failed::Present));
+        for (operation, if_match, if_none_match, current, expected) in [
+            (&create, None, None, Current::Absent, Ok(ChangeKind::Create)),
+            (&create, None, None, there, conflict.clone()),
+            (&create, None, Some("*"), there, conflict.clone()),
+            (&create, None, None, fresh, conflict),
+            (&upsert, None, None, Current::Absent, Ok(ChangeKind::Create)),
+            (&upsert, None, None, there, Ok(ChangeKind::Replace)),
+            (&upsert, Some("\"0-9\""), None, Current::Absent, Ok(ChangeKind::Create)),
+            (&upsert, Some("\"0-9\""), None, there, changed.clone()),
+            (&upsert, None, Some("*"), there, present),
+            (&replace, None, None, Current::Absent, missing.clone()),
+            (&replace, Some("*"), None, Current::Absent, missing.clone()),
+            (&replace, Some("\"0-a\""), None, there, Ok(ChangeKind::Replace)),
+            (&replace, Some("\"0-9\""), None, there, changed.clone()),
+            (&replace, Some("\"0-9\", \"0-a\""), None, there, Ok(ChangeKind::Replace)),
+            (&replace, Some("*"), None, fresh, Ok(ChangeKind::Replace)),
+            (&replace, Some("\"0-a\""), None, fresh, changed.clone()),
+            (&delete, None, None, there, Ok(ChangeKind::Delete)),
+            (&delete, None, None, Current::Absent, missing),
+            (&delete, Some("\"1-a\""), None, there, changed),
+        ] {
+            let write = Write {
+                id: DocumentId::new("x").unwrap(),
+                operation: operation.clone(),
+                precondition: Precondition::parse(if_match, if_none_match).unwrap(),
+                traceparent: None,
+            };
+            let decided = decide(&write, current, ShardId(0));
+            assert_eq!(decided, expected, "{operation:?} {if_match:?} {if_none_match:?} {current:?}");
+        }
+    }
+}
