@@ -26,11 +26,13 @@ use std::process::ExitCode;
 
 use clap::Parser;
 use serde::Serialize;
+use tokio::signal::unix::{SignalKind, signal};
 
 use crate::clock::Clock;
 use crate::target::Usage;
 use crate::verdict::Verdict;
 
+const PASSED: u8 = 0;
 const FAILED: u8 = 1;
 const WRONG_USAGE: u8 = 64;
 
@@ -105,10 +107,10 @@ fn main() -> ExitCode {
     };
     match cli.verb {
         Verb::Steady { options, tool } => {
-            finish(perform(steady::run(options, clock), tool), tool, |r| &r.verdict)
+            finish("steady", perform(steady::run(options, clock), tool), tool, |report| &report.verdict)
         }
         Verb::Idle { options, tool } => {
-            finish(perform(idle::run(options, clock), tool), tool, |r| &r.verdict)
+            finish("idle", perform(idle::run(options, clock), tool), tool, |report| &report.verdict)
         }
         Verb::Run(_) => not_built_yet("run"),
         Verb::Chaos(_) => not_built_yet("chaos"),
@@ -124,40 +126,67 @@ fn perform<T>(verb: impl Future<Output = anyhow::Result<T>>, tool: Tool) -> anyh
     runtime.block_on(async {
         tokio::select! {
             report = verb => report,
-            _ = tokio::signal::ctrl_c() => Err(anyhow::anyhow!("interrupted")),
+            () = asked_to_end() => Err(anyhow::anyhow!("interrupted")),
         }
     })
 }
 
+/// Waits for SIGINT or SIGTERM; for ever where they cannot be listened to.
+async fn asked_to_end() {
+    let (Ok(mut interrupt), Ok(mut terminate)) =
+        (signal(SignalKind::interrupt()), signal(SignalKind::terminate()))
+    else {
+        return std::future::pending().await;
+    };
+    tokio::select! {
+        _ = interrupt.recv() => (),
+        _ = terminate.recv() => (),
+    }
+}
+
 fn finish<T: Display + Serialize>(
+    verb: &str,
     report: anyhow::Result<T>,
     tool: Tool,
     verdict: impl Fn(&T) -> &Verdict,
 ) -> ExitCode {
-    let shown = report.and_then(|report| {
-        show(&report, tool, verdict(&report))?;
-        Ok(verdict(&report).passed())
-    });
-    match shown {
-        Ok(true) => ExitCode::SUCCESS,
-        Ok(false) => ExitCode::from(FAILED),
-        Err(error) => {
-            eprintln!("error: {error:#}");
-            let usage = error.downcast_ref::<Usage>().is_some();
-            ExitCode::from(if usage { WRONG_USAGE } else { FAILED })
-        }
+    let error = match report {
+        Ok(report) => match show(&report, tool) {
+            Ok(()) => {
+                conclude(verdict(&report), tool);
+                return ExitCode::from(if verdict(&report).passed() { PASSED } else { FAILED });
+            }
+            Err(error) => error,
+        },
+        Err(error) => error,
+    };
+    eprintln!("error: {error:#}");
+    if error.downcast_ref::<Usage>().is_some() {
+        return ExitCode::from(WRONG_USAGE);
     }
+    let reason = "the run could not be finished".to_owned();
+    conclude(&Verdict::of(verb, &[reason], String::new()), tool);
+    ExitCode::from(FAILED)
 }
 
 #[expect(clippy::print_stdout, reason = "the report is what this program is run for")]
-fn show<T: Display + Serialize>(report: &T, tool: Tool, verdict: &Verdict) -> anyhow::Result<()> {
+fn show<T: Display + Serialize>(report: &T, tool: Tool) -> anyhow::Result<()> {
     if tool.json {
         println!("{}", serde_json::to_string_pretty(report)?);
-        eprintln!("{verdict}");
     } else {
         println!("{report}");
     }
     Ok(())
+}
+
+/// Prints the verdict as the last line; beside JSON on stderr, so that a script can read stdout as it is.
+#[expect(clippy::print_stdout, reason = "the verdict is the last line of the report")]
+fn conclude(verdict: &Verdict, tool: Tool) {
+    if tool.json {
+        eprintln!("{verdict}");
+    } else {
+        println!("{verdict}");
+    }
 }
 
 fn not_built_yet(verb: &str) -> ExitCode {

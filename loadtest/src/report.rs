@@ -143,9 +143,9 @@ impl Display for Report {
         writeln!(f)?;
         uses(f, &[("server", self.server), ("load tool", self.load_tool)])?;
         if let Some(ended) = &self.server_ended {
-            writeln!(f, "the server ended by itself: {ended}")?;
+            writeln!(f, "the server ended: {ended}")?;
         }
-        write!(f, "\n{}", self.verdict)
+        Ok(())
     }
 }
 
@@ -342,9 +342,8 @@ pub(crate) mod tests {
     }
 
     #[test]
-    fn the_table_ends_with_the_verdict() {
+    fn the_table_shows_every_status_and_every_subscriber() {
         let text = good().to_string();
-        assert_eq!(text.lines().last(), Some("PASS steady: all well"));
         assert!(text.contains("200: 1,400, 201: 600"));
         assert!(text.contains("subscriber-4"));
     }

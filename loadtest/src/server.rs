@@ -18,6 +18,8 @@ use crate::target::Usage;
 
 /// How long a server may take to print its ready line.
 const READY_DEADLINE: Duration = Duration::from_secs(60);
+/// How long a server that closed its stdout may take to end, so that its status can be told.
+const END_DEADLINE: Duration = Duration::from_secs(1);
 /// How long it may take to drain.
 const STOP_DEADLINE: Duration = Duration::from_secs(20);
 /// Lines of its log that are shown when it fails.
@@ -140,8 +142,15 @@ impl Server {
         let stdout = child.stdout.take().context("the server has no stdout")?;
         let mut lines = BufReader::new(stdout).lines();
         let Ok(Some((gateway, admin))) = tokio::time::timeout(READY_DEADLINE, ready(&mut lines)).await else {
-            let log = last_lines(&log_path);
-            bail!("the server ended or was silent before its ready line; the end of its log:\n{log}");
+            let ended = tokio::time::timeout(END_DEADLINE, child.wait()).await;
+            let ended = match ended {
+                Ok(status) => status?.to_string(),
+                Err(_) => "still running".to_owned(),
+            };
+            bail!(
+                "the server printed no ready line ({ended}); the end of its log:\n{}",
+                last_lines(&log_path)
+            );
         };
         let ready_after = clock.now().since(spawned);
         // A full pipe would stop the server, so whatever else it prints is read and dropped.
@@ -262,6 +271,7 @@ mod tests {
     #[tokio::test]
     async fn a_server_that_ends_before_it_is_ready_is_reported_with_its_log() {
         let error = Server::start(stub("refusing-server.sh"), Clock::start()).await.unwrap_err();
+        assert!(error.to_string().contains("exit status: 64"), "{error}");
         assert!(error.to_string().contains("unknown key `lod`"), "{error}");
     }
 

@@ -61,7 +61,7 @@ pub(crate) fn steady(
 ) -> Verdict {
     let mut reasons = Vec::new();
     if let Some(status) = server_ended {
-        reasons.push(format!("the server ended by itself ({status})"));
+        reasons.push(format!("the server ended ({status})"));
     }
     if requests.errors > 0 {
         reasons.push(format!("{} errors", requests.errors));
