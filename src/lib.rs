@@ -1,1 +1,3 @@
+//! The shell of Lanekeeper: process, command line, HTTP, manifest, deliveries. Sees actors only as handles.
 
+pub mod manifest;

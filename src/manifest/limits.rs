@@ -1,0 +1,112 @@
+//! Stands between the section `limits` and every bound of the process.
+//!
+//! Invariant: no bound can be zero, and none so large that it bounds nothing. The defaults, with their meaning and
+//! reason, are in `config/default.yaml`; only what may be written at all is decided here.
+
+use std::num::NonZeroU32;
+use std::ops::RangeInclusive;
+use std::time::Duration;
+
+use super::fields::{self, Fields};
+use super::model::{Limits, Rate};
+use super::problem::Report;
+use super::tree::Node;
+use super::units::{DAY, GIB, HOUR, KIB, MIB, MILLISECOND, MINUTE, SECOND};
+
+/// Most things that one process may be told to hold at once.
+const HELD_MAX: usize = 10_000_000;
+/// Most things in one queue, batch or page.
+const QUEUED_MAX: usize = 1_000_000;
+/// Deepest JSON that the parser reads without growing its stack.
+const JSON_DEPTH_MAX: usize = 128;
+/// Calls that a rate may allow in its time.
+const CALLS_MAX: usize = 1_000_000_000;
+
+const HELD: RangeInclusive<usize> = 1..=HELD_MAX;
+const QUEUED: RangeInclusive<usize> = 1..=QUEUED_MAX;
+const WAIT: RangeInclusive<Duration> = MILLISECOND..=HOUR;
+
+/// Reads the section.
+pub(super) fn read(node: &Node, report: &mut Report) -> Option<Limits> {
+    let mut fields = Fields::open(node, report)?;
+    let before = report.count();
+    let f = &mut fields;
+    let auth_failures_per_ip = f.required("auth_failures_per_ip", report).and_then(|node| rate(node, report));
+    let limits = Limits {
+        body: f.size("body", KIB..=64 * MIB, report),
+        json_depth: f.count("json_depth", 1..=JSON_DEPTH_MAX, report),
+        header_timeout: f.duration("header_timeout", WAIT, report),
+        body_timeout: f.duration("body_timeout", WAIT, report),
+        request_timeout: f.duration("request_timeout", WAIT, report),
+        connections: f.count("connections", HELD, report),
+        connections_per_ip: f.count("connections_per_ip", HELD, report),
+        requests_in_flight: f.count("requests_in_flight", HELD, report),
+        auth_failures_per_ip: auth_failures_per_ip.unwrap_or(Rate { calls: NonZeroU32::MIN, per: SECOND }),
+        partitions_awake: f.count("partitions_awake", HELD, report),
+        partition_idle: f.duration("partition_idle", MILLISECOND..=DAY, report),
+        partition_queue: f.count("partition_queue", QUEUED, report),
+        shard_queue: f.count("shard_queue", QUEUED, report),
+        batch_mutations: f.count("batch_mutations", QUEUED, report),
+        batch_bytes: f.size("batch_bytes", KIB..=64 * MIB, report),
+        apply_lag: f.count("apply_lag", QUEUED, report),
+        checkpoint_interval: f.duration("checkpoint_interval", WAIT, report),
+        checkpoint_bytes: f.size("checkpoint_bytes", MIB..=64 * GIB, report),
+        log_segment: f.size("log_segment", MIB..=64 * GIB, report),
+        view_cache: f.size("view_cache", MIB..=1024 * GIB, report),
+        page_default: f.count("page_default", QUEUED, report),
+        page_max: f.count("page_max", QUEUED, report),
+        page_bytes: f.size("page_bytes", KIB..=64 * MIB, report),
+        delivery_window: f.count("delivery_window", QUEUED, report),
+        delivery_queue: f.count("delivery_queue", QUEUED, report),
+        delivery_timeout: f.duration("delivery_timeout", WAIT, report),
+        delivery_connect_timeout: f.duration("delivery_connect_timeout", WAIT, report),
+        delivery_response: f.size("delivery_response", KIB..=64 * MIB, report),
+        delivery_connections: f.count("delivery_connections", HELD, report),
+        retry_page: f.count("retry_page", QUEUED, report),
+        progress_delay: f.duration("progress_delay", MILLISECOND..=MINUTE, report),
+        read_chunk: f.size("read_chunk", KIB..=GIB, report),
+        drain_timeout: f.duration("drain_timeout", WAIT, report),
+        crash_backoff: f.duration("crash_backoff", WAIT, report),
+        crash_budget: f.count("crash_budget", QUEUED, report),
+        crash_window: f.duration("crash_window", MILLISECOND..=DAY, report),
+        rate_keys: f.count("rate_keys", HELD, report),
+    };
+    if report.count() == before {
+        compare(&limits, &fields, report);
+    }
+    fields.finish(&[], report);
+    Some(limits)
+}
+
+/// Refuses bounds that cannot hold together, at the key that the stronger source gave.
+fn compare(limits: &Limits, fields: &Fields<'_>, report: &mut Report) {
+    let number = |value: usize| u64::try_from(value).unwrap_or(u64::MAX);
+    let mut above = |lower: &str, value: u64, upper: &str, most: u64, what: &str| {
+        if value > most {
+            let place = fields.place_of(lower).max(fields.place_of(upper));
+            report.add(place, format!("`{lower}` is more than {what}`{upper}`"));
+        }
+    };
+    above("page_default", number(limits.page_default), "page_max", number(limits.page_max), "");
+    above(
+        "connections_per_ip",
+        number(limits.connections_per_ip),
+        "connections",
+        number(limits.connections),
+        "",
+    );
+    above("body", limits.body, "page_bytes", limits.page_bytes, "");
+    // A record is never split over segments, and around the bodies in it are keys and checksums.
+    above("body", limits.body, "log_segment", limits.log_segment / 2, "half of ");
+    above("batch_bytes", limits.batch_bytes, "log_segment", limits.log_segment / 2, "half of ");
+}
+
+/// Reads `{ calls: 100, per: 60s }`.
+pub(super) fn rate(node: &Node, report: &mut Report) -> Option<Rate> {
+    let mut fields = Fields::open(node, report)?;
+    let calls = fields.required("calls", report).and_then(|node| fields::count(node, 1..=CALLS_MAX, report));
+    let per = fields.duration("per", MILLISECOND..=DAY, report);
+    fields.finish(&[], report);
+    let calls = u32::try_from(calls?).ok().and_then(NonZeroU32::new)?;
+    Some(Rate { calls, per })
+}
