@@ -4,4 +4,5 @@
 //! bounded place carries its permit.
 
 pub mod directory;
+pub mod gateway;
 pub mod partition;
