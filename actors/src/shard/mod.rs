@@ -159,6 +159,8 @@ type Reply = oneshot::Sender<Result<Committed, CommitError>>;
 /// What the writer is asked.
 enum Op {
     Commit { mutations: Vec<Mutation>, lazy: bool, reply: Reply },
+    /// Lazy batches have waited long enough.
+    Hurry,
     Drain { done: oneshot::Sender<()> },
 }
 
