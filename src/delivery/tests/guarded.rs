@@ -11,10 +11,8 @@ use lanekeeper_actors::model::delivery::Transport;
 use tokio::time::Instant;
 
 use super::server::Server;
-use super::{SHORT, SLACK, attempt, attempt_allowing, clock};
+use super::{EMPTY_200, SHORT, SLACK, attempt, attempt_allowing, clock};
 use crate::delivery::{Names, WebhookSettings, Webhooks};
-
-const EMPTY_200: &str = "HTTP/1.1 200 OK\r\ncontent-length: 0\r\n\r\n";
 
 /// Names with answers made up by a test. Each look-up takes the next answer; the last one stays.
 #[derive(Default)]

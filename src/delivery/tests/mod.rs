@@ -1,6 +1,7 @@
 //! The transport against real sockets: servers that behave, and servers that do not.
 
 mod answers;
+mod connections;
 mod guarded;
 mod server;
 
@@ -8,7 +9,7 @@ use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 use bytes::Bytes;
-use lanekeeper_actors::model::delivery::{Attempt, Endpoint, Outcome, Transport};
+use lanekeeper_actors::model::delivery::{Attempt, Endpoint, Outcome, OutcomeKind, Transport};
 
 use super::{WallClock, WebhookSettings, Webhooks};
 
@@ -20,6 +21,9 @@ const AMPLE: Duration = Duration::from_secs(20);
 const SHORT: Duration = Duration::from_millis(300);
 /// How late an outcome may be on a busy machine.
 const SLACK: Duration = Duration::from_millis(1500);
+
+/// The shortest success.
+const EMPTY_200: &str = "HTTP/1.1 200 OK\r\ncontent-length: 0\r\n\r\n";
 
 fn clock() -> WallClock {
     Arc::new(|| SystemTime::UNIX_EPOCH + NOW)
@@ -55,4 +59,9 @@ async fn deliver_shortly(webhooks: &Webhooks, url: &str) -> (Outcome, Duration) 
     let started = tokio::time::Instant::now();
     let outcome = webhooks.deliver(attempt).await;
     (outcome, started.elapsed())
+}
+
+fn assert_timed_out(outcome: &Outcome, took: Duration) {
+    assert_eq!((outcome.kind, outcome.status), (OutcomeKind::TimedOut, None), "{outcome:?}");
+    assert!(took >= SHORT && took < SHORT + SLACK, "{took:?}");
 }
