@@ -216,7 +216,8 @@ mod tests {
         assert!(lookups.waiting_for("a.example").is_some());
         assert!(lookups.waiting_for("b.example").is_none());
         slow.go.notify_one();
-        for answer in futures_util::future::join_all(waiting).await {
+        let answers = futures_util::future::join_all(waiting);
+        for answer in tokio::time::timeout(Duration::from_secs(20), answers).await.unwrap() {
             assert_eq!(answer.unwrap().as_ref(), ips(&["1.1.1.1"]));
         }
         assert_eq!(slow.asked.load(Ordering::SeqCst), 1);

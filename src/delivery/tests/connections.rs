@@ -10,7 +10,7 @@ use tokio::sync::oneshot;
 use tokio::time::Instant;
 
 use super::server::Server;
-use super::{AMPLE, EMPTY_200, SHORT, assert_timed_out, attempt, clock, deliver_shortly, webhooks};
+use super::{AMPLE, EMPTY_200, SHORT, assert_timed_out, attempt, clock, deliver_shortly, until, webhooks};
 use crate::delivery::{WebhookSettings, Webhooks};
 
 #[tokio::test]
@@ -81,9 +81,7 @@ async fn attempts_beyond_the_limit_wait_and_their_wait_counts_against_the_deadli
     let webhooks = Webhooks::new(settings, clock()).unwrap();
     let first = tokio::spawn(webhooks.deliver(attempt(&hung.url())));
     let second = tokio::spawn(webhooks.deliver(attempt(&hung.url())));
-    while hung.accepted() < 2 {
-        tokio::task::yield_now().await;
-    }
+    until(|| hung.accepted() == 2).await;
     let (outcome, took) = deliver_shortly(&webhooks, &quick.url()).await;
     assert_timed_out(&outcome, took);
     assert_eq!(quick.accepted(), 0);
@@ -108,9 +106,7 @@ async fn an_attempt_that_nobody_waits_for_closes_its_connection() {
     .await;
     let webhooks = webhooks();
     let delivery = tokio::spawn(webhooks.deliver(attempt(&server.url())));
-    while server.requests().is_empty() {
-        tokio::task::yield_now().await;
-    }
+    until(|| !server.requests().is_empty()).await;
     delivery.abort();
     tokio::time::timeout(AMPLE, going).await.expect("the connection is closed").unwrap();
 }
@@ -120,9 +116,7 @@ async fn dropping_the_transport_aborts_what_is_under_way_without_waiting() {
     let hung = Server::start(|mut connection| async move { connection.closed().await }).await;
     let webhooks = webhooks();
     let delivery = tokio::spawn(webhooks.deliver(attempt(&hung.url())));
-    while hung.accepted() == 0 {
-        tokio::task::yield_now().await;
-    }
+    until(|| hung.accepted() == 1).await;
     let late = webhooks.deliver(attempt(&hung.url()));
     drop(webhooks);
     let outcome = tokio::time::timeout(AMPLE, delivery).await.unwrap().unwrap();

@@ -162,9 +162,9 @@ impl Names for Failing {
 async fn a_name_that_does_not_resolve_is_a_resolution_error_and_so_is_a_silent_name_server() {
     let settings = WebhookSettings { connect_timeout: SHORT, ..WebhookSettings::default() };
     for (names, timeout, detail) in [
-        (Failing { silent: false }, super::AMPLE, "no such name"),
+        (Failing { silent: false }, super::DISTANT, "no such name"),
         // By the limit of connecting, then by the deadline of the attempt.
-        (Failing { silent: true }, super::AMPLE, "the host name was not resolved in time"),
+        (Failing { silent: true }, super::DISTANT, "the host name was not resolved in time"),
         (Failing { silent: true }, SHORT / 2, "the host name was not resolved in time"),
     ] {
         let webhooks = Webhooks::with_names(settings, clock(), Arc::new(names)).unwrap();
