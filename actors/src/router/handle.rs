@@ -110,9 +110,9 @@ impl RouterHandle {
         self.shard.log().tail().0.saturating_sub(self.positions.get(subscription).0)
     }
 
-    pub(crate) async fn join(&self, join: JoinLane) {
-        // A router's mailbox closes only with the process.
-        self.addr.send(join).await.ok();
+    /// Begins a lane; false when the router could not be told.
+    pub(crate) fn join(&self, join: JoinLane) -> bool {
+        self.addr.try_send(join).is_ok()
     }
 
     /// Room for more events; false when it could not be told.

@@ -105,7 +105,7 @@ impl Router {
         ctx.spawn(read.into_actor(self).map(move |result, actor, ctx| {
             actor.reading = false;
             match result {
-                Ok(Ok(groups)) => actor.take_read(from, &groups, ctx),
+                Ok(Ok(groups)) => actor.take_read(from, tail, &groups, ctx),
                 Ok(Err(error)) => {
                     tracing::error!(shard = %actor.shard.id(), %from, %error, "log not read for routing");
                     ctx.run_later(actor.settings.backoff, |actor, ctx| actor.advance(ctx));
@@ -115,7 +115,7 @@ impl Router {
         }));
     }
 
-    fn take_read(&mut self, from: Lsn, groups: &[CommittedGroup], ctx: &mut Context<Self>) {
+    fn take_read(&mut self, from: Lsn, tail: Lsn, groups: &[CommittedGroup], ctx: &mut Context<Self>) {
         let shard = self.shard.id();
         let routed = contain(|| {
             for lane in self.lanes.iter_mut().filter(|lane| lane.has_credit() && lane.position() >= from) {
@@ -126,8 +126,7 @@ impl Router {
                 }
             }
             if groups.is_empty() {
-                // Positions may be skipped at the end of the log: nothing stands there.
-                let tail = self.tail;
+                // Nothing stands between here and where the tail was when the reading began.
                 for lane in self.lanes.iter_mut().filter(|lane| lane.position() >= from && lane.position() < tail) {
                     lane.skip_to(tail);
                 }
