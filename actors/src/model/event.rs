@@ -164,7 +164,8 @@ mod tests {
 
     #[test]
     fn a_change_is_a_cloud_event_with_its_document() {
-        let json: Value = serde_json::from_slice(&event(ChangeKind::Create).to_cloud_event("LoadCreated")).unwrap();
+        let json: Value =
+            serde_json::from_slice(&event(ChangeKind::Create).to_cloud_event("LoadCreated")).unwrap();
         assert_eq!(json["specversion"], "1.0");
         assert_eq!(json["id"], "2-812");
         assert_eq!(json["source"], "/containers/loads");
@@ -179,7 +180,8 @@ mod tests {
 
     #[test]
     fn a_delete_tells_only_what_is_gone() {
-        let json: Value = serde_json::from_slice(&event(ChangeKind::Delete).to_cloud_event("LoadDeleted")).unwrap();
+        let json: Value =
+            serde_json::from_slice(&event(ChangeKind::Delete).to_cloud_event("LoadDeleted")).unwrap();
         assert_eq!(json["data"], json!({ "id": "l-1", "partition": ["OSL-BER"] }));
     }
 

@@ -3,8 +3,8 @@
 use actix::{Message, Recipient};
 
 use super::subscriber::HandOver;
-use crate::model::ids::{Lsn, Name};
 use crate::model::event::EventTypes;
+use crate::model::ids::{Lsn, Name};
 use crate::policy::filter::Filter;
 
 /// Sender: `Shard`, by the router's doorbell. Receiver: `Router`. A hint: the facts are in the log.

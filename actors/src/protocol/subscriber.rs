@@ -4,10 +4,10 @@ use std::sync::Arc;
 
 use actix::Message;
 
+use crate::model::delivery::Outcome;
 use crate::model::event::Event;
 use crate::model::ids::{Lsn, Position, ShardId};
 use crate::model::time::Timestamp;
-use crate::model::delivery::Outcome;
 
 /// Sender: `Router`. Receiver: `Subscriber`.
 #[derive(Message)]

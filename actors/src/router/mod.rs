@@ -59,7 +59,18 @@ impl Router {
     fn new(shard: ShardHandle, settings: RouterSettings, clock: SharedClock, hints: Arc<Hints>) -> Self {
         let budget = CrashBudget::new(settings.crash_budget, settings.crash_window, settings.backoff);
         let (lanes, tail) = (Vec::new(), Lsn::ZERO);
-        Self { shard, settings, clock, hints, lanes, tail, reading: false, budget, restart_after: None, quarantined: false }
+        Self {
+            shard,
+            settings,
+            clock,
+            hints,
+            lanes,
+            tail,
+            reading: false,
+            budget,
+            restart_after: None,
+            quarantined: false,
+        }
     }
 
     /// Takes what the doorbell brought, then reads the log for lanes that are behind.
@@ -127,7 +138,9 @@ impl Router {
             }
             if groups.is_empty() {
                 // Nothing stands between here and where the tail was when the reading began.
-                for lane in self.lanes.iter_mut().filter(|lane| lane.position() >= from && lane.position() < tail) {
+                for lane in
+                    self.lanes.iter_mut().filter(|lane| lane.position() >= from && lane.position() < tail)
+                {
                     lane.skip_to(tail);
                 }
             }

@@ -13,7 +13,7 @@ use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
 use crate::model::change::{Mutation, Table};
-use crate::model::delivery::{Outcome, OutcomeKind};
+use crate::model::delivery::OutcomeKind;
 use crate::model::event::StoredEvent;
 use crate::model::ids::{Lsn, Position};
 use crate::model::time::Timestamp;
@@ -64,16 +64,6 @@ pub struct DeadLetter {
     pub event_type: String,
     /// The event.
     pub event: StoredEvent,
-}
-
-impl DeadLetter {
-    /// Copies what an outcome says.
-    pub(super) fn with(mut self, outcome: &Outcome) -> Self {
-        self.last_outcome = Some(outcome.kind);
-        self.last_status = outcome.status;
-        self.detail.clone_from(&outcome.detail);
-        self
-    }
 }
 
 /// Prefix of the keys of a subscription's deliveries, due times or dead letters.

@@ -27,26 +27,27 @@ impl Schedule {
         self.rows.is_empty() && !self.complete
     }
 
+    /// How many rows the store must be asked for, so that at least one new one is among them.
+    pub(super) fn page(&self) -> usize {
+        self.limit + self.taken.len()
+    }
+
     /// Takes the store's earliest rows; `complete` if there are no others.
     pub(super) fn fill(&mut self, rows: impl IntoIterator<Item = (Position, RetryRow)>, complete: bool) {
         self.complete = complete;
         for (position, row) in rows {
-            self.insert(position, row);
+            if !self.taken.contains(&position) {
+                self.rows.insert((row.next_at, position), row);
+            }
         }
     }
 
     /// A retry that the store has now.
     pub(super) fn insert(&mut self, position: Position, row: RetryRow) {
-        if self.taken.contains(&position) {
-            return;
-        }
         let key = (row.next_at, position);
         let beyond = self.rows.last_key_value().is_none_or(|(last, _)| key > *last);
-        if beyond && !self.complete && !self.rows.is_empty() {
-            // There may be earlier ones in the store than this.
-            return;
-        }
         if beyond && !self.complete {
+            // The store may have earlier ones than this: it stays there until they were asked for.
             return;
         }
         self.rows.insert(key, row);
