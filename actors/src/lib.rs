@@ -12,5 +12,8 @@ pub mod model;
 pub mod partition;
 pub mod policy;
 pub mod protocol;
+pub mod router;
 pub mod shard;
 pub mod store;
+pub mod subscriber;
+pub mod system;

@@ -6,3 +6,5 @@
 pub mod directory;
 pub mod gateway;
 pub mod partition;
+pub mod router;
+pub mod subscriber;

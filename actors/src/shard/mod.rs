@@ -158,8 +158,16 @@ type Reply = oneshot::Sender<Result<Committed, CommitError>>;
 
 /// What the writer is asked.
 enum Op {
-    Commit { mutations: Vec<Mutation>, lazy: bool, reply: Reply },
-    Drain { done: oneshot::Sender<()> },
+    Commit {
+        mutations: Vec<Mutation>,
+        lazy: bool,
+        reply: Reply,
+    },
+    /// Lazy batches have waited long enough.
+    Hurry,
+    Drain {
+        done: oneshot::Sender<()>,
+    },
 }
 
 /// What handles, writer and applier share.

@@ -305,6 +305,21 @@ impl View {
         })
     }
 
+    /// How many rows there are whose keys begin with `prefix`.
+    pub fn count(&self, table: Table, prefix: &[u8]) -> Result<u64, ViewReadError> {
+        self.read(|transaction| {
+            let rows = transaction.open_table(definition(table))?;
+            let mut count = 0;
+            for entry in rows.range::<&[u8]>((Bound::Included(prefix), Bound::Unbounded))? {
+                if !entry?.0.value().starts_with(prefix) {
+                    break;
+                }
+                count += 1;
+            }
+            Ok(count)
+        })
+    }
+
     /// Reads every entry of every table and checks what must agree; calls `report` with each
     /// disagreement. Returns the number of documents.
     pub fn verify(&self, report: &mut dyn FnMut(String)) -> Result<u64, ViewReadError> {
