@@ -32,6 +32,7 @@ pub use self::model::{
     Server, SubjectFilter, Target, Template, Tenancy, Topic, Webhook,
 };
 pub use self::problem::{Problem, Problems};
+pub(crate) use self::units::{duration, timestamp};
 pub use self::units::{Cidr, CidrError, is_public};
 
 /// The text of `config/default.yaml`, the weakest source.
