@@ -4,6 +4,7 @@
 
 use std::any::Any;
 use std::collections::HashMap;
+use std::io::Write;
 use std::net::{IpAddr, Shutdown, TcpStream as StdStream};
 use std::os::fd::AsFd;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -13,7 +14,7 @@ use actix_web::rt::net::TcpStream;
 
 /// What a refused connection is told; it is too early to know whether it would speak HTTP.
 const REFUSAL: &[u8] = b"HTTP/1.1 503 Service Unavailable\r\n\
-    content-type: application/problem+json\r\ncontent-length: 178\r\nretry-after: 1\r\nconnection: close\r\n\r\n\
+    content-type: application/problem+json\r\ncontent-length: 172\r\nretry-after: 1\r\nconnection: close\r\n\r\n\
     {\"type\":\"about:blank\",\"title\":\"Too many connections\",\"status\":503,\
     \"detail\":\"this client address has too many open connections\",\"instance\":\"/\",\
     \"code\":\"too_many_connections\"}";
@@ -90,14 +91,14 @@ impl Drop for Connection {
 
 /// Says why, and ends the connection both ways. A client that is already gone needs no answer.
 fn refuse(stream: &TcpStream) {
-    if let Err(error) = stream.try_write(REFUSAL) {
-        tracing::debug!(%error, "refusal not sent");
-    }
     // The server owns the stream and closes it when it reads the end; a second handle lets us end it now.
-    let closed =
-        stream.as_fd().try_clone_to_owned().and_then(|fd| StdStream::from(fd).shutdown(Shutdown::Both));
-    if let Err(error) = closed {
-        tracing::debug!(%error, "refused connection not closed");
+    // An empty send buffer takes the refusal at once, so the worker does not wait.
+    let refused = stream.as_fd().try_clone_to_owned().map(StdStream::from).and_then(|mut stream| {
+        stream.write_all(REFUSAL)?;
+        stream.shutdown(Shutdown::Both)
+    });
+    if let Err(error) = refused {
+        tracing::debug!(%error, "refused connection not ended");
     }
 }
 
