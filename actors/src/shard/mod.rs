@@ -64,7 +64,7 @@ impl Default for ShardSettings {
             checkpoint_bytes: 64 << 20,
             lazy_delay: Duration::from_millis(100),
             reopen_backoff: Duration::from_millis(50),
-            cache_bytes: 32 << 20,
+            cache_bytes: 256 << 20,
             read_chunk: 1 << 20,
             log: LogSettings::default(),
         }
