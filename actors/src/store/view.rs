@@ -446,6 +446,7 @@ impl From<ViewReadError> for Failure {
     }
 }
 
+#[expect(clippy::wildcard_enum_match_arm, reason = "redb may add variants at any time")]
 impl From<StorageError> for Failure {
     fn from(error: StorageError) -> Self {
         Self(match error {
@@ -455,6 +456,7 @@ impl From<StorageError> for Failure {
     }
 }
 
+#[expect(clippy::wildcard_enum_match_arm, reason = "redb may add variants at any time")]
 impl From<redb::TableError> for Failure {
     fn from(error: redb::TableError) -> Self {
         match error {
@@ -464,6 +466,7 @@ impl From<redb::TableError> for Failure {
     }
 }
 
+#[expect(clippy::wildcard_enum_match_arm, reason = "redb may add variants at any time")]
 impl From<redb::TransactionError> for Failure {
     fn from(error: redb::TransactionError) -> Self {
         match error {
