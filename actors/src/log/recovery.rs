@@ -56,7 +56,8 @@ pub(super) fn recover(
             tail
         }
     };
-    if tail.found < reach {
+    let found = last_mutation(&segments, &tail)?;
+    if found < reach {
         return Err(current.damaged(tail.offset, "the log ends before a position that was read from it"));
     }
     // The last rename may have happened without the sync after it.
@@ -67,7 +68,7 @@ pub(super) fn recover(
         disk.remove(SPARE)?;
     }
     current.end.store(offset, Release);
-    Ok(Recovered { segments, current, length, last, found: tail.found, hash })
+    Ok(Recovered { segments, current, length, last, found, hash })
 }
 
 /// Numbers of the segment files, which must follow each other.
@@ -107,7 +108,8 @@ fn join(before: Option<&Arc<Segment>>, next: &Segment) -> Result<(), ReadError> 
 struct Tail {
     offset: u64,
     last: Lsn,
-    found: Lsn,
+    /// The last mutation in this segment.
+    found: Option<Lsn>,
     hash: Hash,
     /// From here on, records may so far be only in memory: read back from writes whose sync
     /// never happened.
@@ -117,7 +119,7 @@ struct Tail {
 fn walk(segment: &Segment, limit: u64) -> Result<Tail, ReadError> {
     let origin = &segment.origin;
     let (last, hash) = (origin.before, origin.hash);
-    let mut tail = Tail { offset: START, last, found: last, hash, unsure: START };
+    let mut tail = Tail { offset: START, last, found: None, hash, unsure: START };
     while let Some(found) = segment.record_at(tail.offset, limit)? {
         let header = &found.header;
         if header.previous != tail.hash || header.first <= tail.last {
@@ -128,12 +130,25 @@ fn walk(segment: &Segment, limit: u64) -> Result<Tail, ReadError> {
         tail.hash = record::hash(&found.bytes);
         tail.last = header.last;
         if !header.is_gap() {
-            tail.found = header.last;
+            tail.found = Some(header.last);
             tail.unsure = tail.offset;
         }
         tail.offset += found.bytes.len() as u64;
     }
     Ok(tail)
+}
+
+/// LSN of the last mutation in the log. (The LSN before a segment may be one that was given up.)
+fn last_mutation(segments: &[Arc<Segment>], tail: &Tail) -> Result<Lsn, ReadError> {
+    if let Some(found) = tail.found {
+        return Ok(found);
+    }
+    for closed in segments.iter().rev().skip(1) {
+        if let Some(found) = closed.last_mutation()? {
+            return Ok(found);
+        }
+    }
+    Ok(segments.first().map_or(Lsn::ZERO, |segment| segment.origin.before))
 }
 
 /// Walks to an end that this process has seen; everything up to there must still be whole.

@@ -179,6 +179,17 @@ impl Segment {
 
     /// Walks the headers of a file that was closed long ago.
     fn build_index(&self) -> Result<(), ReadError> {
+        self.headers(|header, offset| self.note(header.first, offset))
+    }
+
+    /// LSN of the last mutation in a closed file, if it has one.
+    pub(super) fn last_mutation(&self) -> Result<Option<Lsn>, ReadError> {
+        let mut last = None;
+        self.headers(|header, _| last = if header.is_gap() { last } else { Some(header.last) })?;
+        Ok(last)
+    }
+
+    fn headers(&self, mut visit: impl FnMut(&Header, u64)) -> Result<(), ReadError> {
         let end = self.end();
         let mut offset = START;
         while offset < end {
@@ -186,7 +197,7 @@ impl Segment {
             self.file.read_at(offset, &mut head)?;
             let header =
                 Header::parse(&head).ok_or_else(|| self.damaged(offset, "no record where one must be"))?;
-            self.note(header.first, offset);
+            visit(&header, offset);
             offset += header.record_len() as u64;
         }
         Ok(())

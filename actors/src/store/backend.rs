@@ -1,33 +1,124 @@
-//! redb's storage over a [`DiskFile`], so that the view meets the same faults as the log.
+//! redb's storage over a [`DiskFile`], so that the view meets the same faults as the log; and the
+//! open database, which keeps redb's panics to itself.
+//!
+//! Invariant: bytes whose sync failed are written again before anybody trusts them. (The kernel
+//! may call such pages clean, so that a later sync would pass over them, and redb reads them back
+//! from memory as if they were on disk.)
 
 use std::io;
+use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 
-use redb::StorageBackend;
+use redb::{Database, StorageBackend, StorageError};
 
+use super::OpenError;
 use crate::log::disk::DiskFile;
 
+const WINDOW: usize = 1 << 20;
+
 #[derive(Debug)]
-pub(super) struct Backend(pub(super) Arc<dyn DiskFile>);
+struct Backend {
+    file: Arc<dyn DiskFile>,
+    sync_failed: Arc<AtomicBool>,
+}
 
 impl StorageBackend for Backend {
     fn len(&self) -> io::Result<u64> {
-        self.0.len()
+        self.file.len()
     }
 
     fn read(&self, offset: u64, out: &mut [u8]) -> io::Result<()> {
-        self.0.read_at(offset, out)
+        self.file.read_at(offset, out)
     }
 
     fn set_len(&self, len: u64) -> io::Result<()> {
-        self.0.set_len(len)
+        self.file.set_len(len)
     }
 
     fn sync_data(&self) -> io::Result<()> {
-        self.0.sync()
+        let synced = self.file.sync();
+        if synced.is_err() {
+            self.sync_failed.store(true, Ordering::Release);
+        }
+        synced
     }
 
     fn write(&self, offset: u64, data: &[u8]) -> io::Result<()> {
-        self.0.write_at(offset, data)
+        self.file.write_at(offset, data)
     }
+}
+
+/// A redb database in a file.
+pub(super) struct Contained {
+    database: Option<Database>,
+    file: Arc<dyn DiskFile>,
+    sync_failed: Arc<AtomicBool>,
+}
+
+impl Contained {
+    /// Opens the database in `file`, or makes one if the file is empty.
+    pub(super) fn open(file: Arc<dyn DiskFile>, cache_bytes: usize) -> Result<Self, OpenError> {
+        let sync_failed = Arc::new(AtomicBool::new(false));
+        let backend = Backend { file: file.clone(), sync_failed: sync_failed.clone() };
+        // From here on the end of `this` looks after the file, even if it cannot be opened.
+        let mut this = Self { database: None, file, sync_failed };
+        let open = || {
+            let mut builder = Database::builder();
+            builder.set_cache_size(cache_bytes);
+            builder.create_with_backend(backend)
+        };
+        let database = catch_unwind(AssertUnwindSafe(open))
+            .map_err(|_| OpenError::Broken("the file's structure is damaged".into()))?
+            .map_err(|error| OpenError::Broken(error.to_string()))?;
+        this.database = Some(database);
+        Ok(this)
+    }
+
+    /// The database.
+    pub(super) fn get(&self) -> Result<&Database, StorageError> {
+        self.database.as_ref().ok_or(StorageError::DatabaseClosed)
+    }
+
+    fn write_again(&self) -> io::Result<()> {
+        let len = self.file.len()?;
+        let mut window = vec![0; WINDOW];
+        let mut at = 0;
+        while at < len {
+            let take = usize::try_from((len - at).min(WINDOW as u64)).unwrap_or(0);
+            let Some(bytes) = window.get_mut(..take) else { break };
+            self.file.read_at(at, bytes)?;
+            self.file.write_at(at, bytes)?;
+            at += take as u64;
+        }
+        Ok(())
+    }
+}
+
+impl Drop for Contained {
+    fn drop(&mut self) {
+        if let Some(database) = self.database.take() {
+            close_without_writing(database);
+        }
+        if self.sync_failed.load(Ordering::Acquire)
+            && let Err(error) = self.write_again()
+        {
+            tracing::error!(%error, "the view could not be written again after a failed sync");
+        }
+    }
+}
+
+/// Lets go of the database as a crash would: what matters is in the last checkpoint and in the
+/// log, and a checkpoint opens again at once.
+///
+/// An ordinary close commits once more. On a damaged page that panics in the middle of redb's own
+/// cleaning up, which ends the process; after an error it could only make things worse. redb
+/// closes without a write while a panic unwinds, so this unwinds, without a panic's noise.
+fn close_without_writing(database: Database) {
+    let close = move || {
+        let _closed_by_unwinding = database;
+        resume_unwind(Box::new("closed"));
+    };
+    // The result says only that this unwound, as it must.
+    catch_unwind(AssertUnwindSafe(close)).ok();
 }

@@ -1,0 +1,1 @@
+//! any_failed_write_or_sync_ends_in_unknown_not_in_loss

@@ -1,0 +1,1 @@
+//! power_loss_keeps_every_acknowledged_group
