@@ -1,7 +1,8 @@
 //! redb's storage over a [`DiskFile`], so that the view meets the same faults as the log; and the
 //! open database, which keeps redb's panics to itself.
 //!
-//! Invariant: bytes whose sync failed are written again before anybody trusts them. (The kernel
+//! Invariants: after an error nothing more is written through the same handle; and bytes whose
+//! sync failed are written again, once it is closed, before anybody trusts them. (The kernel
 //! may call such pages clean, so that a later sync would pass over them, and redb reads them back
 //! from memory as if they were on disk.)
 
@@ -17,10 +18,29 @@ use crate::log::disk::DiskFile;
 
 const WINDOW: usize = 1 << 20;
 
+/// What went wrong with a file so far.
+#[derive(Debug, Default)]
+struct Trouble {
+    /// Something was not written; redb would pass over some of these and go on.
+    any: AtomicBool,
+    /// A sync failed.
+    sync: AtomicBool,
+}
+
 #[derive(Debug)]
 struct Backend {
     file: Arc<dyn DiskFile>,
-    sync_failed: Arc<AtomicBool>,
+    trouble: Arc<Trouble>,
+}
+
+impl Backend {
+    /// Does one change of the file, unless one has failed before.
+    fn change(&self, work: impl FnOnce(&dyn DiskFile) -> io::Result<()>) -> io::Result<()> {
+        if self.trouble.any.load(Ordering::Acquire) {
+            return Err(io::Error::other("an earlier write failed"));
+        }
+        work(&*self.file).inspect_err(|_| self.trouble.any.store(true, Ordering::Release))
+    }
 }
 
 impl StorageBackend for Backend {
@@ -33,19 +53,15 @@ impl StorageBackend for Backend {
     }
 
     fn set_len(&self, len: u64) -> io::Result<()> {
-        self.file.set_len(len)
+        self.change(|file| file.set_len(len))
     }
 
     fn sync_data(&self) -> io::Result<()> {
-        let synced = self.file.sync();
-        if synced.is_err() {
-            self.sync_failed.store(true, Ordering::Release);
-        }
-        synced
+        self.change(|file| file.sync().inspect_err(|_| self.trouble.sync.store(true, Ordering::Release)))
     }
 
     fn write(&self, offset: u64, data: &[u8]) -> io::Result<()> {
-        self.file.write_at(offset, data)
+        self.change(|file| file.write_at(offset, data))
     }
 }
 
@@ -53,16 +69,16 @@ impl StorageBackend for Backend {
 pub(super) struct Contained {
     database: Option<Database>,
     file: Arc<dyn DiskFile>,
-    sync_failed: Arc<AtomicBool>,
+    trouble: Arc<Trouble>,
 }
 
 impl Contained {
     /// Opens the database in `file`, or makes one if the file is empty.
     pub(super) fn open(file: Arc<dyn DiskFile>, cache_bytes: usize) -> Result<Self, OpenError> {
-        let sync_failed = Arc::new(AtomicBool::new(false));
-        let backend = Backend { file: file.clone(), sync_failed: sync_failed.clone() };
+        let trouble = Arc::new(Trouble::default());
+        let backend = Backend { file: file.clone(), trouble: trouble.clone() };
         // From here on the end of `this` looks after the file, even if it cannot be opened.
-        let mut this = Self { database: None, file, sync_failed };
+        let mut this = Self { database: None, file, trouble };
         let open = || {
             let mut builder = Database::builder();
             builder.set_cache_size(cache_bytes);
@@ -100,7 +116,7 @@ impl Drop for Contained {
         if let Some(database) = self.database.take() {
             close_without_writing(database);
         }
-        if self.sync_failed.load(Ordering::Acquire)
+        if self.trouble.sync.load(Ordering::Acquire)
             && let Err(error) = self.write_again()
         {
             tracing::error!(%error, "the view could not be written again after a failed sync");

@@ -32,7 +32,7 @@ pub(crate) fn tiny() -> LogSettings {
     LogSettings {
         segment_bytes: 4_096,
         first_segment_bytes: 1_024,
-        max_record_bytes: 2_048,
+        max_record_bytes: 6_144,
         prepare_ahead: false,
     }
 }
