@@ -42,7 +42,8 @@ struct Options {
 }
 
 fn options() -> Options {
-    let mut options = Options { seconds: 2.0, rounds: 3, shards: vec![2], writers: vec![1, 16, 64, 256], only_ours: false };
+    let mut options =
+        Options { seconds: 2.0, rounds: 3, shards: vec![2], writers: vec![1, 16, 64, 256], only_ours: false };
     let mut args = std::env::args().skip(1);
     let list = |text: String| text.split(',').map(|n| n.parse().unwrap()).collect::<Vec<usize>>();
     while let Some(arg) = args.next() {
