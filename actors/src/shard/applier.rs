@@ -25,6 +25,8 @@ pub(super) enum Job {
     Apply { group: CommittedGroup, bytes: usize, replies: Vec<(Committed, Reply)> },
     /// Apply what the log has and the view has not.
     Replay,
+    /// The view's file has been synced as far as it was; make the rest durable.
+    Checkpoint,
     /// Say when everything before is done.
     Barrier { done: SyncSender<()> },
     /// Make everything durable and end.
@@ -33,12 +35,16 @@ pub(super) enum Job {
 
 pub(super) struct Applier {
     pub(super) jobs: Receiver<Job>,
+    /// The other end of `jobs`, for the thread that prepares a checkpoint.
+    pub(super) own_jobs: SyncSender<Job>,
     pub(super) shared: Arc<Shared>,
     pub(super) disk: Arc<dyn Disk>,
     pub(super) settings: ShardSettings,
     pub(super) clock: SharedClock,
     pub(super) unsaved_bytes: usize,
     pub(super) checkpoint_at: Option<Duration>,
+    /// Whether a checkpoint is being prepared.
+    pub(super) preparing: bool,
 }
 
 impl Applier {
@@ -50,7 +56,7 @@ impl Applier {
                 None => match self.next() {
                     Some(job) => job,
                     None => {
-                        self.checkpoint();
+                        self.prepare_checkpoint();
                         continue;
                     }
                 },
@@ -58,6 +64,7 @@ impl Applier {
             match job {
                 Job::Apply { group, bytes, replies } => held = self.apply(group, bytes, replies),
                 Job::Replay => self.replay(),
+                Job::Checkpoint => self.checkpoint(),
                 Job::Barrier { done } => {
                     done.send(()).ok();
                 }
@@ -67,8 +74,10 @@ impl Applier {
                     return;
                 }
             }
-            if self.unsaved_bytes >= self.settings.checkpoint_bytes || self.is_checkpoint_due() {
-                self.checkpoint();
+            let pressing =
+                self.unsaved_bytes >= self.settings.checkpoint_bytes && self.checkpoint_at.is_some();
+            if pressing || self.is_checkpoint_due() {
+                self.prepare_checkpoint();
             }
         }
     }
@@ -129,7 +138,7 @@ impl Applier {
         if let Some(ring) = &*self.shared.doorbell.read().unwrap_or_else(PoisonError::into_inner) {
             ring(&groups);
         }
-        if self.checkpoint_at.is_none() {
+        if self.checkpoint_at.is_none() && !self.preparing {
             self.checkpoint_at = Some(self.clock.elapsed() + self.settings.checkpoint_interval);
         }
         held
@@ -148,7 +157,26 @@ impl Applier {
         }
     }
 
+    /// Lets another thread write and sync what the view's file holds so far, which may take long,
+    /// while groups go on being applied; the checkpoint itself then has little left to write.
+    fn prepare_checkpoint(&mut self) {
+        self.checkpoint_at = None;
+        let Some(view) = self.shared.view.load_full() else { return };
+        let jobs = self.own_jobs.clone();
+        let work = move || {
+            // An error shows again, and is dealt with, when the checkpoint is made.
+            view.write_back().ok();
+            drop(view);
+            jobs.send(Job::Checkpoint).ok();
+        };
+        self.preparing = true;
+        if std::thread::Builder::new().name("view-sync".into()).spawn(work).is_err() {
+            self.checkpoint();
+        }
+    }
+
     fn checkpoint(&mut self) {
+        self.preparing = false;
         self.checkpoint_at = None;
         let saved = match &*self.shared.view.load() {
             Some(view) => view.checkpoint(),

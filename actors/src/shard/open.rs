@@ -119,12 +119,14 @@ impl Shard {
         let (send_job, jobs) = sync_channel(JOBS);
         let applier = Applier {
             jobs,
+            own_jobs: send_job.clone(),
             shared: shared.clone(),
             disk,
             settings: settings.clone(),
             clock: clock.clone(),
             unsaved_bytes: 0,
             checkpoint_at: Some(clock.elapsed()),
+            preparing: false,
         };
         let writer = Writer {
             log,

@@ -8,7 +8,7 @@
 
 use std::collections::HashMap;
 use std::io;
-use std::sync::{Arc, PoisonError, RwLock, RwLockReadGuard};
+use std::sync::{Arc, Mutex, PoisonError, RwLock, RwLockReadGuard};
 
 use crate::log::disk::DiskFile;
 
@@ -32,12 +32,14 @@ pub(super) struct WriteBuffer {
     file: Arc<dyn DiskFile>,
     limit: usize,
     state: RwLock<State>,
+    /// Held while pages are on their way to the file: who syncs must not overtake them.
+    flushing: Mutex<()>,
 }
 
 impl WriteBuffer {
     /// A buffer of at most about `limit` bytes before `file`.
     pub(super) fn new(file: Arc<dyn DiskFile>, limit: usize) -> Self {
-        Self { file, limit: (limit / PAGE).max(1), state: RwLock::default() }
+        Self { file, limit: (limit / PAGE).max(1), state: RwLock::default(), flushing: Mutex::default() }
     }
 
     fn state(&self) -> RwLockReadGuard<'_, State> {
@@ -115,8 +117,9 @@ impl WriteBuffer {
         self.file.sync()
     }
 
-    /// Writes everything that is held. redb has one writer, so there is one flush at a time.
+    /// Writes everything that is held.
     fn flush(&self) -> io::Result<()> {
+        let _one_at_a_time = self.flushing.lock().unwrap_or_else(PoisonError::into_inner);
         let leaving = {
             let mut state = self.state.write().unwrap_or_else(PoisonError::into_inner);
             state.leaving = Arc::new(std::mem::take(&mut state.fresh));
