@@ -1,8 +1,7 @@
-//! The thread that owns the view's writes: applies groups, answers, rings the doorbell, makes
+//! The thread that owns the view's writes: applies groups, answers who waits for that, makes
 //! checkpoints, and rebuilds the view's end from the log when its file failed.
 
 use std::sync::Arc;
-use std::sync::PoisonError;
 use std::sync::atomic::Ordering;
 use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender};
 use std::time::Duration;
@@ -16,12 +15,12 @@ use crate::model::change::CommittedGroup;
 use crate::model::ids::Lsn;
 use crate::store::{ApplyError, View};
 
-/// Most groups that share one transaction of the view.
-const GROUPS: usize = 16;
+/// Mutations after which a transaction of the view takes no further group.
+const STEP: usize = 1_024;
 
 /// What the applier is asked.
 pub(super) enum Job {
-    /// Make this durable group visible, then answer.
+    /// Bring this durable group into the view, then answer.
     Apply { group: CommittedGroup, bytes: usize, replies: Vec<(Committed, Reply)> },
     /// Apply what the log has and the view has not.
     Replay,
@@ -110,9 +109,11 @@ impl Applier {
         let mut answers = vec![replies];
         self.unsaved_bytes += bytes;
         let mut held = None;
-        while groups.len() < GROUPS {
+        let mut mutations = groups.iter().map(|group| group.mutations.len()).sum();
+        while mutations < STEP {
             match self.jobs.try_recv() {
                 Ok(Job::Apply { group, bytes, replies }) => {
+                    mutations += group.mutations.len();
                     groups.push(group);
                     answers.push(replies);
                     self.unsaved_bytes += bytes;
@@ -126,17 +127,16 @@ impl Applier {
         }
         fail_point!("applier::panic", |_| None);
         self.make_visible(&groups);
+        for group in &groups {
+            self.shared.overlay.remove(group);
+        }
         fail_point!("applier::reply", |_| None);
-        let mutations: usize = groups.iter().map(|group| group.mutations.len()).sum();
         self.shared.groups.fetch_add(groups.len() as u64, Ordering::Relaxed);
         self.shared.mutations.fetch_add(mutations as u64, Ordering::Relaxed);
         self.shared.lag.remove(mutations);
         for (committed, reply) in answers.into_iter().flatten() {
             // A caller that gave up will find its write; there is nobody to tell.
             reply.send(Ok(committed)).ok();
-        }
-        if let Some(ring) = &*self.shared.doorbell.read().unwrap_or_else(PoisonError::into_inner) {
-            ring(&groups);
         }
         if self.checkpoint_at.is_none() && !self.preparing {
             self.checkpoint_at = Some(self.clock.elapsed() + self.settings.checkpoint_interval);

@@ -10,6 +10,7 @@ use std::time::Duration;
 use arc_swap::ArcSwapOption;
 
 use super::applier::{Applier, catch_up};
+use super::overlay::Overlay;
 use super::writer::Writer;
 use super::{Fatal, Lag, Phase, ShardHandle, ShardSettings, Shared};
 use crate::kernel::clock::SharedClock;
@@ -100,6 +101,7 @@ impl Shard {
         let shared = Arc::new(Shared {
             id,
             view: ArcSwapOption::empty(),
+            overlay: Overlay::default(),
             reader: RwLock::new(reader),
             phase: AtomicU8::new(Phase::Open as u8),
             doorbell: RwLock::new(None),
