@@ -17,6 +17,9 @@ use crate::store::{ApplyError, View};
 
 /// Mutations after which a transaction of the view takes no further group.
 const STEP: usize = 1_024;
+/// How long a step gathers groups that nobody waits for. Documents are answered and seen before
+/// they are in the view, and a page that many of them share is then written once.
+const GATHER: Duration = Duration::from_millis(4);
 
 /// What the applier is asked.
 pub(super) enum Job {
@@ -110,8 +113,11 @@ impl Applier {
         self.unsaved_bytes += bytes;
         let mut held = None;
         let mut mutations = groups.iter().map(|group| group.mutations.len()).sum();
+        let until = self.clock.elapsed() + GATHER;
         while mutations < STEP {
-            match self.jobs.try_recv() {
+            let awaited = answers.iter().any(|replies| !replies.is_empty());
+            let left = if awaited { Duration::ZERO } else { until.saturating_sub(self.clock.elapsed()) };
+            match self.jobs.recv_timeout(left) {
                 Ok(Job::Apply { group, bytes, replies }) => {
                     mutations += group.mutations.len();
                     groups.push(group);
