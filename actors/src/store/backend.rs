@@ -1,10 +1,10 @@
 //! redb's storage over a [`DiskFile`], so that the view meets the same faults as the log; and the
 //! open database, which keeps redb's panics to itself.
 //!
-//! Invariant: after an error nothing more is written through the same handle. (After a failed sync
-//! the kernel may call pages clean that never reached the disk. A checkpoint syncs twice, first the
-//! pages and then the header that names them, so no header is ever trusted whose pages a sync
-//! failed for; the handle is closed and the view opened again from the last good one.)
+//! Invariants: after an error nothing more is written through the same handle; and bytes whose
+//! sync failed are written again, once it is closed, before anybody trusts them. (The kernel
+//! may call such pages clean, so that a later sync would pass over them, and redb reads them back
+//! from memory as if they were on disk.)
 
 use std::io;
 use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
@@ -16,20 +16,30 @@ use redb::{Database, StorageBackend, StorageError};
 use super::OpenError;
 use crate::log::disk::DiskFile;
 
+const WINDOW: usize = 1 << 20;
+
+/// What went wrong with a file so far.
+#[derive(Debug, Default)]
+struct Trouble {
+    /// Something was not written; redb would pass over some of these and go on.
+    any: AtomicBool,
+    /// A sync failed.
+    sync: AtomicBool,
+}
+
 #[derive(Debug)]
 struct Backend {
     file: Arc<dyn DiskFile>,
-    /// Something was not written. redb would pass over some of these and go on.
-    failed: AtomicBool,
+    trouble: Arc<Trouble>,
 }
 
 impl Backend {
     /// Does one change of the file, unless one has failed before.
     fn change(&self, work: impl FnOnce(&dyn DiskFile) -> io::Result<()>) -> io::Result<()> {
-        if self.failed.load(Ordering::Acquire) {
+        if self.trouble.any.load(Ordering::Acquire) {
             return Err(io::Error::other("an earlier write failed"));
         }
-        work(&*self.file).inspect_err(|_| self.failed.store(true, Ordering::Release))
+        work(&*self.file).inspect_err(|_| self.trouble.any.store(true, Ordering::Release))
     }
 }
 
@@ -47,7 +57,7 @@ impl StorageBackend for Backend {
     }
 
     fn sync_data(&self) -> io::Result<()> {
-        self.change(|file| file.sync())
+        self.change(|file| file.sync().inspect_err(|_| self.trouble.sync.store(true, Ordering::Release)))
     }
 
     fn write(&self, offset: u64, data: &[u8]) -> io::Result<()> {
@@ -58,12 +68,17 @@ impl StorageBackend for Backend {
 /// A redb database in a file.
 pub(super) struct Contained {
     database: Option<Database>,
+    file: Arc<dyn DiskFile>,
+    trouble: Arc<Trouble>,
 }
 
 impl Contained {
     /// Opens the database in `file`, or makes one if the file is empty.
     pub(super) fn open(file: Arc<dyn DiskFile>, cache_bytes: usize) -> Result<Self, OpenError> {
-        let backend = Backend { file, failed: AtomicBool::new(false) };
+        let trouble = Arc::new(Trouble::default());
+        let backend = Backend { file: file.clone(), trouble: trouble.clone() };
+        // From here on the end of `this` looks after the file, even if it cannot be opened.
+        let mut this = Self { database: None, file, trouble };
         let open = || {
             let mut builder = Database::builder();
             builder.set_cache_size(cache_bytes);
@@ -72,12 +87,27 @@ impl Contained {
         let database = catch_unwind(AssertUnwindSafe(open))
             .map_err(|_| OpenError::Broken("the file's structure is damaged".into()))?
             .map_err(|error| OpenError::Broken(error.to_string()))?;
-        Ok(Self { database: Some(database) })
+        this.database = Some(database);
+        Ok(this)
     }
 
     /// The database.
     pub(super) fn get(&self) -> Result<&Database, StorageError> {
         self.database.as_ref().ok_or(StorageError::DatabaseClosed)
+    }
+
+    fn write_again(&self) -> io::Result<()> {
+        let len = self.file.len()?;
+        let mut window = vec![0; WINDOW];
+        let mut at = 0;
+        while at < len {
+            let take = usize::try_from((len - at).min(WINDOW as u64)).unwrap_or(0);
+            let Some(bytes) = window.get_mut(..take) else { break };
+            self.file.read_at(at, bytes)?;
+            self.file.write_at(at, bytes)?;
+            at += take as u64;
+        }
+        Ok(())
     }
 }
 
@@ -85,6 +115,11 @@ impl Drop for Contained {
     fn drop(&mut self) {
         if let Some(database) = self.database.take() {
             close_without_writing(database);
+        }
+        if self.trouble.sync.load(Ordering::Acquire)
+            && let Err(error) = self.write_again()
+        {
+            tracing::error!(%error, "the view could not be written again after a failed sync");
         }
     }
 }
