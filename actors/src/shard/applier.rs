@@ -2,14 +2,13 @@
 //! checkpoints, and rebuilds the view's end from the log when its file failed.
 
 use std::sync::Arc;
-use std::sync::PoisonError;
 use std::sync::atomic::Ordering;
 use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender};
 use std::time::Duration;
 
 use fail::fail_point;
 
-use super::{Committed, Phase, Reply, ShardSettings, Shared};
+use super::{Committed, Reply, ShardSettings, Shared};
 use crate::kernel::clock::SharedClock;
 use crate::log::disk::Disk;
 use crate::model::change::CommittedGroup;
@@ -126,9 +125,7 @@ impl Applier {
             // A caller that gave up will find its write; there is nobody to tell.
             reply.send(Ok(committed)).ok();
         }
-        if let Some(ring) = &*self.shared.doorbell.read().unwrap_or_else(PoisonError::into_inner) {
-            ring(&groups);
-        }
+        self.shared.ring(&groups);
         if self.checkpoint_at.is_none() {
             self.checkpoint_at = Some(self.clock.elapsed() + self.settings.checkpoint_interval);
         }
@@ -176,11 +173,13 @@ impl Applier {
         if behind {
             self.reopen(target);
         }
+        // What the log kept of a group whose outcome was unknown rings for nobody else.
+        self.shared.ring(&[]);
     }
 
     /// Closes the view, opens it again and applies the log's end, until that works.
     fn reopen(&mut self, target: Lsn) {
-        self.shared.enter(Phase::Unavailable);
+        self.shared.view_is_down(true);
         let mut backoff = self.settings.reopen_backoff;
         loop {
             self.close_view();
@@ -194,7 +193,7 @@ impl Applier {
                 Ok(view) if view.applied() >= target => {
                     self.shared.view.store(Some(Arc::new(view)));
                     self.shared.reopened.fetch_add(1, Ordering::Relaxed);
-                    self.shared.enter(Phase::Open);
+                    self.shared.view_is_down(false);
                     return;
                 }
                 Ok(_) => tracing::error!(shard = %self.shared.id, "the log ends before an applied position"),

@@ -10,7 +10,7 @@ use std::time::Duration;
 use arc_swap::ArcSwapOption;
 
 use super::applier::{Applier, catch_up};
-use super::writer::Writer;
+use super::writer::{Group, Writer};
 use super::{Fatal, Lag, Phase, ShardHandle, ShardSettings, Shared};
 use crate::kernel::clock::SharedClock;
 use crate::kernel::contain;
@@ -101,7 +101,8 @@ impl Shard {
             id,
             view: ArcSwapOption::empty(),
             reader: RwLock::new(reader),
-            phase: AtomicU8::new(Phase::Open as u8),
+            log_phase: AtomicU8::new(Phase::Open as u8),
+            view_down: AtomicBool::new(false),
             doorbell: RwLock::new(None),
             floor: AtomicU64::new(0),
             checkpointed: AtomicU64::new(view.applied().0),
@@ -134,7 +135,7 @@ impl Shard {
             settings,
             clock,
             carried: None,
-            lazy: Vec::new(),
+            lazy: Group::default(),
             lazy_until: Duration::ZERO,
         };
         spawn(id, "applier", fatal.clone(), move || applier.run())?;
