@@ -195,15 +195,11 @@ struct Shared {
 
 impl Shared {
     fn phase(&self) -> Phase {
-        match Phase::from_u8(self.log_phase.load(Ordering::Acquire)) {
-            Phase::Closed => Phase::Closed,
-            Phase::Open | Phase::Full | Phase::ReadOnly | Phase::Unavailable
-                if self.view_down.load(Ordering::Acquire) =>
-            {
-                Phase::Unavailable
-            }
-            log => log,
+        let log = Phase::from_u8(self.log_phase.load(Ordering::Acquire));
+        if log != Phase::Closed && self.view_down.load(Ordering::Acquire) {
+            return Phase::Unavailable;
         }
+        log
     }
 
     /// For the writer alone.

@@ -144,7 +144,10 @@ impl Shard {
     }
 }
 
-fn disks(id: ShardId, folder: &Path) -> Result<(Arc<dyn Disk>, Arc<dyn Disk>), ShardOpenError> {
+/// The folder of the view, and that of the log.
+type Disks = (Arc<dyn Disk>, Arc<dyn Disk>);
+
+fn disks(id: ShardId, folder: &Path) -> Result<Disks, ShardOpenError> {
     let open =
         |path: &Path| RealDisk::new(path).map_err(|source| ShardOpenError::Folder { shard: id, source });
     Ok((Arc::new(open(folder)?), Arc::new(open(&folder.join("log"))?)))
