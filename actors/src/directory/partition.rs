@@ -30,14 +30,14 @@ impl PartitionHandle {
         self.shard.id()
     }
 
-    /// Writes one document and waits until that is durable and visible, at most `deadline`.
+    /// Writes one document and waits until that is durable and visible, at most `deadline`
+    /// (and once more that long, if the partition has to be woken by a directory that is busy).
     ///
     /// # Errors
     /// [`WriteError::Unknown`] when no answer came in time: the write may still happen.
     pub async fn write(&self, write: Write, deadline: Duration) -> WriteResult {
         let (reply, wait) = oneshot::channel();
-        let awake = self.directory.wake(&self.address).await?;
-        let permit = awake.permits().try_take().ok_or(WriteError::Busy)?;
+        let (awake, permit) = self.directory.enter(&self.address, deadline).await?;
         awake.tell(WriteDocument { write, permit, reply })?;
         match answer(wait, deadline).await {
             Ok(result) => result,

@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use fail::fail_point;
 
-use super::{Committed, Phase, Reply, ShardSettings, Shared};
+use super::{Committed, Reply, ShardSettings, Shared};
 use crate::kernel::clock::SharedClock;
 use crate::log::disk::Disk;
 use crate::model::change::CommittedGroup;
@@ -210,11 +210,13 @@ impl Applier {
         if behind {
             self.reopen(target);
         }
+        // What the log kept of a group whose outcome was unknown rings for nobody else.
+        self.shared.ring(&[]);
     }
 
     /// Closes the view, opens it again and applies the log's end, until that works.
     fn reopen(&mut self, target: Lsn) {
-        self.shared.enter(Phase::Unavailable);
+        self.shared.view_is_down(true);
         let mut backoff = self.settings.reopen_backoff;
         loop {
             self.close_view();
@@ -228,7 +230,7 @@ impl Applier {
                 Ok(view) if view.applied() >= target => {
                     self.shared.view.store(Some(Arc::new(view)));
                     self.shared.reopened.fetch_add(1, Ordering::Relaxed);
-                    self.shared.enter(Phase::Open);
+                    self.shared.view_is_down(false);
                     return;
                 }
                 Ok(_) => tracing::error!(shard = %self.shared.id, "the log ends before an applied position"),

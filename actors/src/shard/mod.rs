@@ -150,7 +150,8 @@ pub enum ShardReadError {
     Log(#[from] ReadError),
 }
 
-/// Called by the shard after groups became durable; must return at once.
+/// Called by the shard after groups became durable; must return at once. Without groups it says that
+/// some became durable that are only in the log.
 pub type Doorbell = Arc<dyn Fn(&[CommittedGroup]) + Send + Sync>;
 
 /// Called when a thread of the shard died: the process must end.
@@ -178,7 +179,11 @@ struct Shared {
     view: ArcSwapOption<View>,
     overlay: overlay::Overlay,
     reader: RwLock<Arc<dyn LogReader>>,
-    phase: AtomicU8,
+    /// What the writer knows of the log: open, full, read-only or closed.
+    log_phase: AtomicU8,
+    /// What the applier knows of the view. Apart from the log's phase, because both may fail at once,
+    /// and the first to come back must not speak for the other.
+    view_down: AtomicBool,
     doorbell: RwLock<Option<Doorbell>>,
     /// Set when the log may be trimmed up to here; 0 until somebody who reads it says so.
     floor: AtomicU64,
@@ -193,13 +198,37 @@ struct Shared {
 
 impl Shared {
     fn phase(&self) -> Phase {
-        Phase::from_u8(self.phase.load(Ordering::Acquire))
+        let log = Phase::from_u8(self.log_phase.load(Ordering::Acquire));
+        if log != Phase::Closed && self.view_down.load(Ordering::Acquire) {
+            return Phase::Unavailable;
+        }
+        log
     }
 
-    fn enter(&self, phase: Phase) {
-        let before = Phase::from_u8(self.phase.swap(phase as u8, Ordering::AcqRel));
-        if before != phase {
-            tracing::info!(shard = %self.id, from = before.as_str(), to = phase.as_str(), "shard phase changed");
+    /// For the writer alone.
+    fn enter(&self, log: Phase) {
+        let before = self.phase();
+        self.log_phase.store(log as u8, Ordering::Release);
+        self.tell_of_phase(before);
+    }
+
+    /// For the applier alone.
+    fn view_is_down(&self, down: bool) {
+        let before = self.phase();
+        self.view_down.store(down, Ordering::Release);
+        self.tell_of_phase(before);
+    }
+
+    fn tell_of_phase(&self, before: Phase) {
+        let now = self.phase();
+        if before != now {
+            tracing::info!(shard = %self.id, from = before.as_str(), to = now.as_str(), "shard phase changed");
+        }
+    }
+
+    fn ring(&self, groups: &[CommittedGroup]) {
+        if let Some(ring) = &*self.doorbell.read().unwrap_or_else(PoisonError::into_inner) {
+            ring(groups);
         }
     }
 

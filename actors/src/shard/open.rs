@@ -11,7 +11,7 @@ use arc_swap::ArcSwapOption;
 
 use super::applier::{Applier, catch_up};
 use super::overlay::Overlay;
-use super::writer::Writer;
+use super::writer::{Group, Writer};
 use super::{Fatal, Lag, Phase, ShardHandle, ShardSettings, Shared};
 use crate::kernel::clock::SharedClock;
 use crate::kernel::contain;
@@ -103,7 +103,8 @@ impl Shard {
             view: ArcSwapOption::empty(),
             overlay: Overlay::default(),
             reader: RwLock::new(reader),
-            phase: AtomicU8::new(Phase::Open as u8),
+            log_phase: AtomicU8::new(Phase::Open as u8),
+            view_down: AtomicBool::new(false),
             doorbell: RwLock::new(None),
             floor: AtomicU64::new(0),
             checkpointed: AtomicU64::new(view.applied().0),
@@ -138,7 +139,7 @@ impl Shard {
             settings,
             clock,
             carried: None,
-            lazy: Vec::new(),
+            lazy: Group::default(),
             lazy_until: Duration::ZERO,
         };
         spawn(id, "applier", fatal.clone(), move || applier.run())?;
@@ -147,7 +148,10 @@ impl Shard {
     }
 }
 
-fn disks(id: ShardId, folder: &Path) -> Result<(Arc<dyn Disk>, Arc<dyn Disk>), ShardOpenError> {
+/// The folder of the view, and that of the log.
+type Disks = (Arc<dyn Disk>, Arc<dyn Disk>);
+
+fn disks(id: ShardId, folder: &Path) -> Result<Disks, ShardOpenError> {
     let open =
         |path: &Path| RealDisk::new(path).map_err(|source| ShardOpenError::Folder { shard: id, source });
     Ok((Arc::new(open(folder)?), Arc::new(open(&folder.join("log"))?)))
