@@ -13,3 +13,4 @@ pub mod policy;
 pub mod protocol;
 pub mod shard;
 pub mod store;
+pub mod verify;
