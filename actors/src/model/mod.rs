@@ -6,5 +6,6 @@ pub mod address;
 pub mod change;
 pub mod delivery;
 pub mod document;
+pub mod event;
 pub mod ids;
 pub mod time;

@@ -5,3 +5,5 @@
 
 pub mod directory;
 pub mod partition;
+pub mod router;
+pub mod subscriber;

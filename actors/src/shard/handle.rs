@@ -79,6 +79,15 @@ impl ShardHandle {
         self.send(mutations, true)
     }
 
+    /// Ends the wait of lazy batches: their sender needs the places that they hold.
+    pub fn hurry(&self) {
+        self.shared.waiting.fetch_add(1, Ordering::Relaxed);
+        if self.ops.try_send(Op::Hurry).is_err() {
+            // A full queue means that a group is about to be made anyway.
+            self.shared.waiting.fetch_sub(1, Ordering::Relaxed);
+        }
+    }
+
     fn send(&self, mutations: Vec<Mutation>, lazy: bool) -> Result<CommitReply, CommitError> {
         match self.shared.phase() {
             Phase::Open | Phase::Full => {}

@@ -64,7 +64,7 @@ impl Default for ShardSettings {
             checkpoint_bytes: 64 << 20,
             lazy_delay: Duration::from_millis(100),
             reopen_backoff: Duration::from_millis(50),
-            cache_bytes: 32 << 20,
+            cache_bytes: 256 << 20,
             read_chunk: 1 << 20,
             log: LogSettings::default(),
         }
@@ -158,8 +158,16 @@ type Reply = oneshot::Sender<Result<Committed, CommitError>>;
 
 /// What the writer is asked.
 enum Op {
-    Commit { mutations: Vec<Mutation>, lazy: bool, reply: Reply },
-    Drain { done: oneshot::Sender<()> },
+    Commit {
+        mutations: Vec<Mutation>,
+        lazy: bool,
+        reply: Reply,
+    },
+    /// Lazy batches have waited long enough.
+    Hurry,
+    Drain {
+        done: oneshot::Sender<()>,
+    },
 }
 
 /// What handles, writer and applier share.

@@ -93,6 +93,10 @@ impl Writer {
                     self.take_lazy(&mut group);
                     return Gathered::Group(group);
                 }
+                Op::Hurry => {
+                    self.lazy_until = Duration::ZERO;
+                    continue;
+                }
                 Op::Commit { mutations, lazy: true, reply } if group.replies.is_empty() => {
                     if self.lazy.is_empty() {
                         self.lazy_until = self.clock.elapsed() + self.settings.lazy_delay;
@@ -109,8 +113,9 @@ impl Writer {
                 self.carried = Some(Op::Commit { mutations, lazy: false, reply });
                 return Gathered::Group(group);
             }
-            group.push(mutations, reply);
+            // Who waited longest goes first: later states of a row must stay later.
             self.take_lazy(&mut group);
+            group.push(mutations, reply);
         }
     }
 
@@ -243,6 +248,7 @@ impl Writer {
                 Op::Commit { reply, .. } => {
                     reply.send(Err(CommitError::Unavailable)).ok();
                 }
+                Op::Hurry => {}
                 drain @ Op::Drain { .. } => {
                     self.carried = Some(drain);
                     return true;

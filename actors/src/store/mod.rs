@@ -4,6 +4,7 @@
 //! Invariant: the view holds exactly the mutations up to its applied LSN, and no bytes leave it
 //! whose checksum does not hold.
 
+mod apply;
 mod backend;
 mod envelope;
 pub mod superblock;

@@ -1,0 +1,113 @@
+//! One subscription's way along a shard's log: how far it is, how much room it has.
+//!
+//! Invariant: a lane's position moves only over changes that did not match, or that were handed
+//! over.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use actix::Recipient;
+use fail::fail_point;
+
+use crate::model::change::CommittedGroup;
+use crate::model::event::Event;
+use crate::model::ids::{Lsn, Name, Position, ShardId};
+use crate::protocol::router::{Interest, JoinLane};
+use crate::protocol::subscriber::HandOver;
+
+/// Positions without a match after which the subscriber is told all the same, so that its
+/// cursor, and with it the log's beginning, moves on.
+const TELL_AFTER: u64 = 1_024;
+
+pub(super) struct Lane {
+    subscription: Name,
+    epoch: u64,
+    interest: Interest,
+    to: Recipient<HandOver>,
+    position: Lsn,
+    credit: usize,
+    told: Lsn,
+    /// The position, for whoever asks how far behind the lane is.
+    shown: Arc<AtomicU64>,
+}
+
+impl Lane {
+    pub(super) fn new(join: JoinLane, shown: Arc<AtomicU64>) -> Self {
+        let JoinLane { subscription, epoch, from, credit, interest, to } = join;
+        shown.store(from.0, Ordering::Relaxed);
+        Self { subscription, epoch, interest, to, position: from, credit, told: from, shown }
+    }
+
+    pub(super) fn subscription(&self) -> &Name {
+        &self.subscription
+    }
+
+    pub(super) fn epoch(&self) -> u64 {
+        self.epoch
+    }
+
+    pub(super) fn position(&self) -> Lsn {
+        self.position
+    }
+
+    pub(super) fn has_credit(&self) -> bool {
+        self.credit > 0
+    }
+
+    pub(super) fn grant(&mut self, credit: usize) {
+        self.credit += credit;
+    }
+
+    /// Nothing stands between the lane's position and `lsn`.
+    pub(super) fn skip_to(&mut self, lsn: Lsn) {
+        self.position = lsn;
+        self.shown.store(lsn.0, Ordering::Relaxed);
+    }
+
+    /// Looks at a group that follows the lane's position. False when the credit ran out in it.
+    pub(super) fn offer(&mut self, shard: ShardId, group: &CommittedGroup) -> bool {
+        if group.last() <= self.position {
+            return true;
+        }
+        let mut events = Vec::new();
+        let mut routed = group.last();
+        for (lsn, change) in group.changes() {
+            if lsn <= self.position {
+                continue;
+            }
+            let Some(event_type) = self.interest.types.of(change.kind) else { continue };
+            let Some(event) = Event::new(Position { shard, lsn }, change) else { continue };
+            fail_point!("router::route", change.id.as_str().starts_with("poison-route"), |_| false);
+            if event.address.container != self.interest.container
+                || !self.interest.filter.matches(event_type, &event.subject)
+            {
+                continue;
+            }
+            if events.len() >= self.credit {
+                routed = lsn.previous();
+                break;
+            }
+            events.push(Arc::new(event));
+        }
+        let whole = routed == group.last();
+        if !self.hand_over(shard, events, routed) {
+            return false;
+        }
+        self.skip_to(routed);
+        whole
+    }
+
+    fn hand_over(&mut self, shard: ShardId, events: Vec<Arc<Event>>, routed: Lsn) -> bool {
+        if events.is_empty() && routed.0 < self.told.0 + TELL_AFTER {
+            return true;
+        }
+        let count = events.len();
+        let sent = self.to.try_send(HandOver { shard, epoch: self.epoch, events, routed });
+        if sent.is_ok() {
+            self.credit -= count;
+            self.told = routed;
+        }
+        // A full mailbox is a subscriber that is far behind: it grants credit when it is not.
+        sent.is_ok()
+    }
+}

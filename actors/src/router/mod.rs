@@ -1,0 +1,229 @@
+//! One router per shard: reads the log, turns changes into events, hands matches to subscribers
+//! that have credit.
+//!
+//! Stands between the log and the subscribers. Invariants: it keeps the only copy of nothing (a
+//! position and a credit for each lane, both told by the subscriber); a subscriber without credit
+//! costs the others nothing.
+
+mod handle;
+mod lane;
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use actix::{Actor, ActorContext, ActorFutureExt, AsyncContext, Context, Handler, Supervised, WrapFuture};
+
+use crate::kernel::clock::SharedClock;
+use crate::kernel::contain::contain;
+use crate::model::change::CommittedGroup;
+use crate::model::ids::Lsn;
+use crate::policy::budget::CrashBudget;
+use crate::protocol::router::{ChangesCommitted, GrantCredit, JoinLane, ReopenRouter};
+use crate::shard::ShardHandle;
+
+use handle::Hints;
+pub use handle::{Positions, RouterHandle};
+use lane::Lane;
+
+/// Bounds of a router.
+#[derive(Debug, Clone)]
+pub struct RouterSettings {
+    /// Bytes read from the log in one step.
+    pub read_chunk: usize,
+    /// Groups that the doorbell may carry; beyond that the router reads the log.
+    pub hints: usize,
+    /// Pause before a failed read, or the first restart after a panic.
+    pub backoff: Duration,
+    /// Panics within `crash_window` before it waits for an operator.
+    pub crash_budget: u32,
+    /// See `crash_budget`.
+    pub crash_window: Duration,
+}
+
+/// The actor. Reached through [`RouterHandle`].
+pub struct Router {
+    shard: ShardHandle,
+    settings: RouterSettings,
+    clock: SharedClock,
+    hints: Arc<Hints>,
+    lanes: Vec<Lane>,
+    /// Lanes at this position have seen everything.
+    tail: Lsn,
+    reading: bool,
+    budget: CrashBudget,
+    restart_after: Option<Duration>,
+    quarantined: bool,
+}
+
+impl Router {
+    fn new(shard: ShardHandle, settings: RouterSettings, clock: SharedClock, hints: Arc<Hints>) -> Self {
+        let budget = CrashBudget::new(settings.crash_budget, settings.crash_window, settings.backoff);
+        let (lanes, tail) = (Vec::new(), Lsn::ZERO);
+        Self {
+            shard,
+            settings,
+            clock,
+            hints,
+            lanes,
+            tail,
+            reading: false,
+            budget,
+            restart_after: None,
+            quarantined: false,
+        }
+    }
+
+    /// Takes what the doorbell brought, then reads the log for lanes that are behind.
+    fn advance(&mut self, ctx: &mut Context<Self>) {
+        if self.quarantined || self.restart_after.is_some() {
+            return;
+        }
+        if let Err(panicked) = contain(|| self.take_hints()) {
+            return self.crash(&panicked.0, ctx);
+        }
+        self.catch_up(ctx);
+    }
+
+    fn take_hints(&mut self) {
+        let (groups, missed) = self.hints.take();
+        if missed {
+            // Lanes that were at the end are behind now; the log has what the hints lost.
+            self.tail = self.tail.max(self.shard.log().tail());
+            return;
+        }
+        for group in groups {
+            if group.last() <= self.tail {
+                continue;
+            }
+            for lane in self.lanes.iter_mut().filter(|lane| lane.position() == self.tail) {
+                lane.offer(self.shard.id(), &group);
+            }
+            self.tail = group.last();
+        }
+    }
+
+    fn catch_up(&mut self, ctx: &mut Context<Self>) {
+        if self.reading {
+            return;
+        }
+        let tail = self.tail;
+        let behind = self.lanes.iter().filter(|lane| lane.has_credit() && lane.position() < tail);
+        let Some(from) = behind.map(Lane::position).min() else { return };
+        self.reading = true;
+        let (log, chunk) = (self.shard.log(), self.settings.read_chunk);
+        // Reading may wait for the disk, which the other actors of this thread must not.
+        let read = tokio::task::spawn_blocking(move || log.read(from.next(), chunk));
+        ctx.spawn(read.into_actor(self).map(move |result, actor, ctx| {
+            actor.reading = false;
+            match result {
+                Ok(Ok(groups)) => actor.take_read(from, tail, &groups, ctx),
+                Ok(Err(error)) => {
+                    tracing::error!(shard = %actor.shard.id(), %from, %error, "log not read for routing");
+                    ctx.run_later(actor.settings.backoff, |actor, ctx| actor.advance(ctx));
+                }
+                Err(join) => actor.crash(&join.to_string(), ctx),
+            }
+        }));
+    }
+
+    fn take_read(&mut self, from: Lsn, tail: Lsn, groups: &[CommittedGroup], ctx: &mut Context<Self>) {
+        let shard = self.shard.id();
+        let routed = contain(|| {
+            for lane in self.lanes.iter_mut().filter(|lane| lane.has_credit() && lane.position() >= from) {
+                for group in groups {
+                    if !lane.offer(shard, group) {
+                        break;
+                    }
+                }
+            }
+            if groups.is_empty() {
+                // Nothing stands between here and where the tail was when the reading began.
+                for lane in
+                    self.lanes.iter_mut().filter(|lane| lane.position() >= from && lane.position() < tail)
+                {
+                    lane.skip_to(tail);
+                }
+            }
+        });
+        if let Err(panicked) = routed {
+            return self.crash(&panicked.0, ctx);
+        }
+        self.advance(ctx);
+    }
+
+    /// All facts are in the log and all positions in the lanes: drop the hints, and start again.
+    fn crash(&mut self, text: &str, ctx: &mut Context<Self>) {
+        tracing::error!(shard = %self.shard.id(), panic = text, "router crashed");
+        match self.budget.record(self.clock.now()) {
+            Some(pause) => self.restart_after = Some(pause),
+            None => {
+                self.quarantined = true;
+                self.restart_after = Some(Duration::ZERO);
+            }
+        }
+        ctx.stop();
+    }
+}
+
+impl Actor for Router {
+    type Context = Context<Self>;
+
+    fn started(&mut self, ctx: &mut Self::Context) {
+        if let Some(pause) = self.restart_after {
+            ctx.run_later(pause, |actor, ctx| {
+                actor.restart_after = None;
+                actor.advance(ctx);
+            });
+        }
+    }
+}
+
+impl Supervised for Router {
+    fn restarting(&mut self, _: &mut Self::Context) {
+        self.hints.take();
+        self.reading = false;
+        self.tail = self.tail.max(self.shard.log().tail());
+    }
+}
+
+impl Handler<ChangesCommitted> for Router {
+    type Result = ();
+
+    fn handle(&mut self, _: ChangesCommitted, ctx: &mut Self::Context) {
+        self.advance(ctx);
+    }
+}
+
+impl Handler<JoinLane> for Router {
+    type Result = ();
+
+    fn handle(&mut self, message: JoinLane, ctx: &mut Self::Context) {
+        self.tail = self.tail.max(self.shard.log().tail());
+        self.lanes.retain(|lane| lane.subscription() != &message.subscription);
+        let position = self.hints.positions().of(&message.subscription);
+        self.lanes.push(Lane::new(message, position));
+        self.advance(ctx);
+    }
+}
+
+impl Handler<GrantCredit> for Router {
+    type Result = ();
+
+    fn handle(&mut self, message: GrantCredit, ctx: &mut Self::Context) {
+        let lane = self.lanes.iter_mut().find(|lane| lane.subscription() == &message.subscription);
+        if let Some(lane) = lane.filter(|lane| lane.epoch() == message.epoch) {
+            lane.grant(message.credit);
+            self.advance(ctx);
+        }
+    }
+}
+
+impl Handler<ReopenRouter> for Router {
+    type Result = ();
+
+    fn handle(&mut self, _: ReopenRouter, ctx: &mut Self::Context) {
+        self.budget.reset();
+        self.quarantined = false;
+        self.advance(ctx);
+    }
+}

@@ -1,0 +1,248 @@
+//! One attempt: from an event or a retry to an outcome and its verdict.
+
+use std::sync::Arc;
+
+use actix::{ActorFutureExt, AsyncContext, Context, WrapFuture};
+use fail::fail_point;
+
+use super::rows::{DeadLetter, RetryRow, decode, parse_due, prefix};
+use super::settle::{Effect, Settled};
+use super::{Subscriber, rows};
+use crate::model::change::Table;
+use crate::model::delivery::{Attempt, Outcome, OutcomeKind};
+use crate::model::event::{CLOUD_EVENT, Event, StoredEvent};
+use crate::model::ids::{Position, ShardId};
+use crate::model::time::Timestamp;
+use crate::policy::retry::{DeadLetterReason, Due, Verdict, verdict, when_due};
+use crate::shard::ShardHandle;
+
+/// An event under way, and the row that it has if it failed before.
+struct UnderWay {
+    event: Arc<Event>,
+    row: Option<RetryRow>,
+}
+
+/// How an event ended that is given up.
+struct End<'a> {
+    attempts: u32,
+    reason: DeadLetterReason,
+    /// The attempt that decided it, if there was one.
+    outcome: Option<&'a Outcome>,
+}
+
+impl Subscriber {
+    pub(super) fn begin_first(&mut self, event: Arc<Event>, ctx: &mut Context<Self>) {
+        self.in_flight += 1;
+        self.deliver(UnderWay { event, row: None }, ctx);
+    }
+
+    /// A retry that falls due: too old, or tried again.
+    pub(super) fn begin_retry(
+        &mut self,
+        position: Position,
+        row: RetryRow,
+        now: Timestamp,
+        ctx: &mut Context<Self>,
+    ) {
+        let Some(shard) = self.lot(position.shard).map(|lot| lot.router.shard().clone()) else { return };
+        self.in_flight += 1;
+        self.retries_in_flight += 1;
+        let due = when_due(row.published, &self.config.retry, now);
+        let stored = row.event.clone();
+        // The log may have to be read from the disk.
+        let find = tokio::task::spawn_blocking(move || find(&shard, position, stored));
+        ctx.spawn(find.into_actor(self).map(move |found, actor, ctx| {
+            actor.guarded(ctx, |actor, ctx| match (found, due) {
+                (Ok(Ok(event)), Due::Attempt) => {
+                    actor.deliver(UnderWay { event: Arc::new(event), row: Some(row) }, ctx);
+                }
+                (Ok(Ok(event)), Due::DeadLetter(reason)) => {
+                    actor.leave_flight(true);
+                    let end = End { attempts: row.attempts, reason, outcome: None };
+                    actor.give_up(&event, Some(row), end, ctx);
+                }
+                (found, _) => {
+                    let why = match found {
+                        Ok(Err(why)) => why,
+                        Ok(Ok(_)) => "found".to_owned(),
+                        Err(join) => join.to_string(),
+                    };
+                    tracing::error!(subscription = %actor.config.name, %position, why, "event of a retry not read");
+                    actor.leave_flight(true);
+                    let later = now.after(actor.settings.backoff * 100);
+                    actor.schedule.give_back(position, row, later);
+                    actor.pump(ctx);
+                }
+            });
+        }));
+    }
+
+    fn deliver(&mut self, under_way: UnderWay, ctx: &mut Context<Self>) {
+        let event = &under_way.event;
+        let Some(event_type) = self.config.types.of(event.change.kind).cloned() else {
+            // The topic no longer has this type: nothing to deliver, nothing to keep.
+            self.leave_flight(under_way.row.is_some());
+            return self.settle_event(event.position, under_way.row, Effect::Done, ctx);
+        };
+        let number = under_way.row.as_ref().map_or(0, |row| row.attempts) + 1;
+        let attempt = Attempt {
+            endpoint: self.config.endpoint.clone(),
+            subscription: self.config.name.clone(),
+            event_id: event.position.to_string(),
+            number,
+            traceparent: event.change.traceparent.clone(),
+            content_type: CLOUD_EVENT,
+            body: event.to_cloud_event(&event_type),
+            timeout: self.settings.timeout,
+        };
+        let delivery = self.transport.deliver(attempt);
+        ctx.spawn(delivery.into_actor(self).map(move |outcome, actor, ctx| {
+            actor.guarded(ctx, |actor, ctx| actor.judge(under_way, number, &outcome, ctx));
+        }));
+    }
+
+    fn judge(&mut self, under_way: UnderWay, number: u32, outcome: &Outcome, ctx: &mut Context<Self>) {
+        fail_point!(
+            "subscriber::judge",
+            under_way.event.change.id.as_str().starts_with("poison-judge"),
+            |_| ()
+        );
+        let UnderWay { event, row } = under_way;
+        self.leave_flight(row.is_some());
+        if outcome.kind == OutcomeKind::Aborted {
+            return self.put_back(event, row);
+        }
+        self.note(event.position, number, outcome);
+        let now = self.clock.now();
+        match verdict(number, outcome, &self.config.retry, now, self.rng.f64()) {
+            Verdict::Done => {
+                self.shown.delivered += 1;
+                self.settle_event(event.position, row, Effect::Done, ctx);
+            }
+            Verdict::RetryAt(next_at) => {
+                self.shown.failed_attempts += 1;
+                let published = row.as_ref().map_or(Self::published(&event), |row| row.published);
+                let stored = row.as_ref().and_then(|row| row.event.clone());
+                let next = RetryRow {
+                    attempts: number,
+                    next_at,
+                    published,
+                    last: Some(outcome.kind),
+                    event: stored,
+                };
+                self.settle_event(event.position, row, Effect::Postpone(next), ctx);
+            }
+            Verdict::DeadLetter(reason) => {
+                self.shown.failed_attempts += 1;
+                let end = End { attempts: number, reason, outcome: Some(outcome) };
+                self.give_up(&event, row, end, ctx);
+            }
+        }
+    }
+
+    fn give_up(&mut self, event: &Event, row: Option<RetryRow>, end: End<'_>, ctx: &mut Context<Self>) {
+        self.shown.given_up += 1;
+        let End { attempts, reason, outcome } = end;
+        let event_type =
+            self.config.types.of(event.change.kind).map_or(String::new(), |name| name.to_string());
+        let letter = DeadLetter {
+            reason,
+            attempts,
+            last_outcome: outcome.map(|outcome| outcome.kind).or(row.as_ref().and_then(|row| row.last)),
+            last_status: outcome.and_then(|outcome| outcome.status),
+            detail: outcome.map(|outcome| outcome.detail.clone()).unwrap_or_default(),
+            published: row.as_ref().map_or(Self::published(event), |row| row.published),
+            at: self.clock.now(),
+            event_type,
+            event: StoredEvent::from(event),
+        };
+        tracing::warn!(subscription = %self.config.name, event = %event.position, %reason, "event dead-lettered");
+        self.settle_event(event.position, row, Effect::Bury(Box::new(letter)), ctx);
+    }
+
+    fn settle_event(
+        &mut self,
+        position: Position,
+        row: Option<RetryRow>,
+        effect: Effect,
+        ctx: &mut Context<Self>,
+    ) {
+        let index = usize::from(position.shard.0);
+        if let Some(lot) = self.shards.get_mut(index) {
+            lot.ledger.enter(Settled { position, row, effect });
+            self.settle(index, ctx);
+        }
+        self.pump(ctx);
+    }
+
+    pub(super) fn leave_flight(&mut self, is_retry: bool) {
+        self.in_flight = self.in_flight.saturating_sub(1);
+        if is_retry {
+            self.retries_in_flight = self.retries_in_flight.saturating_sub(1);
+        }
+    }
+
+    /// An attempt that was not made counts for nothing.
+    fn put_back(&mut self, event: Arc<Event>, row: Option<RetryRow>) {
+        match row {
+            Some(row) => {
+                let at = row.next_at;
+                self.schedule.give_back(event.position, row, at);
+            }
+            None => self.ready.push_front(event),
+        }
+        self.answer_drain();
+    }
+
+    /// Asks the store for the retries that fall due next, when none is in memory.
+    pub(super) fn fill_schedule(&mut self) {
+        if !self.schedule.needs_fill() {
+            return;
+        }
+        let (page, name) = (self.schedule.page(), self.config.name.clone());
+        let mut found = Vec::new();
+        let mut complete = true;
+        for lot in &self.shards {
+            match read_due(lot.router.shard(), &name, page) {
+                Ok(rows) => {
+                    complete &= rows.len() < page;
+                    found.extend(rows);
+                }
+                Err(why) => {
+                    tracing::warn!(subscription = %name, why, "retries not read");
+                    return;
+                }
+            }
+        }
+        self.schedule.fill(found, complete);
+    }
+}
+
+/// The event itself: kept with its retry, or in the log.
+fn find(shard: &ShardHandle, position: Position, stored: Option<StoredEvent>) -> Result<Event, String> {
+    if let Some(stored) = stored {
+        return stored.into_event().ok_or_else(|| "the stored event cannot be read".to_owned());
+    }
+    let groups = shard.log().read(position.lsn, 1).map_err(|error| error.to_string())?;
+    let mut changes = groups.iter().flat_map(crate::model::change::CommittedGroup::changes);
+    let change = changes.find(|(lsn, _)| *lsn == position.lsn);
+    let event = change.and_then(|(_, change)| Event::new(position, change));
+    event.ok_or_else(|| "the log has no event there".to_owned())
+}
+
+fn read_due(shard: &ShardHandle, name: &str, page: usize) -> Result<Vec<(Position, RetryRow)>, String> {
+    let view = shard.view().map_err(|error| error.to_string())?;
+    let due = view.rows(Table::Due, &prefix(name), None, page).map_err(|error| error.to_string())?;
+    let mut rows = Vec::with_capacity(due.len());
+    for (rest, _) in due {
+        let (_, lsn) = parse_due(&rest).ok_or("a due time cannot be read")?;
+        let value = view.row(Table::Deliveries, &rows::key(name, lsn)).map_err(|error| error.to_string())?;
+        let row: Option<RetryRow> = value.as_deref().and_then(decode);
+        rows.push((at(shard.id(), lsn), row.ok_or("a delivery cannot be read")?));
+    }
+    Ok(rows)
+}
+
+fn at(shard: ShardId, lsn: crate::model::ids::Lsn) -> Position {
+    Position { shard, lsn }
+}

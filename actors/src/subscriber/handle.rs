@@ -1,0 +1,134 @@
+//! The door to a subscription.
+
+use std::sync::Arc;
+
+use actix::{Addr, Context, Supervisor};
+use bytes::Bytes;
+
+use super::rows::{DeadLetter, decode, parse_lsn, prefix};
+use super::{DeliverySettings, Floors, Subscriber, SubscriptionConfig};
+use crate::kernel::clock::SharedClock;
+use crate::model::change::{Mutation, Table};
+use crate::model::delivery::Transport;
+use crate::model::ids::Position;
+use crate::protocol::subscriber::{
+    DrainDeliveries, Pause, PurgeDeadLetters, ReplayDeadLetters, ReportStatus, Resume, Selection,
+    SubscriptionError, SubscriptionStatus,
+};
+use crate::router::RouterHandle;
+use crate::shard::{CommitError, ShardReadError};
+
+/// Mailbox of a subscriber: hand-overs are bounded by credit, the rest are operators.
+const MAILBOX: usize = 1_024;
+
+/// Everybody's way to one subscription; cheap to clone.
+#[derive(Clone)]
+pub struct SubscriptionHandle {
+    addr: Addr<Subscriber>,
+    config: Arc<SubscriptionConfig>,
+    routers: Arc<[RouterHandle]>,
+}
+
+/// Row of shard 0 that says that an operator paused the subscription.
+pub(super) fn pause_key(name: &str) -> Vec<u8> {
+    [b"paused/".as_slice(), name.as_bytes()].concat()
+}
+
+impl SubscriptionHandle {
+    /// Starts the subscriber on the current arbiter. Each shard must have a cursor for it.
+    pub fn start(
+        config: Arc<SubscriptionConfig>,
+        settings: DeliverySettings,
+        routers: Arc<[RouterHandle]>,
+        transport: Arc<dyn Transport>,
+        shared: (SharedClock, Floors),
+    ) -> Self {
+        let subscriber = Subscriber::new(config.clone(), settings, routers.clone(), transport, shared);
+        let addr = Supervisor::start(move |ctx: &mut Context<Subscriber>| {
+            ctx.set_mailbox_capacity(MAILBOX);
+            subscriber
+        });
+        Self { addr, config, routers }
+    }
+
+    /// Its name.
+    pub fn name(&self) -> &str {
+        &self.config.name
+    }
+
+    /// What the manifest says of it.
+    pub fn config(&self) -> &SubscriptionConfig {
+        &self.config
+    }
+
+    /// What it is doing.
+    pub async fn status(&self) -> SubscriptionStatus {
+        self.addr.send(ReportStatus).await.unwrap_or_default()
+    }
+
+    /// Stops attempts until [`resume`](Self::resume); survives a restart of the process.
+    pub async fn pause(&self) -> Result<(), SubscriptionError> {
+        let (key, value) = (self.pause_row(), Bytes::new());
+        self.commit(Mutation::Put { table: Table::System, key, value }).await?;
+        self.addr.send(Pause).await.unwrap_or(Err(SubscriptionError::Unavailable))
+    }
+
+    /// Ends a pause or a quarantine, and tries now what waits for a retry.
+    pub async fn resume(&self) -> Result<(), SubscriptionError> {
+        self.commit(Mutation::Delete { table: Table::System, key: self.pause_row() }).await?;
+        for router in self.routers.iter() {
+            router.reopen().await;
+        }
+        self.addr.send(Resume).await.unwrap_or(Err(SubscriptionError::Unavailable))
+    }
+
+    fn pause_row(&self) -> Bytes {
+        pause_key(&self.config.name).into()
+    }
+
+    async fn commit(&self, mutation: Mutation) -> Result<(), SubscriptionError> {
+        let router = self.routers.first().ok_or(SubscriptionError::Unavailable)?;
+        let reply = router.shard().commit(vec![mutation])?;
+        reply.await.unwrap_or(Err(CommitError::Unknown))?;
+        Ok(())
+    }
+
+    /// Dead letters in the order of their positions, after `after`.
+    pub fn dead_letters(
+        &self,
+        after: Option<Position>,
+        limit: usize,
+    ) -> Result<Vec<DeadLetter>, ShardReadError> {
+        let mut letters = Vec::new();
+        for router in self.routers.iter() {
+            let shard = router.shard();
+            let start = match after {
+                Some(after) if after.shard > shard.id() => continue,
+                Some(after) if after.shard == shard.id() => Some(after.lsn.0.to_be_bytes()),
+                Some(_) | None => None,
+            };
+            let room = limit.saturating_sub(letters.len());
+            let start = start.as_ref().map(<[u8; 8]>::as_slice);
+            let rows = shard.view()?.rows(Table::DeadLetters, &prefix(&self.config.name), start, room)?;
+            for (rest, value) in rows {
+                let whole = parse_lsn(&rest).and_then(|_| decode(&value));
+                letters.push(whole.ok_or(crate::store::ViewReadError::Corrupt)?);
+            }
+        }
+        Ok(letters)
+    }
+
+    /// Delivers dead letters again, with all attempts anew. Returns how many.
+    pub async fn replay(&self, selection: Selection) -> Result<usize, SubscriptionError> {
+        self.addr.send(ReplayDeadLetters(selection)).await.unwrap_or(Err(SubscriptionError::Unknown))
+    }
+
+    /// Forgets dead letters. Returns how many.
+    pub async fn purge(&self, selection: Selection) -> Result<usize, SubscriptionError> {
+        self.addr.send(PurgeDeadLetters(selection)).await.unwrap_or(Err(SubscriptionError::Unknown))
+    }
+
+    pub(crate) async fn drain(&self) {
+        self.addr.send(DrainDeliveries).await.ok();
+    }
+}

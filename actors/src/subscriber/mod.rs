@@ -1,0 +1,440 @@
+//! One subscriber per event subscription: window, retries, verdicts.
+//!
+//! Stands between the routers and one endpoint; owns what is still owed to it. Invariants: the
+//! cursor never passes an event that is neither delivered, pending nor dead-lettered; at most
+//! `window` events are under way or have an outcome that is not yet durable, so a crash repeats
+//! at most those; nothing here waits for, or holds back, another subscriber.
+
+mod attempt;
+mod floors;
+mod handle;
+mod letters;
+mod rows;
+mod schedule;
+mod settle;
+mod track;
+
+use std::collections::VecDeque;
+use std::sync::Arc;
+use std::time::Duration;
+
+use actix::{Actor, ActorContext, AsyncContext, Context, Handler, ResponseFuture, SpawnHandle, Supervised};
+use tokio::sync::oneshot;
+
+use crate::kernel::clock::SharedClock;
+use crate::kernel::contain::contain;
+use crate::model::change::Table;
+use crate::model::delivery::{Endpoint, Outcome, Transport};
+use crate::model::event::{Event, EventTypes};
+use crate::model::ids::{Name, Position, ShardId};
+use crate::model::time::Timestamp;
+use crate::policy::budget::CrashBudget;
+use crate::policy::filter::Filter;
+use crate::policy::retry::RetryPolicy;
+use crate::protocol::router::{Interest, JoinLane};
+use crate::protocol::subscriber::{
+    DrainDeliveries, HandOver, Pause, ReportStatus, Resume, SubscriptionStatus,
+};
+use crate::router::RouterHandle;
+
+pub use floors::Floors;
+pub use handle::SubscriptionHandle;
+pub(crate) use rows::advance;
+pub use rows::{DeadLetter, Progress, RetryRow, decode, parse_due, parse_lsn, prefix};
+use schedule::Schedule;
+use settle::Ledger;
+use track::Track;
+
+/// An event subscription as the manifest declares it.
+#[derive(Debug, Clone)]
+pub struct SubscriptionConfig {
+    /// Its name.
+    pub name: Name,
+    /// The topic that it listens to.
+    pub topic: Name,
+    /// The container whose changes make that topic's events.
+    pub container: Name,
+    /// The topic's event types.
+    pub types: EventTypes,
+    /// Which of them it wants.
+    pub filter: Filter,
+    /// Where they go.
+    pub endpoint: Arc<Endpoint>,
+    /// How long it is tried.
+    pub retry: RetryPolicy,
+}
+
+/// Bounds of delivery; see `limits` in the manifest.
+#[derive(Debug, Clone)]
+pub struct DeliverySettings {
+    /// Events of one subscription under way, or with an outcome that is not durable.
+    pub window: usize,
+    /// Events of one subscription in memory.
+    pub queue: usize,
+    /// Time for one attempt.
+    pub timeout: Duration,
+    /// Retries of one subscription in memory.
+    pub retry_page: usize,
+    /// Pause before a store that failed is asked again, and before a first restart.
+    pub backoff: Duration,
+    /// Panics within `crash_window` before it waits for an operator.
+    pub crash_budget: u32,
+    /// See `crash_budget`.
+    pub crash_window: Duration,
+    /// Seed of the jitter.
+    pub seed: u64,
+}
+
+/// The last outcomes that a subscription shows.
+const RECENT: usize = 10;
+
+/// The actor. Reached through [`SubscriptionHandle`].
+pub struct Subscriber {
+    config: Arc<SubscriptionConfig>,
+    settings: DeliverySettings,
+    routers: Arc<[RouterHandle]>,
+    transport: Arc<dyn Transport>,
+    clock: SharedClock,
+    floors: Floors,
+    rng: fastrand::Rng,
+    budget: CrashBudget,
+    restart_after: Option<Duration>,
+    epoch: u64,
+    shown: SubscriptionStatus,
+    /// Everything below is rebuilt from the store at each start.
+    shards: Vec<Lot>,
+    ready: VecDeque<Arc<Event>>,
+    in_flight: usize,
+    retries_in_flight: usize,
+    retry_next: bool,
+    schedule: Schedule,
+    timer: Option<SpawnHandle>,
+    draining: Vec<oneshot::Sender<()>>,
+    is_draining: bool,
+}
+
+/// What is owed of one shard.
+struct Lot {
+    router: RouterHandle,
+    track: Track,
+    ledger: Ledger,
+}
+
+impl Subscriber {
+    fn new(
+        config: Arc<SubscriptionConfig>,
+        settings: DeliverySettings,
+        routers: Arc<[RouterHandle]>,
+        transport: Arc<dyn Transport>,
+        shared: (SharedClock, Floors),
+    ) -> Self {
+        let (clock, floors) = shared;
+        let budget = CrashBudget::new(settings.crash_budget, settings.crash_window, settings.backoff);
+        Self {
+            rng: fastrand::Rng::with_seed(settings.seed),
+            schedule: Schedule::new(settings.retry_page),
+            config,
+            settings,
+            routers,
+            transport,
+            clock,
+            floors,
+            budget,
+            restart_after: None,
+            epoch: 0,
+            shown: SubscriptionStatus::default(),
+            shards: Vec::new(),
+            ready: VecDeque::new(),
+            in_flight: 0,
+            retries_in_flight: 0,
+            retry_next: false,
+            timer: None,
+            draining: Vec::new(),
+            is_draining: false,
+        }
+    }
+
+    /// Reads its state from the shards and joins their routers.
+    fn open(&mut self, ctx: &mut Context<Self>) {
+        self.epoch += 1;
+        match self.load() {
+            Ok(()) => self.join(ctx),
+            Err(why) => {
+                tracing::warn!(subscription = %self.config.name, why, "subscription not started yet");
+                ctx.run_later(self.settings.backoff, |actor, ctx| actor.guarded(ctx, Self::open));
+            }
+        }
+    }
+
+    fn load(&mut self) -> Result<(), String> {
+        let name = &*self.config.name;
+        let (mut shards, mut retrying, mut dead) = (Vec::new(), 0, 0);
+        for router in self.routers.iter() {
+            let view = router.shard().view().map_err(|error| error.to_string())?;
+            let row = view.row(Table::Progress, name.as_bytes()).map_err(|error| error.to_string())?;
+            let row = row.ok_or("it has no cursor")?;
+            let mut progress: Progress = decode(&row).ok_or("its cursor cannot be read")?;
+            // The log is only trimmed past what has an outcome.
+            progress.cursor = progress.cursor.max(router.shard().log().first().previous());
+            let prefix = prefix(name);
+            retrying += view.count(Table::Deliveries, &prefix).map_err(|error| error.to_string())?;
+            dead += view.count(Table::DeadLetters, &prefix).map_err(|error| error.to_string())?;
+            shards.push(Lot {
+                router: router.clone(),
+                track: Track::resume(progress),
+                ledger: Ledger::default(),
+            });
+        }
+        let first = self.routers.first().ok_or("there are no shards")?;
+        let view = first.shard().view().map_err(|error| error.to_string())?;
+        let paused = view.row(Table::System, &handle::pause_key(name)).map_err(|error| error.to_string())?;
+        self.shards = shards;
+        self.schedule = Schedule::new(self.settings.retry_page);
+        self.shown.paused = paused.is_some();
+        (self.shown.retrying, self.shown.dead_letters) = (retrying, dead);
+        Ok(())
+    }
+
+    fn join(&mut self, ctx: &mut Context<Self>) {
+        let credit = self.credit();
+        for lot in &self.shards {
+            let joined = lot.router.join(JoinLane {
+                subscription: self.config.name.clone(),
+                epoch: self.epoch,
+                from: lot.track.cursor(),
+                credit,
+                interest: Interest {
+                    container: self.config.container.clone(),
+                    types: self.config.types.clone(),
+                    filter: self.config.filter.clone(),
+                },
+                to: ctx.address().recipient(),
+            });
+            if !joined {
+                tracing::warn!(subscription = %self.config.name, "router too busy for a new lane");
+                ctx.run_later(self.settings.backoff, |actor, ctx| actor.guarded(ctx, Self::open));
+                return;
+            }
+        }
+        for i in 0..self.shards.len() {
+            self.release_log(i);
+        }
+        self.pump(ctx);
+    }
+
+    /// Each shard may hand over its part of the queue.
+    fn credit(&self) -> usize {
+        (self.settings.queue / self.routers.len().max(1)).max(1)
+    }
+
+    /// Runs `work`; a panic costs this actor its memory, not its events.
+    fn guarded(&mut self, ctx: &mut Context<Self>, work: impl FnOnce(&mut Self, &mut Context<Self>)) {
+        if let Err(panicked) = contain(|| work(self, ctx)) {
+            tracing::error!(subscription = %self.config.name, panic = panicked.0, "subscriber crashed");
+            self.shown.last_crash = Some(panicked.0);
+            let pause = self.budget.record(self.clock.now());
+            self.shown.quarantined = pause.is_none();
+            self.restart_after = Some(pause.unwrap_or_default());
+            ctx.stop();
+        }
+    }
+
+    fn is_open(&self) -> bool {
+        !self.shown.paused && !self.shown.quarantined && !self.is_draining && self.restart_after.is_none()
+    }
+
+    fn lot(&self, shard: ShardId) -> Option<&Lot> {
+        self.shards.get(usize::from(shard.0))
+    }
+
+    fn unsettled(&self) -> usize {
+        self.shards.iter().map(|lot| lot.ledger.len()).sum()
+    }
+
+    /// Starts attempts while there is room in the window; retries take at most half of it.
+    fn pump(&mut self, ctx: &mut Context<Self>) {
+        while self.is_open() && self.in_flight + self.unsettled() < self.settings.window {
+            self.fill_schedule();
+            let now = self.clock.now();
+            let retry_share = (self.settings.window / 2).max(1);
+            let may_retry = self.retries_in_flight < retry_share;
+            let retry_first = may_retry && (self.retry_next || self.ready.is_empty());
+            let retry = if retry_first { self.schedule.take_due(now) } else { None };
+            self.retry_next = !self.retry_next;
+            if let Some((position, row)) = retry {
+                self.begin_retry(position, row, now, ctx);
+            } else if let Some(event) = self.ready.pop_front() {
+                self.begin_first(event, ctx);
+            } else if retry_first || !may_retry || self.schedule.next_at().is_none_or(|at| at > now) {
+                break;
+            }
+        }
+        self.set_timer(ctx);
+        self.answer_drain();
+    }
+
+    /// Wakes up when the next retry falls due.
+    fn set_timer(&mut self, ctx: &mut Context<Self>) {
+        if let Some(timer) = self.timer.take() {
+            ctx.cancel_future(timer);
+        }
+        let Some(at) = self.schedule.next_at().filter(|_| self.is_open()) else { return };
+        let wait = at.since(self.clock.now());
+        if wait.is_zero() {
+            // Due already: whoever leaves the window next makes room for it.
+            return;
+        }
+        self.timer = Some(ctx.run_later(wait, |actor, ctx| {
+            actor.timer = None;
+            actor.guarded(ctx, Self::pump);
+        }));
+    }
+
+    fn note(&mut self, position: Position, attempt: u32, outcome: &Outcome) {
+        let now = self.clock.now();
+        self.shown.recent.insert(0, (position, attempt, now, outcome.clone()));
+        self.shown.recent.truncate(RECENT);
+    }
+
+    fn status(&self) -> SubscriptionStatus {
+        let mut status = self.shown.clone();
+        status.in_flight = self.in_flight;
+        status.ready = self.ready.len();
+        status.unsettled = self.unsettled();
+        status.cursors = self.shards.iter().map(|lot| (lot.router.id(), lot.track.cursor())).collect();
+        let unread: u64 = self.shards.iter().map(|lot| lot.router.behind(&self.config.name)).sum();
+        let first_attempts = self.ready.len() + self.in_flight.saturating_sub(self.retries_in_flight);
+        status.lag_events = unread + first_attempts as u64;
+        let oldest = self.ready.iter().map(|event| event.change.at).min();
+        let age = oldest.map_or(0, |at| self.clock.now().since(at).as_millis());
+        status.lag_millis = u64::try_from(age).unwrap_or(u64::MAX);
+        status
+    }
+
+    fn answer_drain(&mut self) {
+        if self.is_draining && self.in_flight == 0 && self.unsettled() == 0 {
+            for done in self.draining.drain(..) {
+                done.send(()).ok();
+            }
+        }
+    }
+
+    fn published(event: &Event) -> Timestamp {
+        event.change.at
+    }
+}
+
+impl Actor for Subscriber {
+    type Context = Context<Self>;
+
+    fn started(&mut self, ctx: &mut Self::Context) {
+        match self.restart_after.take() {
+            None => self.guarded(ctx, Self::open),
+            Some(_) if self.shown.quarantined => {}
+            Some(pause) => {
+                ctx.run_later(pause, |actor, ctx| actor.guarded(ctx, Self::open));
+            }
+        }
+    }
+}
+
+impl Supervised for Subscriber {
+    fn restarting(&mut self, _: &mut Self::Context) {
+        self.shown.restarts += 1;
+        self.shards.clear();
+        self.ready.clear();
+        self.schedule = Schedule::new(self.settings.retry_page);
+        (self.in_flight, self.retries_in_flight, self.timer) = (0, 0, None);
+        // What an earlier start was handed is handed over again; late replies find no lane.
+        self.epoch += 1;
+    }
+}
+
+impl Handler<HandOver> for Subscriber {
+    type Result = ();
+
+    fn handle(&mut self, message: HandOver, ctx: &mut Self::Context) {
+        if message.epoch != self.epoch {
+            return;
+        }
+        self.guarded(ctx, |actor, ctx| actor.take_over(message, ctx));
+    }
+}
+
+impl Subscriber {
+    fn take_over(&mut self, message: HandOver, ctx: &mut Context<Self>) {
+        let HandOver { shard, events, routed, .. } = message;
+        let index = usize::from(shard.0);
+        let Some(lot) = self.shards.get_mut(index) else { return };
+        let mut known = 0;
+        for event in events {
+            if lot.track.take(event.position.lsn) {
+                self.ready.push_back(event);
+            } else {
+                known += 1;
+            }
+        }
+        lot.track.routed(routed);
+        if known > 0 {
+            lot.ledger.owe(known);
+        }
+        self.release_log(index);
+        self.pay_credit(index);
+        self.pump(ctx);
+    }
+}
+
+impl Handler<ReportStatus> for Subscriber {
+    type Result = actix::MessageResult<ReportStatus>;
+
+    fn handle(&mut self, _: ReportStatus, _: &mut Self::Context) -> Self::Result {
+        actix::MessageResult(self.status())
+    }
+}
+
+impl Handler<Pause> for Subscriber {
+    type Result = Result<(), crate::protocol::subscriber::SubscriptionError>;
+
+    fn handle(&mut self, _: Pause, ctx: &mut Self::Context) -> Self::Result {
+        self.shown.paused = true;
+        self.set_timer(ctx);
+        Ok(())
+    }
+}
+
+impl Handler<Resume> for Subscriber {
+    type Result = Result<(), crate::protocol::subscriber::SubscriptionError>;
+
+    fn handle(&mut self, _: Resume, ctx: &mut Self::Context) -> Self::Result {
+        self.shown.paused = false;
+        self.budget.reset();
+        if std::mem::take(&mut self.shown.quarantined) {
+            self.guarded(ctx, Self::open);
+            return Ok(());
+        }
+        self.guarded(ctx, |actor, ctx| {
+            actor.fill_schedule();
+            actor.schedule.hasten(actor.clock.now());
+            actor.pump(ctx);
+        });
+        Ok(())
+    }
+}
+
+impl Handler<DrainDeliveries> for Subscriber {
+    type Result = ResponseFuture<()>;
+
+    fn handle(&mut self, _: DrainDeliveries, ctx: &mut Self::Context) -> Self::Result {
+        let (done, wait) = oneshot::channel();
+        self.is_draining = true;
+        self.draining.push(done);
+        self.guarded(ctx, |actor, ctx| {
+            actor.hurry();
+            actor.pump(ctx);
+        });
+        Box::pin(async move {
+            // A subscriber that crashed meanwhile has nothing under way.
+            wait.await.ok();
+        })
+    }
+}
