@@ -6,6 +6,7 @@
 
 mod disk;
 mod shard;
+mod subscriptions;
 #[cfg(test)]
 mod tests;
 

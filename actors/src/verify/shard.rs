@@ -5,8 +5,8 @@ use std::ops::ControlFlow;
 
 use bytes::Bytes;
 
-use super::ShardSummary;
 use super::disk::StillDisk;
+use super::{ShardSummary, subscriptions};
 use crate::log::file::{FileLog, LogSettings};
 use crate::log::{CommitLog, LogReader};
 use crate::model::address::EncodedPartition;
@@ -22,7 +22,8 @@ const READ_BYTES: usize = 1 << 20;
 /// Rows that are held at once.
 const ROWS: usize = 1_024;
 
-type Report<'r> = dyn FnMut(String) + 'r;
+/// Takes one problem.
+pub(super) type Report<'r> = dyn FnMut(String) + 'r;
 
 /// Checks a shard and reports each problem; `None` when log or view cannot be opened at all.
 pub(super) fn check(
@@ -65,8 +66,8 @@ pub(super) fn check(
     if replayed && checkpoint <= summary.tail {
         compare(&*reader, &view, report);
     }
-    summary.deliveries = count(&view, Table::Deliveries, report);
-    summary.dead_letters = count(&view, Table::DeadLetters, report);
+    let owed = subscriptions::check(shard, &*reader, &view, report);
+    (summary.deliveries, summary.dead_letters) = (owed.deliveries, owed.dead_letters);
     Some(summary)
 }
 
@@ -187,12 +188,21 @@ fn document_agrees(view: &View, lsn: Lsn, change: &DocumentChange) -> Result<boo
     })
 }
 
-fn count(view: &View, table: Table, report: &mut Report<'_>) -> u64 {
+/// Calls `visit` with key and value of each row of a table, and counts them.
+pub(super) fn each_row(
+    view: &View,
+    table: Table,
+    report: &mut Report<'_>,
+    visit: &mut dyn FnMut(&Bytes, &Bytes, &mut Report<'_>),
+) -> u64 {
     let mut total = 0;
     let mut after: Option<Bytes> = None;
     loop {
         match view.rows(table, &[], after.as_deref(), ROWS) {
             Ok(rows) => {
+                for (key, value) in &rows {
+                    visit(key, value, report);
+                }
                 total += rows.len() as u64;
                 let Some((key, _)) = rows.into_iter().next_back() else { return total };
                 after = Some(key);

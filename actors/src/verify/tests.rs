@@ -15,6 +15,7 @@ use crate::model::change::{ChangeKind, DocumentChange, Mutation, Previous, Table
 use crate::model::ids::DocumentId;
 use crate::model::time::Timestamp;
 use crate::shard::{Fatal, Shard, ShardHandle, ShardSettings};
+use crate::subscriber::{Progress, RetryRow, advance, prefix};
 
 fn change(n: u32, kind: ChangeKind) -> Mutation {
     let address = PartitionAddress {
@@ -46,10 +47,10 @@ async fn fill(shard: &ShardHandle) {
     let mut rest: Vec<_> = (0..50).map(|n| change(n, ChangeKind::Replace)).collect();
     rest.extend((150..200).map(|n| change(n, ChangeKind::Delete)));
     for key in ["a", "b"] {
-        let (table, key) = (Table::DeadLetters, Bytes::from(key));
-        rest.push(Mutation::Put { table, key, value: Bytes::from_static(b"event") });
+        let (table, key) = (Table::System, Bytes::from(key));
+        rest.push(Mutation::Put { table, key, value: Bytes::from_static(b"state") });
     }
-    rest.push(Mutation::Delete { table: Table::DeadLetters, key: Bytes::from_static(b"a") });
+    rest.push(Mutation::Delete { table: Table::System, key: Bytes::from_static(b"a") });
     shard.commit(rest).unwrap().await.unwrap().unwrap();
 }
 
@@ -126,7 +127,7 @@ async fn a_sound_directory_is_clean_and_not_changed_by_looking() {
     assert_eq!(report.problems, []);
     assert_eq!(report.shards.len(), 2);
     for shard in &report.shards {
-        assert_eq!((shard.documents, shard.dead_letters, shard.deliveries), (150, 1, 0), "{shard:?}");
+        assert_eq!((shard.documents, shard.dead_letters, shard.deliveries), (150, 0, 0), "{shard:?}");
         assert_eq!((shard.tail, shard.mutations), (Lsn(303), 303), "{shard:?}");
     }
     assert!(files(folder.path()) == before);
@@ -190,7 +191,74 @@ async fn a_view_that_is_not_the_sum_of_its_log_is_told() {
     fs::copy(other.path().join("view.redb"), folder.path().join("shard-00/view.redb")).unwrap();
     let report = super::directory(folder.path()).unwrap();
     let differing = report.problems.iter().filter(|problem| problem.what.contains("differs from the log"));
-    assert_eq!(differing.count(), 151, "150 documents and a dead letter: {report:?}");
+    assert_eq!(differing.count(), 151, "150 documents and a row: {report:?}");
+}
+
+/// A shard whose tables hold what these mutations put there, checked.
+async fn check_rows(mutations: Vec<Mutation>) -> Vec<String> {
+    let folder = tempfile::tempdir().unwrap();
+    let mut directory = DataDirectory::open_or_create(folder.path(), Some(1), 1, "test").unwrap();
+    let shard = Shard::create(ShardId(0), &directory.shard(0), ShardSettings::default()).unwrap();
+    let shard = shard.start(SystemClock::shared(), Arc::new(|text| panic!("{text}"))).unwrap();
+    shard.commit(mutations).unwrap().await.unwrap().unwrap();
+    shard.drain().await;
+    directory.complete().unwrap();
+    drop(directory);
+    let report = super::directory(folder.path()).unwrap();
+    report.problems.into_iter().map(|problem| problem.what).collect()
+}
+
+fn cursor(lsn: u64) -> Mutation {
+    advance("s", &Progress { cursor: Lsn(lsn), done: vec![] })
+}
+
+fn delivery(lsn: u64, next_at: u64) -> Mutation {
+    let next_at = Timestamp(next_at);
+    let row = RetryRow { attempts: 1, next_at, published: Timestamp(0), last: None, event: None };
+    let key = [prefix("s").as_slice(), &lsn.to_be_bytes()].concat().into();
+    Mutation::Put { table: Table::Deliveries, key, value: rmp_serde::to_vec(&row).unwrap().into() }
+}
+
+fn due(lsn: u64, at: u64) -> Mutation {
+    let key = [prefix("s").as_slice(), &at.to_be_bytes(), &lsn.to_be_bytes()].concat().into();
+    Mutation::Put { table: Table::Due, key, value: Bytes::new() }
+}
+
+#[actix::test]
+async fn deliveries_and_their_due_times_must_agree() {
+    let none: [&str; 0] = [];
+    assert_eq!(check_rows(vec![cursor(1), delivery(1, 50), due(1, 50)]).await, none);
+    let lost = "event 1 of `s` waits for a retry that is not in the index by time";
+    assert_eq!(check_rows(vec![cursor(1), delivery(1, 50)]).await, [lost]);
+    let stray = |at: &str| format!("event 1 of `s` falls due at {at} without a delivery of that time");
+    assert_eq!(check_rows(vec![cursor(1), due(1, 0)]).await, [stray("1970-01-01T00:00:00.000Z")]);
+    assert_eq!(
+        check_rows(vec![cursor(1), delivery(1, 50), due(1, 51)]).await,
+        [lost.to_owned(), stray("1970-01-01T00:00:00.051Z")]
+    );
+}
+
+#[actix::test]
+async fn a_cursor_must_have_passed_what_has_a_row_and_not_the_log() {
+    let rows = |cursor| vec![cursor, delivery(2, 50), due(2, 50)];
+    assert_eq!(check_rows(rows(cursor(1))).await, ["event 2 of `s` is pending, but the cursor is at 1"]);
+    assert_eq!(check_rows(rows(cursor(9))).await, ["subscription `s` is done with 9, but the log ends at 3"]);
+    let done = advance("s", &Progress { cursor: Lsn(0), done: vec![Lsn(2)] });
+    assert!(check_rows(rows(done)).await.is_empty());
+    let behind = advance("s", &Progress { cursor: Lsn(2), done: vec![Lsn(1)] });
+    assert_eq!(check_rows(rows(behind)).await.len(), 1);
+    let no_cursor = vec![delivery(1, 50), due(1, 50)];
+    let expected = "event 1 of `s` is pending, but the subscription has no cursor";
+    assert_eq!(check_rows(no_cursor).await, [expected]);
+}
+
+#[actix::test]
+async fn a_row_that_is_not_what_its_table_holds_is_told() {
+    let put = |table| Mutation::Put { table, key: Bytes::from_static(b"x"), value: Bytes::from_static(b"y") };
+    for table in [Table::Deliveries, Table::Due, Table::DeadLetters, Table::Progress] {
+        let problems = check_rows(vec![put(table)]).await;
+        assert!(matches!(problems.as_slice(), [one] if one.contains("cannot be read")), "{problems:?}");
+    }
 }
 
 #[test]
