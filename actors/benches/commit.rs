@@ -29,6 +29,10 @@ use lanekeeper_actors::shard::{Shard, ShardSettings};
 use redb::{Database, TableDefinition};
 use tokio::sync::oneshot;
 
+/// The allocator of the server, so that the benchmark measures the same program.
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
 const PARTITIONS: usize = 1_000;
 const BODY: usize = 1_024;
 

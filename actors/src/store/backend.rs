@@ -14,9 +14,12 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use redb::{Database, StorageBackend, StorageError};
 
 use super::OpenError;
+use super::buffer::WriteBuffer;
 use crate::log::disk::DiskFile;
 
 const WINDOW: usize = 1 << 20;
+/// Part of the cache that unsynced writes may take up beside it.
+const WRITE_SHARE: usize = 4;
 
 /// What went wrong with a file so far.
 #[derive(Debug, Default)]
@@ -29,17 +32,17 @@ struct Trouble {
 
 #[derive(Debug)]
 struct Backend {
-    file: Arc<dyn DiskFile>,
+    file: WriteBuffer,
     trouble: Arc<Trouble>,
 }
 
 impl Backend {
     /// Does one change of the file, unless one has failed before.
-    fn change(&self, work: impl FnOnce(&dyn DiskFile) -> io::Result<()>) -> io::Result<()> {
+    fn change(&self, work: impl FnOnce(&WriteBuffer) -> io::Result<()>) -> io::Result<()> {
         if self.trouble.any.load(Ordering::Acquire) {
             return Err(io::Error::other("an earlier write failed"));
         }
-        work(&*self.file).inspect_err(|_| self.trouble.any.store(true, Ordering::Release))
+        work(&self.file).inspect_err(|_| self.trouble.any.store(true, Ordering::Release))
     }
 }
 
@@ -49,7 +52,7 @@ impl StorageBackend for Backend {
     }
 
     fn read(&self, offset: u64, out: &mut [u8]) -> io::Result<()> {
-        self.file.read_at(offset, out)
+        self.file.read(offset, out)
     }
 
     fn set_len(&self, len: u64) -> io::Result<()> {
@@ -61,7 +64,7 @@ impl StorageBackend for Backend {
     }
 
     fn write(&self, offset: u64, data: &[u8]) -> io::Result<()> {
-        self.change(|file| file.write_at(offset, data))
+        self.change(|file| file.write(offset, data))
     }
 }
 
@@ -76,7 +79,8 @@ impl Contained {
     /// Opens the database in `file`, or makes one if the file is empty.
     pub(super) fn open(file: Arc<dyn DiskFile>, cache_bytes: usize) -> Result<Self, OpenError> {
         let trouble = Arc::new(Trouble::default());
-        let backend = Backend { file: file.clone(), trouble: trouble.clone() };
+        let buffer = WriteBuffer::new(file.clone(), cache_bytes / WRITE_SHARE);
+        let backend = Backend { file: buffer, trouble: trouble.clone() };
         // From here on the end of `this` looks after the file, even if it cannot be opened.
         let mut this = Self { database: None, file, trouble };
         let open = || {

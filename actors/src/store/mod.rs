@@ -6,6 +6,7 @@
 
 mod apply;
 mod backend;
+mod buffer;
 mod envelope;
 pub mod superblock;
 mod view;
