@@ -87,21 +87,29 @@ impl Admin {
 
     /// Reads something.
     pub(super) async fn get(&self, path: &[&str]) -> Result<Value, Failure> {
-        self.call(Method::GET, path, None).await
+        self.query(path, &[]).await
+    }
+
+    /// Reads something that takes parameters.
+    pub(super) async fn query(&self, path: &[&str], query: &[(&str, String)]) -> Result<Value, Failure> {
+        let mut url = join(&self.base, path)?;
+        if !query.is_empty() {
+            url.query_pairs_mut().extend_pairs(query);
+        }
+        self.call(Method::GET, url, None).await
     }
 
     /// Has something done.
     pub(super) async fn post(&self, path: &[&str], body: Value) -> Result<Value, Failure> {
-        self.call(Method::POST, path, Some(body)).await
+        self.call(Method::POST, join(&self.base, path)?, Some(body)).await
     }
 
     /// Removes something.
     pub(super) async fn delete(&self, path: &[&str]) -> Result<Value, Failure> {
-        self.call(Method::DELETE, path, None).await
+        self.call(Method::DELETE, join(&self.base, path)?, None).await
     }
 
-    async fn call(&self, method: Method, path: &[&str], body: Option<Value>) -> Result<Value, Failure> {
-        let url = join(&self.base, path)?;
+    async fn call(&self, method: Method, url: Url, body: Option<Value>) -> Result<Value, Failure> {
         let mut request = self.client.request(method, url).bearer_auth(&self.token);
         if let Some(body) = &body {
             request = request.json(body);

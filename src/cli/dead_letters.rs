@@ -8,13 +8,19 @@ use super::fields::{cell, number, str_at, things};
 use super::output::{self, counted};
 use super::table::Table;
 
+/// Dead letters that are listed when nobody names a number.
+const LIMIT: u64 = 1_000;
+
 #[derive(Debug, clap::Subcommand)]
 pub(super) enum Verb {
-    /// List the dead letters of a subscription
-    #[command(after_help = "Example: lanekeeper dead-letters list partner-webhook")]
+    /// List the dead letters of a subscription, the oldest first
+    #[command(after_help = "Example: lanekeeper dead-letters list partner-webhook --limit 20")]
     List {
         /// Name of the subscription
         subscription: String,
+        /// Most that are listed
+        #[arg(long, value_name = "N", default_value_t = LIMIT, value_parser = clap::value_parser!(u64).range(1..))]
+        limit: u64,
     },
     /// Deliver dead letters again, with all attempts anew
     #[command(after_help = "Examples:\n  lanekeeper dead-letters replay partner-webhook --all\n  \
@@ -40,8 +46,8 @@ pub(super) enum Verb {
 /// Runs a verb and returns what is to be printed.
 pub(super) async fn run(verb: &Verb, admin: &Admin, as_json: bool) -> Result<String, Failure> {
     let (answer, text) = match verb {
-        Verb::List { subscription } => {
-            let answer = admin.get(&["v1", "subscriptions", subscription, "dead-letters"]).await?;
+        Verb::List { subscription, limit } => {
+            let answer = pages(admin, subscription, *limit).await?;
             let text = list(&answer);
             (answer, text)
         }
@@ -55,7 +61,7 @@ pub(super) async fn run(verb: &Verb, admin: &Admin, as_json: bool) -> Result<Str
         }
         Verb::Purge { subscription } => {
             let answer = admin.delete(&["v1", "subscriptions", subscription, "dead-letters"]).await?;
-            let text = match number(&answer, &["/purged", "/count"]) {
+            let text = match number(&answer, &["/purged"]) {
                 Some(number) => format!("{} forgotten", counted(number, "event")),
                 None => "forgotten".to_owned(),
             };
@@ -63,6 +69,26 @@ pub(super) async fn run(verb: &Verb, admin: &Admin, as_json: bool) -> Result<Str
         }
     };
     Ok(if as_json { output::json(&answer) } else { text })
+}
+
+/// Reads pages until there are `limit` dead letters or no more.
+pub(super) async fn pages(admin: &Admin, subscription: &str, limit: u64) -> Result<Value, Failure> {
+    let place = ["v1", "subscriptions", subscription, "dead-letters"];
+    let mut letters: Vec<Value> = Vec::new();
+    let mut continuation: Option<String> = None;
+    loop {
+        let rest = limit.saturating_sub(letters.len() as u64);
+        let mut query = vec![("limit", rest.to_string())];
+        query.extend(continuation.take().map(|after| ("continuation", after)));
+        let page = admin.query(&place, &query).await?;
+        let found = things(&page, "dead_letters");
+        letters.extend_from_slice(found);
+        continuation = str_at(&page, "/continuation").filter(|_| !found.is_empty()).map(str::to_owned);
+        if continuation.is_none() || letters.len() as u64 >= limit {
+            let count = letters.len();
+            return Ok(json!({ "dead_letters": letters, "count": count, "continuation": continuation }));
+        }
+    }
 }
 
 /// Has dead letters delivered again: those of these events, or all.
@@ -80,25 +106,25 @@ pub(super) async fn replay(
 
 /// How many were taken out of the mailbox.
 pub(super) fn replayed(answer: &Value) -> Option<u64> {
-    number(answer, &["/replayed", "/count"])
+    number(answer, &["/replayed"])
 }
 
 fn list(answer: &Value) -> String {
     let mut table = Table::new(&["ID", "TYPE", "SUBJECT", "REASON", "ATTEMPTS", "LAST", "GIVEN UP"]);
     for letter in things(answer, "dead_letters") {
         table.row([
-            cell(letter, &["/id", "/event/id"]),
-            cell(letter, &["/type", "/event_type", "/event/type"]),
-            cell(letter, &["/subject", "/event/subject"]),
-            cell(letter, &["/reason", "/dead_letter_reason"]),
-            cell(letter, &["/attempts", "/delivery_attempts"]),
-            cell(letter, &["/last_status", "/last_outcome", "/detail"]),
-            cell(letter, &["/at", "/given_up", "/dead_lettered_at"]),
+            cell(letter, &["/id"]),
+            cell(letter, &["/type"]),
+            cell(letter, &["/event/subject"]),
+            cell(letter, &["/reason"]),
+            cell(letter, &["/attempts"]),
+            cell(letter, &["/last_status", "/last_outcome"]),
+            cell(letter, &["/at"]),
         ]);
     }
     let mut text = table.render();
     if str_at(answer, "/continuation").is_some() {
-        text.push_str("There are more.\n");
+        text.push_str("There are more: --limit shows them.\n");
     }
     text
 }
@@ -109,14 +135,14 @@ mod tests {
 
     #[test]
     fn the_list_says_what_was_given_up_and_why() {
-        let answer = json!({"dead_letters": [{"id": "0-812", "type": "LoadCreated", "subject": "AMS-PAR/load-1",
+        let answer = json!({"dead_letters": [{"id": "0-812", "type": "LoadCreated", "event": {"subject": "AMS-PAR/load-1"},
             "reason": "MaxDeliveryAttemptsExceeded", "attempts": 4, "last_outcome": "Rejected", "last_status": 500,
             "at": "2026-01-31T08:30:00.000Z"}], "continuation": "x"});
         assert_eq!(
             list(&answer),
             "ID     TYPE         SUBJECT         REASON                       ATTEMPTS  LAST  GIVEN UP\n\
              0-812  LoadCreated  AMS-PAR/load-1  MaxDeliveryAttemptsExceeded         4   500  \
-             2026-01-31T08:30:00.000Z\nThere are more.\n"
+             2026-01-31T08:30:00.000Z\nThere are more: --limit shows them.\n"
         );
     }
 }

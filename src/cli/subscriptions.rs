@@ -60,19 +60,6 @@ pub(super) async fn run(verb: &Verb, admin: &Admin, as_json: bool) -> Result<Str
     Ok(if as_json { output::json(&answer) } else { text })
 }
 
-/// The state in one word.
-fn state(subscription: &Value) -> String {
-    let is = |name: &str| subscription.pointer(name).and_then(Value::as_bool) == Some(true);
-    match (is("/quarantined"), is("/paused")) {
-        (true, _) => "quarantined".to_owned(),
-        (false, true) => "paused".to_owned(),
-        (false, false) => match subscription.pointer("/state").and_then(Value::as_str) {
-            Some(state) => state.to_owned(),
-            None => "active".to_owned(),
-        },
-    }
-}
-
 fn list(answer: &Value) -> String {
     let mut table = Table::new(&[
         "SUBSCRIPTION",
@@ -86,13 +73,13 @@ fn list(answer: &Value) -> String {
     ]);
     for subscription in things(answer, "subscriptions") {
         table.row([
-            cell(subscription, &["/name", "/id", "/subscription"]),
-            state(subscription),
-            cell(subscription, &["/lag/events", "/lag_events"]),
-            cell(subscription, &["/lag/seconds", "/lag_seconds"]),
+            cell(subscription, &["/name"]),
+            cell(subscription, &["/state"]),
+            cell(subscription, &["/lag/events"]),
+            cell(subscription, &["/lag/seconds"]),
             cell(subscription, &["/in_flight"]),
             cell(subscription, &["/retrying"]),
-            cell(subscription, &["/dead_letters", "/dead_lettered"]),
+            cell(subscription, &["/dead_lettered"]),
             cell(subscription, &["/delivered"]),
         ]);
     }
@@ -107,15 +94,15 @@ mod tests {
     fn the_list_shows_what_an_operator_looks_for_first() {
         let answer = json!({"subscriptions": [
             {"name": "matching", "lag": {"events": 0, "seconds": 0.0}, "in_flight": 1, "retrying": 0,
-             "dead_letters": 0, "delivered": 200, "paused": false, "quarantined": false},
+             "dead_lettered": 0, "delivered": 200, "state": "running"},
             {"name": "partner-webhook", "lag": {"events": 12, "seconds": 1.5}, "in_flight": 64, "retrying": 7,
-             "dead_letters": 80, "delivered": 40, "paused": true, "quarantined": false},
+             "dead_lettered": 80, "delivered": 40, "state": "paused"},
         ]});
         assert_eq!(
             list(&answer),
-            "SUBSCRIPTION     STATE   LAG  LAG SECONDS  IN FLIGHT  RETRYING  DEAD LETTERS  DELIVERED\n\
-             matching         active    0          0.0          1         0             0        200\n\
-             partner-webhook  paused   12          1.5         64         7            80         40\n"
+            "SUBSCRIPTION     STATE    LAG  LAG SECONDS  IN FLIGHT  RETRYING  DEAD LETTERS  DELIVERED\n\
+             matching         running    0          0.0          1         0             0        200\n\
+             partner-webhook  paused    12          1.5         64         7            80         40\n"
         );
     }
 }

@@ -47,6 +47,8 @@ const PRICED: usize = 20;
 const PATIENCE: Duration = Duration::from_secs(15);
 /// Time between two looks at the mailbox.
 const LOOK: Duration = Duration::from_millis(50);
+/// Most dead letters that are looked at; there should be `OUTAGE`.
+const MAILBOX_MAX: u64 = 1_000;
 /// The subscriber that has a bad day.
 const PARTNER: Name = Name::PartnerWebhook;
 
@@ -267,8 +269,8 @@ impl Exchange {
         let end = Instant::now() + PATIENCE;
         let bar = self.stage.bar(events as u64, "given up");
         loop {
-            let place = ["v1", "subscriptions", PARTNER.as_str(), "dead-letters"];
-            let letters = things(&self.admin.get(&place).await?, "dead_letters").len();
+            let answer = dead_letters::pages(&self.admin, PARTNER.as_str(), MAILBOX_MAX).await?;
+            let letters = things(&answer, "dead_letters").len();
             bar.set_position(letters as u64);
             if letters >= events || Instant::now() >= end {
                 bar.finish_and_clear();
