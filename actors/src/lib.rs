@@ -5,6 +5,7 @@
 //! down only.
 
 pub mod directory;
+pub mod gateway;
 pub mod kernel;
 pub mod log;
 pub mod model;

@@ -9,14 +9,10 @@ use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::oneshot;
 
 use super::failure::Failure;
+use super::output;
+use crate::app::{self, Addresses, Ended, RunError, RunOptions};
 use crate::manifest::Manifest;
-
-/// Where a backend listens.
-#[derive(Debug, Clone, Copy)]
-pub(super) struct Addresses {
-    pub(super) gateway: SocketAddr,
-    pub(super) admin: SocketAddr,
-}
+use crate::telemetry::{self, TelemetryError};
 
 /// A backend in this process.
 #[derive(Debug)]
@@ -28,14 +24,17 @@ pub(super) struct Backend {
 }
 
 impl Backend {
-    /// Starts a backend and waits until it is ready.
-    pub(super) async fn start(manifest: Manifest) -> Result<Self, Failure> {
+    /// Starts a backend and waits until it is ready. The admin token is looked for in `environment`.
+    pub(super) async fn start(
+        manifest: Manifest,
+        environment: Vec<(String, String)>,
+    ) -> Result<Self, Failure> {
         let (ready, is_ready) = oneshot::channel();
         let (stop, stopped) = oneshot::channel();
         let (end, mut ended) = oneshot::channel();
         let work = move || {
             // Nobody listens any more when the whole process is about to end.
-            end.send(run(manifest, ready, stopped)).unwrap_or_default();
+            end.send(run(manifest, environment, ready, stopped)).unwrap_or_default();
         };
         std::thread::Builder::new()
             .name("backend".into())
@@ -49,6 +48,12 @@ impl Backend {
                 Err(failure) => Err(failure),
             },
         }
+    }
+
+    /// The first public address.
+    pub(super) fn gateway(&self) -> Result<SocketAddr, Failure> {
+        let first = self.at.gateway.first().copied();
+        first.ok_or_else(|| Failure::Failed("the backend has no public address".into()))
     }
 
     /// Orders the end: no new work, what is under way is finished, everything is made durable.
@@ -71,11 +76,42 @@ fn flatten(result: Result<Result<(), Failure>, oneshot::error::RecvError>) -> Re
 
 /// Runs a backend on this thread until it is told to stop.
 fn run(
-    _manifest: Manifest,
-    _ready: oneshot::Sender<Addresses>,
-    _stop: oneshot::Receiver<()>,
+    manifest: Manifest,
+    environment: Vec<(String, String)>,
+    ready: oneshot::Sender<Addresses>,
+    stop: oneshot::Receiver<()>,
 ) -> Result<(), Failure> {
-    Err(Failure::Failed("the backend is not wired".into()))
+    let options = RunOptions {
+        ready: Box::new(move |addresses| {
+            // Whoever asked may be gone already; then the stop is on its way.
+            ready.send(addresses.clone()).unwrap_or_default();
+        }),
+        shutdown: Box::pin(async {
+            // Nobody is left who could stop it later, so this is a stop too.
+            stop.await.unwrap_or_default();
+        }),
+        environment,
+        fatal: app::exit_on_fatal(),
+        transport: None,
+    };
+    match actix_web::rt::System::new().block_on(app::run(manifest, options)) {
+        Ok(Ended::Drained) => Ok(()),
+        Ok(Ended::CutOff) => {
+            output::complain("what was still under way was cut off; nothing acknowledged is lost");
+            Ok(())
+        }
+        Err(RunError::Wiring(error)) => Err(Failure::Usage(error.to_string())),
+        Err(error) => Err(Failure::Failed(error.to_string())),
+    }
+}
+
+/// Begins to log to stderr.
+pub(super) fn log(environment: &[(String, String)]) -> Result<(), Failure> {
+    let filter = environment.iter().rev().find(|(name, _)| name == telemetry::VARIABLE);
+    telemetry::start(filter.map(|(_, value)| value.as_str())).map_err(|error| match error {
+        TelemetryError::Filter(_) => Failure::Usage(error.to_string()),
+        TelemetryError::Thread(_) | TelemetryError::Twice => Failure::Failed(error.to_string()),
+    })
 }
 
 /// What verbs wait on: one thread, sockets, time and signals.

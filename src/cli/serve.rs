@@ -2,11 +2,16 @@
 
 use std::path::PathBuf;
 use std::process;
+use std::time::Duration;
 
 use super::failure::{self, Failure};
 use super::output;
-use super::process::{Backend, Signals, runtime};
-use crate::manifest::{self, Flags, Source, Sources};
+use super::process::{Backend, Signals, log, runtime};
+use crate::manifest::{self, Flags, Manifest, Source, Sources};
+use crate::telemetry;
+
+/// Time for the last lines of the log to be written.
+const LAST_WORDS: Duration = Duration::from_secs(1);
 
 pub(super) const EXAMPLE: &str = "\
 Examples:
@@ -16,6 +21,7 @@ Examples:
 
 When it is ready, and not before, it prints one line on stdout:
   ready gateway=http://127.0.0.1:PORT admin=http://127.0.0.1:PORT
+LANEKEEPER_LOG chooses what is logged on stderr, for instance `info,lanekeeper::http=debug`.
 SIGTERM and SIGINT end it after what is under way is done; a second one ends it at once.";
 
 #[derive(Debug, clap::Args)]
@@ -38,27 +44,29 @@ pub(super) struct Options {
 pub(super) fn run(options: Options, environment: Vec<(String, String)>) -> Result<(), Failure> {
     let manifest = manifest::load(&Sources {
         files: options.manifests.into_iter().map(Source::File).collect(),
-        environment,
+        environment: environment.clone(),
         flags: Flags { listen: options.listen, admin: options.admin, data: options.data },
     })?;
-    runtime()?.block_on(async {
-        let mut signals = Signals::listen()?;
-        let mut backend = tokio::select! {
-            backend = Backend::start(manifest) => backend?,
-            // Nothing was promised yet: there is nothing to finish.
-            () = signals.next() => return Ok(()),
-        };
-        output::print(&format!(
-            "ready gateway=http://{} admin=http://{}",
-            backend.at.gateway, backend.at.admin
-        ));
-        tokio::select! {
-            result = backend.ended() => return result,
-            () = signals.next() => backend.stop(),
-        }
-        tokio::select! {
-            result = backend.ended() => result,
-            () = signals.next() => process::exit(failure::FAILED.into()),
-        }
-    })
+    log(&environment)?;
+    let result = runtime()?.block_on(attend(manifest, environment));
+    telemetry::flush(LAST_WORDS);
+    result
+}
+
+async fn attend(manifest: Manifest, environment: Vec<(String, String)>) -> Result<(), Failure> {
+    let mut signals = Signals::listen()?;
+    let mut backend = tokio::select! {
+        backend = Backend::start(manifest, environment) => backend?,
+        // Nothing was promised yet: there is nothing to finish.
+        () = signals.next() => return Ok(()),
+    };
+    output::print(&format!("ready gateway=http://{} admin=http://{}", backend.gateway()?, backend.at.admin));
+    tokio::select! {
+        result = backend.ended() => return result,
+        () = signals.next() => backend.stop(),
+    }
+    tokio::select! {
+        result = backend.ended() => result,
+        () = signals.next() => process::exit(failure::FAILED.into()),
+    }
 }

@@ -11,6 +11,7 @@ mod stage;
 mod subscribers;
 
 use std::collections::BTreeSet;
+use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -26,8 +27,9 @@ use super::dead_letters;
 use super::failure::Failure;
 use super::fields::things;
 use super::output;
-use super::process::{Backend, Signals, runtime};
+use super::process::{Backend, Signals, log, runtime};
 use crate::manifest::{self, Flags, Source, Sources};
+use crate::telemetry;
 
 pub(super) const EXAMPLE: &str = "\
 Examples:
@@ -64,6 +66,9 @@ pub(super) struct Options {
 
 /// Plays the demonstration.
 pub(super) fn run(options: &Options, environment: &[(String, String)]) -> Result<(), Failure> {
+    if environment.iter().any(|(name, _)| name == telemetry::VARIABLE) {
+        log(environment)?;
+    }
     let folder = tempfile::Builder::new()
         .prefix("lanekeeper-demo-")
         .tempdir()
@@ -126,6 +131,7 @@ async fn finish(options: &Options, mut exchange: Exchange) -> Result<(), Failure
 struct Exchange {
     stage: Stage,
     backend: Backend,
+    gateway: SocketAddr,
     subscribers: Subscribers,
     carrier: Carrier,
     admin: Admin,
@@ -146,14 +152,15 @@ impl Exchange {
             environment: vec![(KEY_VARIABLE.into(), key.clone())],
             flags: Flags { data: Some(folder.to_owned()), ..Flags::default() },
         })?;
-        let backend = Backend::start(manifest).await?;
+        let backend = Backend::start(manifest, environment.to_vec()).await?;
         let base = admin::base(&format!("http://{}", backend.at.admin))?;
         let admin = Admin::new(base, admin::token(folder, environment)?)?;
-        let carrier = Carrier::new(backend.at.gateway, &key)?;
+        let gateway = backend.gateway()?;
+        let carrier = Carrier::new(gateway, &key)?;
         stage.say(&format!(
             "The freight exchange: gateway http://{}, admin http://{}, four subscribers at http://{}.\n\
              Everything is real: sockets, disk, fsync. Data in {}.",
-            backend.at.gateway,
+            gateway,
             backend.at.admin,
             subscribers.address(),
             folder.display()
@@ -161,6 +168,7 @@ impl Exchange {
         Ok(Self {
             stage,
             backend,
+            gateway,
             subscribers,
             carrier,
             admin,
@@ -287,8 +295,8 @@ impl Exchange {
 
     /// Tells how to play on.
     fn invite(&self) {
-        let Self { key, folder, backend, .. } = self;
-        let (gateway, admin, data) = (backend.at.gateway, backend.at.admin, folder.display());
+        let Self { key, folder, backend, gateway, .. } = self;
+        let (admin, data) = (backend.at.admin, folder.display());
         self.stage.say(&format!(
             "\nIt goes on running until Ctrl-C. Try:\n  \
              curl -H 'x-api-key: {key}' http://{gateway}/freight/v1/loads/AMS-HAM\n  \

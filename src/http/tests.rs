@@ -1,0 +1,1 @@
+//! Requests through the listeners, on a real data directory.
