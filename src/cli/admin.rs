@@ -206,19 +206,18 @@ fn refusal(status: StatusCode, body: &[u8]) -> Failure {
     }
 }
 
-/// An error of reqwest with what caused it, without the URL, which is told anyway.
+/// What caused an error of reqwest in the end, without the URL, which is told anyway.
 pub(super) fn causes(error: &reqwest::Error) -> String {
-    let mut text = if error.is_timeout() { "timed out".to_owned() } else { String::new() };
-    let mut cause = std::error::Error::source(error);
-    let mut last = None;
-    while let Some(next) = cause {
-        last = Some(next.to_string());
-        cause = next.source();
+    if error.is_timeout() {
+        return "timed out".to_owned();
     }
-    if let (true, Some(last)) = (text.is_empty(), last) {
-        text = last;
+    let mut last: &dyn std::error::Error = error;
+    while let Some(cause) = last.source() {
+        last = cause;
     }
-    if text.is_empty() { error.to_string() } else { text }
+    let text = last.to_string();
+    // The number says nothing that the words before it do not.
+    text.split(" (os error").next().unwrap_or(&text).to_lowercase()
 }
 
 #[cfg(test)]

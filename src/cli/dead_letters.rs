@@ -131,6 +131,9 @@ fn list(answer: &Value) -> String {
 
 #[cfg(test)]
 mod tests {
+    use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+    use tokio::net::TcpListener;
+
     use super::*;
 
     #[test]
@@ -144,5 +147,49 @@ mod tests {
              0-812  LoadCreated  AMS-PAR/load-1  MaxDeliveryAttemptsExceeded         4   500  \
              2026-01-31T08:30:00.000Z\nThere are more: --limit shows them.\n"
         );
+    }
+
+    /// Answers each request with the next of these bodies, and returns the first line of each.
+    async fn serve(listener: TcpListener, bodies: Vec<Value>) -> Vec<String> {
+        let mut lines = Vec::new();
+        for body in bodies {
+            let (mut stream, _) = listener.accept().await.unwrap();
+            let mut request = Vec::new();
+            while !request.ends_with(b"\r\n\r\n") {
+                request.push(stream.read_u8().await.unwrap());
+            }
+            lines.push(String::from_utf8(request).unwrap().lines().next().unwrap().to_owned());
+            let body = body.to_string();
+            let head =
+                format!("HTTP/1.1 200 OK\r\nconnection: close\r\ncontent-length: {}\r\n\r\n", body.len());
+            stream.write_all((head + &body).as_bytes()).await.unwrap();
+        }
+        lines
+    }
+
+    #[tokio::test]
+    async fn pages_are_read_until_the_limit_or_the_end() {
+        let page = |ids: &[&str], continuation: Option<&str>| {
+            let letters: Vec<_> = ids.iter().map(|id| json!({ "id": id })).collect();
+            json!({ "dead_letters": letters, "continuation": continuation })
+        };
+        for (limit, asked, left) in [(9, 2, None), (3, 2, None), (2, 1, Some("0-2"))] {
+            let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+            let base = format!("http://{}", listener.local_addr().unwrap());
+            let admin = Admin::new(base.parse().unwrap(), "token".into()).unwrap();
+            let bodies = vec![page(&["0-1", "0-2"], Some("0-2")), page(&["1-7"], None)];
+            let (answer, lines) = tokio::join!(
+                pages(&admin, "s", limit),
+                serve(listener, bodies.into_iter().take(asked).collect())
+            );
+            let answer = answer.unwrap();
+            assert_eq!(str_at(&answer, "/continuation"), left);
+            assert_eq!(answer["count"], if asked == 2 { 3 } else { 2 });
+            assert_eq!(lines[0], format!("GET /v1/subscriptions/s/dead-letters?limit={limit} HTTP/1.1"));
+            if let Some(second) = lines.get(1) {
+                let rest = limit - 2;
+                assert!(second.contains(&format!("?limit={rest}&continuation=0-2 ")), "{second}");
+            }
+        }
     }
 }

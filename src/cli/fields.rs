@@ -41,23 +41,26 @@ pub(super) fn text(value: &Value) -> String {
     }
 }
 
-/// An object as `name: value` lines, with aligned values. Lists of objects get a line for each.
-pub(super) fn outline(value: &Value) -> String {
+/// An object as `name: value` lines, with aligned values, beginning with these. Lists of objects get a line for each.
+pub(super) fn outline(value: &Value, first: &[&str]) -> String {
     let mut text = String::new();
-    lines(value, 0, &mut text);
+    lines(value, first, 0, &mut text);
     text
 }
 
-fn lines(value: &Value, depth: usize, out: &mut String) {
+fn lines(value: &Value, first: &[&str], depth: usize, out: &mut String) {
     let Value::Object(map) = value else { return };
     let width = map.keys().map(|key| key.chars().count()).max().unwrap_or(0);
-    for (key, value) in map {
+    let rank = |key: &str| first.iter().position(|name| *name == key).unwrap_or(first.len());
+    let mut entries: Vec<_> = map.iter().collect();
+    entries.sort_by_key(|(key, _)| rank(key));
+    for (key, value) in entries {
         let indent = "  ".repeat(depth);
         let label = output::plain(key).replace('_', " ");
         match value {
             Value::Object(inner) if !inner.is_empty() => {
                 out.push_str(&format!("{indent}{label}:\n"));
-                lines(value, depth + 1, out);
+                lines(value, first, depth + 1, out);
             }
             Value::Array(items) if items.iter().any(Value::is_object) => {
                 out.push_str(&format!("{indent}{label}:\n"));
@@ -112,13 +115,13 @@ mod tests {
             "recent": [{"event": "0-7", "status": 500, "detail": null}], "error": "a\u{1b}b",
         });
         assert_eq!(
-            outline(&value),
-            "error:     a\\u{1b}b\n\
+            outline(&value, &["name", "types"]),
+            "name:      matching\n\
+             types:     A, B\n\
+             error:     a\\u{1b}b\n\
              in flight: 2\n\
              lag:\n  events: 1\n\
-             name:      matching\n\
-             recent:\n  - event 0-7, status 500\n\
-             types:     A, B\n"
+             recent:\n  - event 0-7, status 500\n"
         );
     }
 }

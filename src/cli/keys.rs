@@ -107,7 +107,9 @@ fn list(answer: &Value) -> String {
             cell(key, &["/id"]),
             cell(key, &["/product"]),
             cell(key, &["/tenant"]),
-            format!("{} {}", cell(key, &["/primary_hint"]), cell(key, &["/secondary_hint"])),
+            format!("{} {}", cell(key, &["/primary_hint"]), cell(key, &["/secondary_hint"]))
+                .trim()
+                .to_owned(),
             cell(key, &["/state"]),
             cell(key, &["/created"]),
             cell(key, &["/expires"]),

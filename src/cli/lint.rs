@@ -67,7 +67,7 @@ fn check(files: Vec<Source>, environment: Vec<(String, String)>) -> (Option<Mani
             if let Some(name) = missing_secret(problem) {
                 warnings.push(problem.clone());
                 if !sources.environment.iter().any(|(there, _)| there == name) {
-                    let stand_in = format!("stand-in-{}", sources.environment.len());
+                    let stand_in = format!("stand-in-for-a-secret-{}", sources.environment.len());
                     sources.environment.push((name.to_owned(), stand_in));
                 }
             }

@@ -8,6 +8,20 @@ use super::fields::{cell, outline, things};
 use super::output;
 use super::table::Table;
 
+/// What `show` begins with.
+const FIRST: [&str; 10] = [
+    "name",
+    "topic",
+    "endpoint",
+    "state",
+    "lag",
+    "in_flight",
+    "retrying",
+    "dead_lettered",
+    "delivered",
+    "failed_attempts",
+];
+
 #[derive(Debug, clap::Subcommand)]
 pub(super) enum Verb {
     /// List subscriptions with their lag, retries and dead letters
@@ -43,7 +57,7 @@ pub(super) async fn run(verb: &Verb, admin: &Admin, as_json: bool) -> Result<Str
         }
         Verb::Show { subscription } => {
             let answer = admin.get(&["v1", "subscriptions", subscription]).await?;
-            let text = outline(&answer);
+            let text = outline(&answer, &FIRST);
             (answer, text)
         }
         Verb::Pause { subscription } => {

@@ -20,7 +20,7 @@ use tokio::time::Instant;
 use self::carrier::Carrier;
 use self::outcome::{Mailbox, Outcome};
 use self::project::{KEY_VARIABLE, Name, PARTNER_ATTEMPTS, Write};
-use self::stage::{Stage, seconds};
+use self::stage::{Stage, duration};
 use self::subscribers::{Ledger, Mood, Subscribers};
 use super::admin::{self, Admin};
 use super::dead_letters;
@@ -104,8 +104,7 @@ async fn play(
     exchange.hiccup().await?;
     exchange.outage().await?;
     if options.keep {
-        let outcome = exchange.outcome();
-        exchange.stage.say(&format!("\n{}\n{}", outcome.table(), outcome.verdict()));
+        exchange.stage.say(&format!("\n{}", exchange.outcome().table()));
     }
     Ok(exchange)
 }
@@ -120,7 +119,11 @@ async fn finish(options: &Options, mut exchange: Exchange) -> Result<(), Failure
         output::complain(&output::plain(&problem.what));
     }
     outcome.verify_problems = Some(report.problems.len() as u64 + report.left_out);
-    exchange.stage.say(&format!("\n{}\n{}", outcome.table(), outcome.verdict()));
+    if options.keep {
+        exchange.stage.say(&format!("\n{}", outcome.verdict()));
+    } else {
+        exchange.stage.say(&format!("\n{}\n{}", outcome.table(), outcome.verdict()));
+    }
     if options.json {
         output::print(&output::json(&outcome));
     }
@@ -146,7 +149,7 @@ impl Exchange {
         let subscribers = Subscribers::start()
             .await
             .map_err(|error| Failure::Failed(format!("no socket for the subscribers: {error}")))?;
-        let key = format!("lk_demo_{}", uuid::Uuid::new_v4().simple());
+        let key = format!("demo-{}", uuid::Uuid::new_v4().simple());
         let manifest = manifest::load(&Sources {
             files: vec![Source::Text { name: "demo".into(), text: project::manifest(subscribers.address()) }],
             environment: vec![(KEY_VARIABLE.into(), key.clone())],
@@ -194,7 +197,7 @@ impl Exchange {
         self.stage.tell(&format!(
             "{} writes acknowledged in {}, each on disk before its answer; {}.",
             QUIET + PRICED,
-            seconds(took),
+            duration(took),
             everybody("four subscribers heard of all that they asked for", heard)
         ));
         Ok(())
@@ -227,11 +230,11 @@ impl Exchange {
         self.post(OUTAGE).await?;
         let heard = self.until_all(&[Name::Matching, Name::SearchIndexer, Name::CarrierNotification]).await;
         self.stage
-            .tell(&format!("{}.", everybody("the other three do not notice: they have all of them", heard)));
+            .tell(&format!("{}.", everybody("The other three do not notice: they have all of them", heard)));
         let letters = self.until_given_up(OUTAGE).await?;
         self.stage.tell(&format!(
             "After {PARTNER_ATTEMPTS} attempts each, {letters} events lie in the partner's dead-letter mailbox ({}).",
-            seconds(begin.elapsed())
+            duration(begin.elapsed())
         ));
         self.stage.act("4  The partner's server is repaired, and the operator replays the mailbox:");
         self.stage.tell(&format!("lanekeeper dead-letters replay {} --all", PARTNER.as_str()));
@@ -314,7 +317,27 @@ fn has(ledger: &Ledger, writes: &BTreeSet<Write>) -> bool {
 /// What everybody did and how long it took, or that it did not happen.
 fn everybody(text: &str, took: Option<Duration>) -> String {
     match took {
-        Some(took) => format!("{text} {} later", seconds(took)),
-        None => format!("NOT within {}: {text}", seconds(PATIENCE)),
+        Some(took) => format!("{text} {} later", duration(took)),
+        None => format!("NOT within {}: {text}", duration(PATIENCE)),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn the_demonstration_shows_all_it_promises_and_loses_nothing() {
+        let folder = tempfile::tempdir().unwrap();
+        let silent = Options { keep: false, json: true };
+        let exchange = play(&silent, folder.path(), &[]).await.unwrap();
+        let outcome = exchange.outcome();
+        let partner = outcome.subscriptions.last().unwrap();
+        assert_eq!((partner.dead_lettered, partner.replayed), (OUTAGE as u64, OUTAGE as u64), "{outcome:?}");
+        let retries = HICCUP as u64 + OUTAGE as u64 * u64::from(PARTNER_ATTEMPTS - 1);
+        assert!(partner.retried >= retries, "{outcome:?}");
+        assert_eq!(partner.written, (QUIET + PRICED + HICCUP + OUTAGE) as u64);
+        assert!(outcome.is_good(), "{outcome:?}");
+        finish(&Options { json: false, ..silent }, exchange).await.unwrap();
     }
 }

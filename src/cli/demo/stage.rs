@@ -51,6 +51,9 @@ impl Stage {
 }
 
 /// A time as spectators read it.
-pub(super) fn seconds(time: Duration) -> String {
-    format!("{:.2} s", time.as_secs_f64())
+pub(super) fn duration(time: Duration) -> String {
+    if time < Duration::from_secs(1) {
+        return format!("{} ms", time.as_millis());
+    }
+    format!("{:.1} s", time.as_secs_f64())
 }
