@@ -107,7 +107,7 @@ async fn measure<F: Future<Output = ()> + 'static>(
 }
 
 fn body(client: usize, n: usize) -> Bytes {
-    let head = format!("{{\"id\":\"{client}-{n}\",\"lane\":\"x\",\"pad\":\"");
+    let head = format!("{{\"id\":\"{n:08}-{client}\",\"lane\":\"x\",\"pad\":\"");
     let mut text = head;
     text.extend(std::iter::repeat_n('x', BODY.saturating_sub(text.len() + 2)));
     text.push_str("\"}");
@@ -152,7 +152,7 @@ async fn through_handle(clients: usize, seconds: f64, shards: u16) -> Cell {
         let handles = handles.clone();
         async move {
             let write = Write {
-                id: DocumentId::new(&format!("{client}-{n}")).unwrap(),
+                id: DocumentId::new(&format!("{n:08}-{client}")).unwrap(),
                 operation: Operation::Create(body(client, n)),
                 precondition: Precondition::None,
                 traceparent: None,

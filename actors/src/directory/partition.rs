@@ -47,7 +47,7 @@ impl PartitionHandle {
 
     /// One document as it was committed last.
     pub fn read(&self, id: &DocumentId) -> Result<Option<StoredDocument>, ShardReadError> {
-        Ok(self.shard.view()?.document(&self.address, id)?)
+        self.shard.document(&self.address, id)
     }
 
     /// Documents in the order of their ids, after `after`.
@@ -57,6 +57,6 @@ impl PartitionHandle {
         limit: usize,
         max_bytes: usize,
     ) -> Result<Page, ShardReadError> {
-        Ok(self.shard.view()?.list(&self.address, after, limit, max_bytes)?)
+        self.shard.list(&self.address, after, limit, max_bytes)
     }
 }

@@ -52,8 +52,6 @@ impl Default for LogSettings {
 pub struct DurableEnd {
     pub(super) index: u64,
     pub(super) offset: u64,
-    /// Bytes after it that a failed append may have left on the disk, whatever is read there now.
-    pub(super) doubtful: u64,
 }
 
 /// The file implementation of [`CommitLog`].
@@ -138,8 +136,7 @@ impl FileLog {
 
     /// Where the durable log ends: for [`FileLog::open`] after an error.
     pub fn durable_end(&self) -> DurableEnd {
-        let doubtful = if self.stopped { self.buffer.len() as u64 } else { 0 };
-        DurableEnd { index: self.current.origin.index, offset: self.offset, doubtful }
+        DurableEnd { index: self.current.origin.index, offset: self.offset }
     }
 
     fn write(&mut self, first: Lsn) -> Result<(), AppendError> {

@@ -62,8 +62,7 @@ pub(super) fn recover(
     }
     // The last rename may have happened without the sync after it.
     disk.sync_names()?;
-    let doubtful = known.map_or(0, |end| end.doubtful);
-    let (offset, last, hash) = clean(&current, &tail, length, doubtful)?;
+    let (offset, last, hash) = clean(&current, &tail, length)?;
     if disk.list()?.iter().any(|name| name == SPARE) {
         disk.remove(SPARE)?;
     }
@@ -196,7 +195,7 @@ fn refuse_life_after(segment: &Segment, tail: &Tail, length: u64) -> Result<(), 
 /// Removes what is left of a cut record, gives up the LSNs that it may have used (they may have
 /// been seen in a log line or a core dump), and makes all of that durable for certain. Returns
 /// the new end, the last LSN, and the hash of the last record.
-fn clean(segment: &Segment, tail: &Tail, length: u64, doubtful: u64) -> Result<(u64, Lsn, Hash), ReadError> {
+fn clean(segment: &Segment, tail: &Tail, length: u64) -> Result<(u64, Lsn, Hash), ReadError> {
     let file = &segment.file;
     let mut window = vec![0; WINDOW];
     copy_over(segment, tail.unsure, tail.offset, &mut window)?;
@@ -205,8 +204,7 @@ fn clean(segment: &Segment, tail: &Tail, length: u64, doubtful: u64) -> Result<(
         let take = usize::try_from((length - at).min(WINDOW as u64)).unwrap_or(0);
         let Some(bytes) = window.get_mut(..take) else { break };
         file.read_at(at, bytes)?;
-        // After a failed sync, zeros that are read may hide other bytes on the disk.
-        if at < tail.offset + doubtful || bytes.iter().any(|b| *b != 0) {
+        if bytes.iter().any(|b| *b != 0) {
             bytes.fill(0);
             file.write_at(at, bytes)?;
         }
@@ -214,7 +212,9 @@ fn clean(segment: &Segment, tail: &Tail, length: u64, doubtful: u64) -> Result<(
     }
     let last = tail.last.plus(MAX_MUTATIONS as u64);
     let mut end = (tail.offset, last, tail.hash);
-    // Without room for it, the next append begins a file, whose header says the same.
+    // The gap also takes the place of a cut record's head, so that a record of which zeros are
+    // read here, but not on the disk (a sync may have failed), stays cut. Without room for the
+    // gap nothing was cut, and the next append begins a file, whose header gives up the same.
     if tail.offset + (HEADER as u64) <= length {
         let mut gap = Vec::with_capacity(HEADER);
         record::encode_gap(tail.last.next(), last, tail.hash, &mut gap);

@@ -22,6 +22,8 @@ pub enum Call {
     Sync,
     /// Making a file.
     Create,
+    /// A sync of the folder.
+    Names,
 }
 
 /// One change of a file since its last sync.
@@ -143,7 +145,7 @@ impl SimDisk {
     }
 
     /// Makes the `nth` call of a kind (counted from now, from 1) fail once. Half of a failing
-    /// write is written.
+    /// write is written, and some of what a failing sync was to make durable is.
     pub fn fail(&self, call: Call, nth: u64, kind: io::ErrorKind) {
         let mut state = self.state();
         let at = state.count(call) + nth;
@@ -281,7 +283,8 @@ impl Disk for SimDisk {
     }
 
     fn sync_names(&self) -> io::Result<()> {
-        let mut state = self.state();
+        let (mut state, planned) = self.call(Call::Names);
+        planned?;
         if !state.lie {
             state.durable_names = state.names.clone();
         }
@@ -348,8 +351,12 @@ impl DiskFile for SimFile {
         }
         if let Err(error) = planned {
             self.failed.store(true, Ordering::Relaxed);
-            // The kernel marks the pages clean all the same: they are never written.
-            self.with(&mut state, |content| content.unsynced.clear())?;
+            // The kernel marks the pages clean all the same: what was not written never is.
+            let mut rng = fastrand::Rng::with_seed(state.count(Call::Sync));
+            self.with(&mut state, |content| {
+                content.durable = content.after_power_loss(&mut rng);
+                content.unsynced.clear();
+            })?;
             return Err(error);
         }
         if state.lie {

@@ -2,11 +2,12 @@
 //!
 //! Stands between partitions, which prepare mutations, and the router, which reads what was
 //! committed. Invariants: no reply and no reader's sight of a write before its record is on
-//! disk; after an error nothing is taken until log and view are open again and agree.
+//! disk (a document is then seen in the overlay, until the view has it); after an error nothing is taken until log and view are open again and agree.
 
 mod applier;
 mod handle;
 mod open;
+mod overlay;
 mod writer;
 
 use std::sync::Arc;
@@ -107,7 +108,8 @@ impl Phase {
     }
 }
 
-/// A batch that is durable and visible.
+/// A batch that is durable, and visible: documents by [`ShardHandle::document`] and its like, state
+/// rows in the view.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Committed {
     /// LSN of the batch's first mutation; the others follow without a gap.
@@ -148,7 +150,7 @@ pub enum ShardReadError {
     Log(#[from] ReadError),
 }
 
-/// Called by the shard after groups became visible; must return at once.
+/// Called by the shard after groups became durable; must return at once.
 pub type Doorbell = Arc<dyn Fn(&[CommittedGroup]) + Send + Sync>;
 
 /// Called when a thread of the shard died: the process must end.
@@ -174,6 +176,7 @@ enum Op {
 struct Shared {
     id: ShardId,
     view: ArcSwapOption<View>,
+    overlay: overlay::Overlay,
     reader: RwLock<Arc<dyn LogReader>>,
     phase: AtomicU8,
     doorbell: RwLock<Option<Doorbell>>,

@@ -10,6 +10,7 @@ use std::time::Duration;
 use arc_swap::ArcSwapOption;
 
 use super::applier::{Applier, catch_up};
+use super::overlay::Overlay;
 use super::writer::Writer;
 use super::{Fatal, Lag, Phase, ShardHandle, ShardSettings, Shared};
 use crate::kernel::clock::SharedClock;
@@ -100,6 +101,7 @@ impl Shard {
         let shared = Arc::new(Shared {
             id,
             view: ArcSwapOption::empty(),
+            overlay: Overlay::default(),
             reader: RwLock::new(reader),
             phase: AtomicU8::new(Phase::Open as u8),
             doorbell: RwLock::new(None),
@@ -119,12 +121,14 @@ impl Shard {
         let (send_job, jobs) = sync_channel(JOBS);
         let applier = Applier {
             jobs,
+            own_jobs: send_job.clone(),
             shared: shared.clone(),
             disk,
             settings: settings.clone(),
             clock: clock.clone(),
             unsaved_bytes: 0,
             checkpoint_at: Some(clock.elapsed()),
+            preparing: false,
         };
         let writer = Writer {
             log,

@@ -2,9 +2,9 @@
 //!
 //! There is no linger timer: while one sync is under way the next group gathers by itself.
 
-use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender, TryRecvError};
+use std::sync::{Arc, PoisonError};
 use std::time::Duration;
 
 use fail::fail_point;
@@ -37,17 +37,25 @@ pub(super) struct Group {
     mutations: Vec<Mutation>,
     bytes: usize,
     replies: Vec<(u64, Reply)>,
+    /// Replies of batches with state rows, which are seen only in the view.
+    after_apply: Vec<(u64, Reply)>,
 }
 
 impl Group {
     fn push(&mut self, mutations: Vec<Mutation>, reply: Reply) {
-        self.replies.push((self.mutations.len() as u64, reply));
+        let in_overlay = mutations.iter().all(|mutation| mutation.change().is_some());
+        let replies = if in_overlay { &mut self.replies } else { &mut self.after_apply };
+        replies.push((self.mutations.len() as u64, reply));
         self.bytes += mutations.iter().map(Mutation::weight).sum::<usize>();
         self.mutations.extend(mutations);
     }
 
+    fn is_empty(&self) -> bool {
+        self.replies.is_empty() && self.after_apply.is_empty()
+    }
+
     fn fail(self, error: CommitError) {
-        for (_, reply) in self.replies {
+        for (_, reply) in self.replies.into_iter().chain(self.after_apply) {
             // Whoever asked may be gone; there is nobody else to tell.
             reply.send(Err(error)).ok();
         }
@@ -77,7 +85,7 @@ impl Writer {
         let mut group = Group::default();
         loop {
             let Some(op) = self.next(&group) else {
-                if !group.replies.is_empty() {
+                if !group.is_empty() {
                     return Gathered::Group(group);
                 }
                 // The wait for company is over.
@@ -85,7 +93,7 @@ impl Writer {
                 return Gathered::Group(group);
             };
             let (mutations, reply) = match op {
-                Op::Drain { done } if group.replies.is_empty() && self.lazy.is_empty() => {
+                Op::Drain { done } if group.is_empty() && self.lazy.is_empty() => {
                     return Gathered::Drain(Some(done));
                 }
                 Op::Drain { done } => {
@@ -97,7 +105,7 @@ impl Writer {
                     self.lazy_until = Duration::ZERO;
                     continue;
                 }
-                Op::Commit { mutations, lazy: true, reply } if group.replies.is_empty() => {
+                Op::Commit { mutations, lazy: true, reply } if group.is_empty() => {
                     if self.lazy.is_empty() {
                         self.lazy_until = self.clock.elapsed() + self.settings.lazy_delay;
                     }
@@ -109,7 +117,7 @@ impl Writer {
             let weight: usize = mutations.iter().map(Mutation::weight).sum();
             let full = group.mutations.len() + mutations.len() > self.settings.batch_mutations
                 || group.bytes + weight > self.settings.batch_bytes;
-            if full && !group.replies.is_empty() {
+            if full && !group.is_empty() {
                 self.carried = Some(Op::Commit { mutations, lazy: false, reply });
                 return Gathered::Group(group);
             }
@@ -124,7 +132,7 @@ impl Writer {
         if let Some(op) = self.carried.take() {
             return Some(op);
         }
-        let received = if !group.replies.is_empty() {
+        let received = if !group.is_empty() {
             match self.ops.try_recv() {
                 Ok(op) => Some(op),
                 Err(TryRecvError::Empty | TryRecvError::Disconnected) => return None,
@@ -175,16 +183,22 @@ impl Writer {
         }
     }
 
+    /// The group is durable: it is shown, handed to the applier, answered, and told onwards.
     fn hand_over(&self, first: Lsn, group: Group) {
-        let mutations = Arc::from(group.mutations);
-        let replies = group
-            .replies
-            .into_iter()
-            .map(|(at, reply)| (Committed { first: first.plus(at) }, reply))
-            .collect();
-        let job = Job::Apply { group: CommittedGroup { first, mutations }, bytes: group.bytes, replies };
+        let at = |(at, reply)| (Committed { first: first.plus(at) }, reply);
+        let committed = CommittedGroup { first, mutations: Arc::from(group.mutations) };
+        self.shared.overlay.add(&committed);
+        let replies = group.after_apply.into_iter().map(at).collect();
+        let job = Job::Apply { group: committed.clone(), bytes: group.bytes, replies };
         // The applier ends only after this thread, or with the whole process.
         self.jobs.send(job).ok();
+        for (committed, reply) in group.replies.into_iter().map(at) {
+            // A caller that gave up will find its write; there is nobody to tell.
+            reply.send(Ok(committed)).ok();
+        }
+        if let Some(ring) = &*self.shared.doorbell.read().unwrap_or_else(PoisonError::into_inner) {
+            ring(&[committed]);
+        }
     }
 
     fn refuse(&mut self, group: Group, error: &AppendError) {
@@ -217,7 +231,7 @@ impl Writer {
             }
             backoff = (backoff * 2).min(self.settings.reopen_backoff * 64);
         }
-        *self.shared.reader.write().unwrap_or_else(std::sync::PoisonError::into_inner) = self.log.reader();
+        *self.shared.reader.write().unwrap_or_else(PoisonError::into_inner) = self.log.reader();
         self.shared.reopened.fetch_add(1, Ordering::Relaxed);
         // What the log kept of an unknown group becomes visible now.
         self.jobs.send(Job::Replay).ok();

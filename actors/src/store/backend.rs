@@ -44,33 +44,42 @@ impl Backend {
         }
         work(&self.file).inspect_err(|_| self.trouble.any.store(true, Ordering::Release))
     }
+
+    fn sync(&self) -> io::Result<()> {
+        self.change(|file| file.sync().inspect_err(|_| self.trouble.sync.store(true, Ordering::Release)))
+    }
 }
 
-impl StorageBackend for Backend {
+/// The backend as redb owns it, beside the one that writes back ahead of a checkpoint.
+#[derive(Debug)]
+struct SharedBackend(Arc<Backend>);
+
+impl StorageBackend for SharedBackend {
     fn len(&self) -> io::Result<u64> {
-        self.file.len()
+        self.0.file.len()
     }
 
     fn read(&self, offset: u64, out: &mut [u8]) -> io::Result<()> {
-        self.file.read(offset, out)
+        self.0.file.read(offset, out)
     }
 
     fn set_len(&self, len: u64) -> io::Result<()> {
-        self.change(|file| file.set_len(len))
+        self.0.change(|file| file.set_len(len))
     }
 
     fn sync_data(&self) -> io::Result<()> {
-        self.change(|file| file.sync().inspect_err(|_| self.trouble.sync.store(true, Ordering::Release)))
+        self.0.sync()
     }
 
     fn write(&self, offset: u64, data: &[u8]) -> io::Result<()> {
-        self.change(|file| file.write(offset, data))
+        self.0.change(|file| file.write(offset, data))
     }
 }
 
 /// A redb database in a file.
 pub(super) struct Contained {
     database: Option<Database>,
+    backend: Arc<Backend>,
     file: Arc<dyn DiskFile>,
     trouble: Arc<Trouble>,
 }
@@ -80,13 +89,14 @@ impl Contained {
     pub(super) fn open(file: Arc<dyn DiskFile>, cache_bytes: usize) -> Result<Self, OpenError> {
         let trouble = Arc::new(Trouble::default());
         let buffer = WriteBuffer::new(file.clone(), cache_bytes / WRITE_SHARE);
-        let backend = Backend { file: buffer, trouble: trouble.clone() };
+        let backend = Arc::new(Backend { file: buffer, trouble: trouble.clone() });
+        let shared = SharedBackend(backend.clone());
         // From here on the end of `this` looks after the file, even if it cannot be opened.
-        let mut this = Self { database: None, file, trouble };
+        let mut this = Self { database: None, backend, file, trouble };
         let open = || {
             let mut builder = Database::builder();
             builder.set_cache_size(cache_bytes);
-            builder.create_with_backend(backend)
+            builder.create_with_backend(shared)
         };
         let database = catch_unwind(AssertUnwindSafe(open))
             .map_err(|_| OpenError::Broken("the file's structure is damaged".into()))?
@@ -98,6 +108,11 @@ impl Contained {
     /// The database.
     pub(super) fn get(&self) -> Result<&Database, StorageError> {
         self.database.as_ref().ok_or(StorageError::DatabaseClosed)
+    }
+
+    /// Writes and syncs what redb wrote so far.
+    pub(super) fn write_back(&self) -> io::Result<()> {
+        self.backend.sync()
     }
 
     fn write_again(&self) -> io::Result<()> {

@@ -8,7 +8,7 @@
 
 use std::collections::HashMap;
 use std::io;
-use std::sync::{Arc, PoisonError, RwLock, RwLockReadGuard};
+use std::sync::{Arc, Mutex, PoisonError, RwLock, RwLockReadGuard};
 
 use crate::log::disk::DiskFile;
 
@@ -25,6 +25,8 @@ struct State {
     fresh: Pages,
     /// Pages that a flush is writing; readable until it is done.
     leaving: Arc<Pages>,
+    /// Memory of pages that left, for the next ones: new memory costs a fault for each page.
+    spare: Vec<Box<[u8]>>,
 }
 
 #[derive(Debug)]
@@ -32,12 +34,14 @@ pub(super) struct WriteBuffer {
     file: Arc<dyn DiskFile>,
     limit: usize,
     state: RwLock<State>,
+    /// Held while pages are on their way to the file: who syncs must not overtake them.
+    flushing: Mutex<()>,
 }
 
 impl WriteBuffer {
     /// A buffer of at most about `limit` bytes before `file`.
     pub(super) fn new(file: Arc<dyn DiskFile>, limit: usize) -> Self {
-        Self { file, limit: (limit / PAGE).max(1), state: RwLock::default() }
+        Self { file, limit: (limit / PAGE).max(1), state: RwLock::default(), flushing: Mutex::default() }
     }
 
     fn state(&self) -> RwLockReadGuard<'_, State> {
@@ -60,7 +64,7 @@ impl WriteBuffer {
         // A flush may move pages to the file meanwhile, but never takes one away before it is there.
         let before = self.state().leaving.clone();
         self.file.read_at(offset, out)?;
-        let during = State { fresh: Pages::new(), leaving: before };
+        let during = State { leaving: before, ..State::default() };
         overlay(&during, offset, out);
         overlay(&self.state(), offset, out);
         Ok(())
@@ -72,7 +76,7 @@ impl WriteBuffer {
             for piece in pieces(offset, data.len()) {
                 let Some(bytes) = data.get(piece.data.clone()) else { continue };
                 if bytes.len() == PAGE {
-                    state.fresh.insert(piece.page, bytes.into());
+                    state.put(piece.page, bytes);
                     continue;
                 }
                 if !state.fresh.contains_key(&piece.page) {
@@ -115,8 +119,9 @@ impl WriteBuffer {
         self.file.sync()
     }
 
-    /// Writes everything that is held. redb has one writer, so there is one flush at a time.
+    /// Writes everything that is held.
     fn flush(&self) -> io::Result<()> {
+        let _one_at_a_time = self.flushing.lock().unwrap_or_else(PoisonError::into_inner);
         let leaving = {
             let mut state = self.state.write().unwrap_or_else(PoisonError::into_inner);
             state.leaving = Arc::new(std::mem::take(&mut state.fresh));
@@ -143,12 +148,28 @@ impl WriteBuffer {
             let end = usize::try_from(self.file.len()?.saturating_sub(start)).unwrap_or(run.len());
             self.file.write_at(start, run.get(..end.min(run.len())).unwrap_or_default())?;
         }
-        self.state.write().unwrap_or_else(PoisonError::into_inner).leaving = Arc::default();
+        let mut state = self.state.write().unwrap_or_else(PoisonError::into_inner);
+        state.leaving = Arc::default();
+        if let Ok(pages) = Arc::try_unwrap(leaving) {
+            let room = (self.limit / 4).saturating_sub(state.spare.len());
+            state.spare.extend(pages.into_values().take(room));
+        }
         Ok(())
     }
 }
 
 impl State {
+    fn put(&mut self, page: u64, bytes: &[u8]) {
+        if let Some(held) = self.fresh.get_mut(&page) {
+            held.copy_from_slice(bytes);
+        } else if let Some(mut spare) = self.spare.pop() {
+            spare.copy_from_slice(bytes);
+            self.fresh.insert(page, spare);
+        } else {
+            self.fresh.insert(page, bytes.into());
+        }
+    }
+
     fn page(&self, page: u64) -> Option<&[u8]> {
         self.fresh.get(&page).or_else(|| self.leaving.get(&page)).map(AsRef::as_ref)
     }

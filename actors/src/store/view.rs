@@ -1,6 +1,7 @@
 //! The redb file: applying groups, checkpoints, snapshots for readers.
 
 use std::fmt;
+use std::io;
 use std::ops::Bound;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -142,6 +143,12 @@ impl View {
             mark(transaction, reached)
         })?;
         Ok(())
+    }
+
+    /// Writes and syncs what the file holds so far, beside everything else that goes on. Nothing
+    /// becomes durable by it, but the next checkpoint has less to write.
+    pub fn write_back(&self) -> io::Result<()> {
+        self.database.write_back()
     }
 
     /// Makes everything applied durable, in a way that opens again at once after a crash.

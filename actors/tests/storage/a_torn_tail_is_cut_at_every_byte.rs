@@ -224,3 +224,28 @@ fn a_segment_of_another_log_is_refused() {
         }
     }
 }
+
+#[test]
+fn a_whole_record_in_the_wrong_place_is_not_served() {
+    // Two logs of the same shape: one record of the second stands in the first, by a write that
+    // went astray.
+    let disks = ["ours", "them"].map(|name| {
+        let disk = SimDisk::new();
+        let mut log = FileLog::create(shared(&disk), roomy()).unwrap();
+        for n in 0..RECORDS {
+            append(&mut log, &[create(&format!("{name}{n}"), vec![b'x'; 100])]);
+        }
+        (disk, log)
+    });
+    let [(disk, log), (other, _)] = disks;
+    let (ours, theirs) = (disk.bytes(FILE).unwrap(), other.bytes(FILE).unwrap());
+    let length = 48 + u32::from_le_bytes(ours[72..76].try_into().unwrap()) as usize;
+    let place = 64 + 2 * length..64 + 3 * length;
+    let mut mixed = ours.clone();
+    mixed[place.clone()].copy_from_slice(&theirs[place.clone()]);
+    disk.overwrite(FILE, mixed.clone());
+    let reader = log.reader();
+    let found = reader.read(Lsn(1), usize::MAX).unwrap_err();
+    assert!(matches!(found, ReadError::Damaged { offset, .. } if offset == place.start as u64), "{found}");
+    is_refused(mixed, place.start, "a record of another log");
+}

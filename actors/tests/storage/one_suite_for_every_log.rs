@@ -229,6 +229,21 @@ fn trimming_keeps_what_is_needed_and_reports_what_is_gone() {
 }
 
 #[test]
+fn trimming_never_takes_what_may_still_be_read() {
+    on_every_log(|home| {
+        let mut log = home.begin();
+        for n in 0..60 {
+            append(&mut *log, &group(n));
+        }
+        for before in 1..=61 {
+            let first = log.trim(Lsn(before)).unwrap();
+            assert!(first <= Lsn(before), "{before} is needed, the log begins at {first}");
+            assert_eq!(flat(&read_all(&*log.reader(), Lsn(before))).len() as u64, 61 - before);
+        }
+    });
+}
+
+#[test]
 fn a_failed_append_is_seen_by_nobody() {
     for memory in [false, true] {
         let (disk, storage) = (SimDisk::new(), Storage::default());

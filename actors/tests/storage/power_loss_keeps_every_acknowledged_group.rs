@@ -43,8 +43,15 @@ impl Tap {
     fn look(&self) {
         let watch = &mut *self.watch.lock().unwrap();
         if watch.one_in > 0 && watch.rng.u32(0..watch.one_in) == 0 {
-            watch.images.push(self.disk.lose_power(&mut watch.rng));
+            // Now and then only the process is killed, and the next one loses power.
+            let killed = watch.rng.u8(0..4) == 0;
+            let image = if killed { self.disk.fork() } else { self.disk.lose_power(&mut watch.rng) };
+            watch.images.push(image);
         }
+    }
+
+    fn lose_power(&self) -> SimDisk {
+        self.disk.lose_power(&mut self.watch.lock().unwrap().rng)
     }
 
     fn images(&self) -> Vec<SimDisk> {
@@ -157,6 +164,12 @@ fn read(reader: &dyn LogReader, from: Lsn) -> Result<Vec<(Lsn, Mutation)>, Strin
 /// Opens what power loss left, as a shard does.
 fn recover(disk: &Tap) -> Result<(FileLog, View, Model), String> {
     let view = View::open(disk, CACHE).map_err(|error| error.to_string())?;
+    // From here on the log may be trimmed up to the view's position.
+    let opened = view.applied();
+    let again = View::open(&disk.lose_power(), CACHE).map_err(|error| error.to_string())?;
+    if again.applied() < opened {
+        return Err(format!("the view was opened at {opened}, which was not durable"));
+    }
     let log = FileLog::open_reaching(Arc::new(disk.clone()), tiny(), None, view.applied())
         .map_err(|error| error.to_string())?;
     replay(&view, &*log.reader())?;
