@@ -3,6 +3,10 @@
 //! Stands between the command line (or a test) and everything else. Invariants: `ready` is called when requests
 //! are answered and not before; after `shutdown` nothing new is begun, and what was begun is finished.
 
+#[cfg(test)]
+pub(crate) mod testing;
+#[cfg(test)]
+mod tests;
 mod wiring;
 
 use std::fmt;
@@ -16,7 +20,7 @@ use std::time::Duration;
 
 use actix_web::dev::{Server, ServerHandle};
 use actix_web::web::Data;
-use lanekeeper_actors::gateway::{self, GatewayOpenError, KeysError, SystemRandom};
+use lanekeeper_actors::gateway::{self, GatewayOpenError, GatewaySettings, KeysError, Seed, SystemRandom};
 use lanekeeper_actors::kernel::clock::{SharedClock, SystemClock};
 use lanekeeper_actors::model::delivery::Transport;
 use lanekeeper_actors::shard::Fatal;
@@ -167,12 +171,29 @@ async fn build(
         Some(transport) => transport,
         None => Arc::new(Webhooks::new(wiring::webhooks(manifest), wiring::wall_clock(clock.clone()))?),
     };
+    let seeds = wiring::seeds(manifest)?;
     let system = System::start(wiring::system(manifest), transport, clock.clone(), fatal).await?;
+    match assemble(manifest, environment, clock, (system.clone(), settings, seeds)).await {
+        Ok(made) => Ok(made),
+        Err(error) => {
+            // The data directory is let go in order.
+            system.drain(manifest.limits.drain_timeout).await;
+            Err(error)
+        }
+    }
+}
+
+async fn assemble(
+    manifest: &Manifest,
+    environment: &[(String, String)],
+    clock: SharedClock,
+    (system, settings, seeds): (System, GatewaySettings, Vec<Seed>),
+) -> Result<(Gateway, Admin), RunError> {
     let data = system.data().to_owned();
     let first = system.shards().first().ok_or_else(|| RunError::NoShards(data.clone()))?.clone();
     let random = SystemRandom::shared();
     let (state, keys) = gateway::open(&data, first, settings, clock.clone(), random.clone())?;
-    keys.seed(wiring::seeds(manifest)?).await.map_err(RunError::Seeds)?;
+    keys.seed(seeds).await.map_err(RunError::Seeds)?;
     let token = Token::load(&data, environment, &*random, state.pepper())?;
     let metrics = Metrics::default();
     let limits = wiring::documents(manifest);

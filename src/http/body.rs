@@ -39,7 +39,11 @@ pub enum BodyError {
 }
 
 /// Reads a JSON body.
-pub async fn json(req: &HttpRequest, payload: Payload, limits: BodyLimits) -> Result<Bytes, BodyError> {
+pub(super) async fn json(
+    req: &HttpRequest,
+    payload: Payload,
+    limits: BodyLimits,
+) -> Result<Bytes, BodyError> {
     if !is_json(req) {
         return Err(BodyError::NotJson);
     }
@@ -47,7 +51,11 @@ pub async fn json(req: &HttpRequest, payload: Payload, limits: BodyLimits) -> Re
 }
 
 /// Reads a body of whatever type.
-pub async fn whole(req: &HttpRequest, payload: Payload, limits: BodyLimits) -> Result<Bytes, BodyError> {
+pub(super) async fn whole(
+    req: &HttpRequest,
+    payload: Payload,
+    limits: BodyLimits,
+) -> Result<Bytes, BodyError> {
     let encoding = req.headers().get(CONTENT_ENCODING).map(|value| value.as_bytes());
     if encoding.is_some_and(|encoding| !encoding.eq_ignore_ascii_case(b"identity")) {
         return Err(BodyError::Encoded);

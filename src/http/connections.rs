@@ -27,7 +27,7 @@ pub struct Connections {
 
 /// One open connection; uncounted when dropped with it.
 #[derive(Debug)]
-pub struct Connection {
+pub(super) struct Connection {
     open: Arc<Mutex<HashMap<IpAddr, usize>>>,
     ip: IpAddr,
     over: bool,
@@ -71,7 +71,7 @@ impl Connections {
 
 impl Connection {
     /// Whether requests on it may be answered.
-    pub fn check(&self) -> Result<(), TooManyConnections> {
+    pub(super) fn check(&self) -> Result<(), TooManyConnections> {
         if self.over { Err(TooManyConnections) } else { Ok(()) }
     }
 }
@@ -94,7 +94,8 @@ fn refuse(stream: &TcpStream) {
         tracing::debug!(%error, "refusal not sent");
     }
     // The server owns the stream and closes it when it reads the end; a second handle lets us end it now.
-    let closed = stream.as_fd().try_clone_to_owned().and_then(|fd| StdStream::from(fd).shutdown(Shutdown::Both));
+    let closed =
+        stream.as_fd().try_clone_to_owned().and_then(|fd| StdStream::from(fd).shutdown(Shutdown::Both));
     if let Err(error) = closed {
         tracing::debug!(%error, "refused connection not closed");
     }

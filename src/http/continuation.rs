@@ -17,7 +17,7 @@ const VERSION: u8 = 1;
 pub struct InvalidContinuation;
 
 /// The token that continues after the document `last`.
-pub fn encode(partition: &EncodedPartition, last: &DocumentId) -> String {
+pub(super) fn encode(partition: &EncodedPartition, last: &DocumentId) -> String {
     let mut token = vec![VERSION];
     token.extend_from_slice(&checksum(partition, last.as_str()).to_le_bytes());
     token.extend_from_slice(last.as_str().as_bytes());
@@ -25,7 +25,7 @@ pub fn encode(partition: &EncodedPartition, last: &DocumentId) -> String {
 }
 
 /// The document after which a token continues.
-pub fn decode(partition: &EncodedPartition, token: &str) -> Result<DocumentId, InvalidContinuation> {
+pub(super) fn decode(partition: &EncodedPartition, token: &str) -> Result<DocumentId, InvalidContinuation> {
     let bytes = URL_SAFE_NO_PAD.decode(token).map_err(|_| InvalidContinuation)?;
     let (&[VERSION], rest) = bytes.split_first_chunk::<1>().ok_or(InvalidContinuation)? else {
         return Err(InvalidContinuation);

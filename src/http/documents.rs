@@ -5,10 +5,10 @@
 
 use std::time::Duration;
 
+use actix_web::http::StatusCode;
 use actix_web::http::header::{
     CACHE_CONTROL, CONTENT_TYPE, ETAG, HeaderMap, HeaderName, IF_MATCH, IF_NONE_MATCH, LOCATION,
 };
-use actix_web::http::StatusCode;
 use actix_web::web::{Bytes, Payload};
 use actix_web::{HttpRequest, HttpResponse, HttpResponseBuilder};
 use lanekeeper_actors::directory::{DirectoryHandle, PartitionHandle};
@@ -51,7 +51,7 @@ pub struct DocumentLimits {
 }
 
 /// A request that has an operation and was admitted.
-pub struct Admitted<'a> {
+pub(super) struct Admitted<'a> {
     /// The request.
     pub req: &'a HttpRequest,
     /// The decoded segments of its path.
@@ -90,7 +90,7 @@ pub enum Unacceptable {
 }
 
 /// Carries out an operation on documents.
-pub async fn answer(
+pub(super) async fn answer(
     call: &Admitted<'_>,
     documents: &Documents,
     payload: Payload,

@@ -9,8 +9,8 @@ use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
 use std::time::Duration;
 
-use actix_web::http::{ConnectionType, Method};
 use actix_web::http::header::{CONTENT_TYPE, HOST, HeaderMap, HeaderName, HeaderValue};
+use actix_web::http::{ConnectionType, Method};
 use actix_web::web::{Data, Payload};
 use actix_web::{HttpRequest, HttpResponse};
 use futures_util::FutureExt;
@@ -32,7 +32,7 @@ use super::routes::{Operation, Routes, Work};
 use super::trace::Trace;
 use crate::manifest::Mock;
 
-pub use super::flight::ShuttingDown;
+pub(super) use super::flight::ShuttingDown;
 
 /// Headers that hold an API key. The first that is there counts.
 const KEY_HEADERS: [HeaderName; 2] =
@@ -99,7 +99,7 @@ impl Gateway {
 }
 
 /// Answers one request.
-pub async fn serve(
+pub(super) async fn serve(
     req: HttpRequest,
     payload: Payload,
     gateway: Data<Gateway>,
@@ -240,7 +240,15 @@ fn single<'h>(headers: &'h HeaderMap, name: &HeaderName) -> Option<&'h str> {
 
 /// The method's name, of those that have one here.
 fn known(method: &Method) -> &'static str {
-    let all = [Method::GET, Method::HEAD, Method::POST, Method::PUT, Method::PATCH, Method::DELETE, Method::OPTIONS];
+    let all = [
+        Method::GET,
+        Method::HEAD,
+        Method::POST,
+        Method::PUT,
+        Method::PATCH,
+        Method::DELETE,
+        Method::OPTIONS,
+    ];
     let names = ["GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"];
     all.iter().zip(names).find(|(known, _)| *known == method).map_or("other", |(_, name)| name)
 }

@@ -78,7 +78,11 @@ impl Metrics {
 
     /// Adds what was counted to a registry that is about to be written.
     pub fn register(&self, registry: &mut Registry) {
-        registry.register("requests", "Requests answered, by route and class of status", self.requests.clone());
+        registry.register(
+            "requests",
+            "Requests answered, by route and class of status",
+            self.requests.clone(),
+        );
         registry.register(
             "request_seconds",
             "Time from the head of a request to the end of its answer",

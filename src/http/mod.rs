@@ -87,10 +87,7 @@ pub fn serve_gateway(
     let app = move || {
         // Runs on the worker's own thread, which is where its gateway must live.
         let admission = Data::new(GatewayHandle::start(admission.clone()));
-        App::new()
-            .app_data(shared.clone())
-            .app_data(admission)
-            .default_service(web::to(gateway::serve))
+        App::new().app_data(shared.clone()).app_data(admission).default_service(web::to(gateway::serve))
     };
     let workers = limits.workers.max(1);
     let mut server = HttpServer::new(app)

@@ -32,7 +32,7 @@ pub enum InvalidPath {
 }
 
 /// Splits a path into decoded segments. The root has none; a slash at the end makes an empty last one.
-pub fn segments(path: &str) -> Result<Vec<String>, InvalidPath> {
+pub(super) fn segments(path: &str) -> Result<Vec<String>, InvalidPath> {
     let rest = path.strip_prefix('/').ok_or(InvalidPath::NotAbsolute)?;
     if rest.is_empty() {
         return Ok(Vec::new());
@@ -53,12 +53,12 @@ pub fn segments(path: &str) -> Result<Vec<String>, InvalidPath> {
 }
 
 /// Writes a text so that it is one segment of a path.
-pub fn encode(segment: &str) -> String {
+pub(super) fn encode(segment: &str) -> String {
     utf8_percent_encode(segment, RESERVED).to_string()
 }
 
 /// Whether a text can stand as a segment of a path that [`segments`] lets in.
-pub fn can_be_segment(text: &str) -> bool {
+pub(super) fn can_be_segment(text: &str) -> bool {
     !text.is_empty() && !is_dots(text) && !text.chars().any(char::is_control)
 }
 
@@ -84,7 +84,7 @@ fn decode(raw: &str) -> Result<String, InvalidPath> {
 
 /// The value of a query parameter, decoded: `+` is a space (the form encoding of the URL standard). `None` when it
 /// is absent; of several the first.
-pub fn query_value(query: &str, name: &str) -> Option<Result<String, InvalidPath>> {
+pub(super) fn query_value(query: &str, name: &str) -> Option<Result<String, InvalidPath>> {
     query.split('&').find_map(|pair| {
         let (key, value) = pair.split_once('=').unwrap_or((pair, ""));
         (key == name).then(|| decode(&value.replace('+', " ")))

@@ -3,11 +3,11 @@
 //! Stands between the typed errors of every door and the caller. Invariant: each variant of each error chooses its
 //! status, its stable code and what the caller should do next; nothing of the inside (paths, panics, keys) gets out.
 
-use std::time::Duration;
+mod answer;
+#[cfg(test)]
+mod tests;
 
-use actix_web::HttpResponse;
 use actix_web::http::StatusCode;
-use actix_web::http::header::{ALLOW, CACHE_CONTROL, RETRY_AFTER, WWW_AUTHENTICATE};
 use lanekeeper_actors::gateway::KeysError;
 use lanekeeper_actors::log::ReadError;
 use lanekeeper_actors::model::address::InvalidPartitionKey;
@@ -19,7 +19,6 @@ use lanekeeper_actors::protocol::partition::WriteError;
 use lanekeeper_actors::protocol::subscriber::SubscriptionError;
 use lanekeeper_actors::shard::ShardReadError;
 use lanekeeper_actors::store::ViewReadError;
-use serde_json::json;
 
 use super::admin::{AdminError, TokenRefused};
 use super::body::BodyError;
@@ -28,163 +27,10 @@ use super::continuation::InvalidContinuation;
 use super::documents::Unacceptable;
 use super::gateway::{InvalidHead, ShuttingDown};
 use super::path::InvalidPath;
-use super::ratelimit;
 use super::routes::Unroutable;
-use super::trace::Trace;
 
-/// Where each code is explained.
-const DOCS: &str = "https://github.com/lanekeeper/lanekeeper/blob/main/docs/status-codes.md";
-/// Problem types that IANA registers (draft-ietf-httpapi-ratelimit-headers).
-const IANA: &str = "https://iana.org/assignments/http-problem-types";
-/// When to come back where nobody knows better: what is full or reopening needs milliseconds.
-const SOON: Duration = Duration::from_secs(1);
-/// Longest detail, in characters; parsers may quote what they read.
-const DETAIL_MAX: usize = 500;
-
-/// Who may answer a 401 with what (RFC 9110 section 11.6.1).
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Challenge {
-    ApiKey,
-    Bearer,
-}
-
-/// An answer that says what went wrong and what to do about it.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Problem {
-    status: StatusCode,
-    code: &'static str,
-    title: &'static str,
-    detail: String,
-    extra: Option<Box<Extra>>,
-}
-
-/// What few problems have.
-#[derive(Debug, Clone, PartialEq, Eq, Default)]
-struct Extra {
-    iana: Option<&'static str>,
-    retry_after: Option<Duration>,
-    allow: Option<String>,
-    challenge: Option<Challenge>,
-    violated: Option<String>,
-    close: bool,
-}
-
-impl Problem {
-    fn new(status: StatusCode, code: &'static str, title: &'static str, detail: impl ToString) -> Self {
-        let detail = detail.to_string();
-        let detail = match detail.char_indices().nth(DETAIL_MAX) {
-            Some((end, _)) => format!("{}…", detail.get(..end).unwrap_or_default()),
-            None => detail,
-        };
-        Self { status, code, title, detail, extra: None }
-    }
-
-    fn bad_request(code: &'static str, title: &'static str, detail: impl ToString) -> Self {
-        Self::new(StatusCode::BAD_REQUEST, code, title, detail)
-    }
-
-    fn unavailable(detail: impl ToString) -> Self {
-        Self::new(StatusCode::SERVICE_UNAVAILABLE, "unavailable", "Temporarily unavailable", detail).retry(SOON)
-    }
-
-    fn corrupt() -> Self {
-        let detail = "the stored document is damaged; it is reported to the operator and never served";
-        Self::new(StatusCode::INTERNAL_SERVER_ERROR, "data_corrupt", "Stored data is damaged", detail)
-    }
-
-    fn no_room() -> Self {
-        let detail = "nothing was written: the server's disk is full";
-        Self::new(StatusCode::INSUFFICIENT_STORAGE, "no_room", "No room left", detail)
-    }
-
-    fn unknown() -> Self {
-        let detail =
-            "the write may or may not have happened: read the document before you send the write again";
-        Self::new(StatusCode::GATEWAY_TIMEOUT, "outcome_unknown", "Outcome unknown", detail)
-    }
-
-    fn unauthorized(code: &'static str, detail: impl ToString) -> Self {
-        let problem = Self::new(StatusCode::UNAUTHORIZED, code, "Access denied", detail);
-        problem.with(|extra| extra.challenge = Some(Challenge::ApiKey))
-    }
-
-    fn too_large(detail: impl ToString) -> Self {
-        let problem = Self::new(StatusCode::PAYLOAD_TOO_LARGE, "body_too_large", "Body too large", detail);
-        problem.close()
-    }
-
-    /// The handling of a request panicked.
-    pub fn crashed() -> Self {
-        let detail = "an unexpected error happened; the trace id tells the operator where";
-        Self::new(StatusCode::INTERNAL_SERVER_ERROR, "crashed", "Internal error", detail)
-    }
-
-    fn with(mut self, change: impl FnOnce(&mut Extra)) -> Self {
-        change(self.extra.get_or_insert_default());
-        self
-    }
-
-    fn retry(self, after: Duration) -> Self {
-        self.with(|extra| extra.retry_after = Some(after))
-    }
-
-    /// The rest of the request is not read, so the connection cannot go on.
-    fn close(self) -> Self {
-        self.with(|extra| extra.close = true)
-    }
-
-    /// Its status.
-    pub fn status(&self) -> StatusCode {
-        self.status
-    }
-
-    /// Its stable code.
-    pub fn code(&self) -> &'static str {
-        self.code
-    }
-
-    /// The answer. `instance` is the request's path without its query, which may hold secrets.
-    pub fn response(&self, instance: &str, trace: &Trace) -> HttpResponse {
-        let extra = self.extra.as_deref().cloned().unwrap_or_default();
-        let kind = match extra.iana {
-            Some(fragment) => format!("{IANA}#{fragment}"),
-            None => format!("{DOCS}#{}", self.code),
-        };
-        let mut body = json!({
-            "type": kind,
-            "title": self.title,
-            "status": self.status.as_u16(),
-            "detail": self.detail,
-            "instance": instance,
-            "code": self.code,
-            "trace_id": trace.id(),
-        });
-        let mut response = HttpResponse::build(self.status);
-        response.content_type("application/problem+json").insert_header((CACHE_CONTROL, "no-store"));
-        if let Some(after) = extra.retry_after {
-            response.insert_header((RETRY_AFTER, ratelimit::whole_seconds(after)));
-        }
-        if let Some(allow) = extra.allow {
-            response.insert_header((ALLOW, allow));
-        }
-        match extra.challenge {
-            Some(Challenge::ApiKey) => {
-                response.insert_header((WWW_AUTHENTICATE, "ApiKey realm=\"gateway\", header=\"x-api-key\""));
-            }
-            Some(Challenge::Bearer) => {
-                response.insert_header((WWW_AUTHENTICATE, "Bearer realm=\"admin\""));
-            }
-            None => {}
-        }
-        if let (Some(policy), Some(body)) = (extra.violated, body.as_object_mut()) {
-            body.insert("violated-policies".to_owned(), json!([policy]));
-        }
-        if extra.close {
-            response.force_close();
-        }
-        response.body(body.to_string())
-    }
-}
+pub use answer::Problem;
+use answer::{Challenge, SOON};
 
 impl From<Refused> for Problem {
     fn from(refused: Refused) -> Self {
@@ -269,7 +115,9 @@ impl From<ShardReadError> for Problem {
                 ViewReadError::Disk(_) => Self::unavailable(detail),
             },
             ShardReadError::Log(error) => match error {
-                ReadError::Damaged { .. } | ReadError::Missing(_) | ReadError::Newer { .. } => Self::corrupt(),
+                ReadError::Damaged { .. } | ReadError::Missing(_) | ReadError::Newer { .. } => {
+                    Self::corrupt()
+                }
                 ReadError::Trimmed { .. } | ReadError::Io(_) => Self::unavailable(detail),
             },
         }
@@ -361,9 +209,7 @@ impl From<BodyError> for Problem {
             BodyError::TimedOut(_) => {
                 Self::new(StatusCode::REQUEST_TIMEOUT, "body_timeout", "Body too slow", error).close()
             }
-            BodyError::Broken => {
-                Self::bad_request("body_incomplete", "Body is not complete", error).close()
-            }
+            BodyError::Broken => Self::bad_request("body_incomplete", "Body is not complete", error).close(),
         }
     }
 }
@@ -437,9 +283,7 @@ impl From<KeysError> for Problem {
         let text = error.to_string();
         let conflict = |code| Self::new(StatusCode::CONFLICT, code, "Key cannot be changed", text.clone());
         match error {
-            KeysError::UnknownProduct(_) => {
-                Self::bad_request("unknown_product", "Unknown product", text)
-            }
+            KeysError::UnknownProduct(_) => Self::bad_request("unknown_product", "Unknown product", text),
             KeysError::UnknownGrant(_) => {
                 Self::new(StatusCode::NOT_FOUND, "key_not_found", "Key not found", text)
             }
@@ -483,12 +327,5 @@ impl From<AdminError> for Problem {
             AdminError::NotAwake => missing("partition_not_awake", "Partition is not awake"),
             AdminError::Request(_) => Self::bad_request("invalid_request", "Invalid request", text),
         }
-    }
-}
-
-impl Problem {
-    fn unknown_admin() -> Self {
-        let detail = "the change may or may not have happened: look before you send it again";
-        Self::new(StatusCode::GATEWAY_TIMEOUT, "outcome_unknown", "Outcome unknown", detail)
     }
 }

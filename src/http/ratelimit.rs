@@ -12,13 +12,13 @@ const RATE_LIMIT: HeaderName = HeaderName::from_static("ratelimit");
 const RATE_LIMIT_POLICY: HeaderName = HeaderName::from_static("ratelimit-policy");
 
 /// Seconds, rounded up, and at least one: a caller that comes back earlier is refused again.
-pub fn whole_seconds(time: Duration) -> u64 {
+pub(super) fn whole_seconds(time: Duration) -> u64 {
     let part = u64::from(time.subsec_nanos() > 0);
     time.as_secs().saturating_add(part).max(1)
 }
 
 /// Adds `RateLimit` and `RateLimit-Policy`. The policy is called like the product.
-pub fn describe(rated: &Rated, headers: &mut HeaderMap) {
+pub(super) fn describe(rated: &Rated, headers: &mut HeaderMap) {
     let Rated { product, rate, admission } = rated;
     // A window is a whole number of seconds (section 2.1.3); a shorter one cannot be told.
     let window = match rate.per() {

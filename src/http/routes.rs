@@ -188,9 +188,7 @@ impl Location {
     }
 
     fn new(route: &PathTemplate, at: &manifest::DocumentAt) -> Option<Self> {
-        let named = |template: &Template, name: &String| {
-            matches!(template, Template::Parameter(found) if found == name)
-        };
+        let named = |template: &Template, name: &String| matches!(template, Template::Parameter(found) if found == name);
         let piece = |segment: &Segment| match segment {
             Segment::Literal(text) => Some(Piece::Literal(text.clone())),
             Segment::Parameter(name) if named(&at.partition, name) => Some(Piece::Partition),
@@ -303,9 +301,7 @@ fn work(
     let value = |template: &Template| Value::new(template, &operation.route);
     let at = |at: &manifest::DocumentAt| At { partition: value(&at.partition), id: value(&at.id) };
     let action = match action {
-        manifest::Action::Create { partition } => {
-            Action::Create { partition: partition.as_ref().map(value) }
-        }
+        manifest::Action::Create { partition } => Action::Create { partition: partition.as_ref().map(value) },
         manifest::Action::Read(place) => Action::Read(at(place)),
         manifest::Action::Upsert(place) => Action::Upsert(at(place)),
         manifest::Action::Replace(place) => Action::Replace(at(place)),

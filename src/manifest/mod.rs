@@ -32,8 +32,8 @@ pub use self::model::{
     Server, SubjectFilter, Target, Template, Tenancy, Topic, Webhook,
 };
 pub use self::problem::{Problem, Problems};
-pub(crate) use self::units::{duration, timestamp};
 pub use self::units::{Cidr, CidrError, is_public};
+pub(crate) use self::units::{duration, timestamp};
 
 /// The text of `config/default.yaml`, the weakest source.
 pub const DEFAULT: &str = include_str!("../../config/default.yaml");

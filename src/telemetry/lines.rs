@@ -71,7 +71,8 @@ fn write_all(items: &Receiver<Item>, mut out: impl Write) {
         };
         let dropped = DROPPED.swap(0, Ordering::Relaxed);
         if dropped > 0 {
-            writeln!(out, "{{\"level\":\"WARN\",\"message\":\"log lines dropped\",\"count\":{dropped}}}").ok();
+            writeln!(out, "{{\"level\":\"WARN\",\"message\":\"log lines dropped\",\"count\":{dropped}}}")
+                .ok();
         }
     }
 }

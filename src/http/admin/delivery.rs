@@ -121,7 +121,9 @@ fn selection(body: &Bytes, empty_is_all: bool) -> Result<Selection, AdminError> 
         Chosen { all: false, ids: Some(ids) } => {
             Ok(Selection::Events(ids.iter().map(|id| position(id)).collect::<Result<_, _>>()?))
         }
-        Chosen { .. } => Err(AdminError::Request("name either `all: true` or `ids: [\"0-812\", …]`".to_owned())),
+        Chosen { .. } => {
+            Err(AdminError::Request("name either `all: true` or `ids: [\"0-812\", …]`".to_owned()))
+        }
     }
 }
 
@@ -205,12 +207,20 @@ mod tests {
 
     #[test]
     fn a_selection_is_all_or_ids_and_never_a_guess() {
-        let chosen = |text: &'static str, empty_is_all| selection(&Bytes::from_static(text.as_bytes()), empty_is_all);
+        let chosen =
+            |text: &'static str, empty_is_all| selection(&Bytes::from_static(text.as_bytes()), empty_is_all);
         assert_eq!(chosen("", true), Ok(Selection::All));
         assert_eq!(chosen(r#"{"all":true}"#, false), Ok(Selection::All));
         let ids = vec!["0-812".parse().unwrap(), "3-1".parse().unwrap()];
         assert_eq!(chosen(r#"{"ids":["0-812","3-1"]}"#, false), Ok(Selection::Events(ids)));
-        for wrong in ["", "{}", r#"{"all":false}"#, r#"{"all":true,"ids":["0-1"]}"#, r#"{"ids":["x"]}"#, r#"{"al":true}"#] {
+        for wrong in [
+            "",
+            "{}",
+            r#"{"all":false}"#,
+            r#"{"all":true,"ids":["0-1"]}"#,
+            r#"{"ids":["x"]}"#,
+            r#"{"al":true}"#,
+        ] {
             assert!(chosen(wrong, false).is_err(), "{wrong}");
         }
     }

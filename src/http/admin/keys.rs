@@ -105,7 +105,9 @@ fn moment(text: &str, now: Timestamp) -> Result<Timestamp, AdminError> {
         return Ok(now.after(delay));
     }
     let wrong = || {
-        AdminError::Request("`expires` is a time such as `2027-01-31T00:00:00Z`, or a duration such as `30d`".into())
+        AdminError::Request(
+            "`expires` is a time such as `2027-01-31T00:00:00Z`, or a duration such as `30d`".into(),
+        )
     };
     Ok(timestamp(manifest::timestamp(text).ok_or_else(wrong)?))
 }

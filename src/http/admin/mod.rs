@@ -229,7 +229,8 @@ async fn handle(req: &HttpRequest, payload: Payload, admin: &Admin) -> Result<Ht
 
 /// Reads a body as JSON of this shape.
 fn read<T: DeserializeOwned>(body: &Bytes) -> Result<T, AdminError> {
-    serde_json::from_slice(body).map_err(|error| AdminError::Request(format!("the body is not as expected: {error}")))
+    serde_json::from_slice(body)
+        .map_err(|error| AdminError::Request(format!("the body is not as expected: {error}")))
 }
 
 #[cfg(test)]

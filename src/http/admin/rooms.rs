@@ -47,7 +47,8 @@ pub(super) fn ready(admin: &Admin) -> HttpResponse {
     if reasons.is_empty() {
         return HttpResponse::Ok().json(json!({ "status": "ready", "degraded": degraded }));
     }
-    HttpResponse::ServiceUnavailable().json(json!({ "status": "not_ready", "reasons": reasons, "degraded": degraded }))
+    HttpResponse::ServiceUnavailable()
+        .json(json!({ "status": "not_ready", "reasons": reasons, "degraded": degraded }))
 }
 
 pub(super) fn shards(admin: &Admin) -> HttpResponse {
@@ -152,13 +153,13 @@ pub fn manifest(manifest: &Manifest) -> Value {
     });
     let topics = manifest.topics.iter().map(|(name, topic)| {
         let types = &topic.types;
-        let types =
-            json!({ "created": types.created, "replaced": types.replaced, "deleted": types.deleted });
+        let types = json!({ "created": types.created, "replaced": types.replaced, "deleted": types.deleted });
         (name, json!({ "from": { "container": topic.container, "types": types } }))
     });
     let subscriptions = manifest.event_subscriptions.iter().map(|(name, subscription)| {
         let webhook = without_query(&subscription.webhook.url);
-        let value = json!({ "topic": subscription.topic, "types": subscription.types, "to": { "webhook": webhook } });
+        let value =
+            json!({ "topic": subscription.topic, "types": subscription.types, "to": { "webhook": webhook } });
         (name, value)
     });
     let apis = manifest.apis.iter().map(|(name, api)| {

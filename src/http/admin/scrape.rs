@@ -61,7 +61,12 @@ fn gateway(admin: &Admin, registry: &mut Registry) {
     }
     registry.register("refusals", "Calls that were not admitted, by reason", refusals);
     gauge(registry, "requests_in_flight", "Requests being worked on", number(status.in_flight));
-    gauge(registry, "connections", "Open connections of the public listeners", number(admin.connections.count()));
+    gauge(
+        registry,
+        "connections",
+        "Open connections of the public listeners",
+        number(admin.connections.count()),
+    );
     gauge(registry, "keys", "Grants, revoked ones included", number(status.grants));
     let awake = admin.system.directory().awake();
     gauge(registry, "partitions_awake", "Partitions in memory", number(awake));
