@@ -1,4 +1,8 @@
 //! The shell of Lanekeeper: process, command line, HTTP, manifest, deliveries. Sees actors only as handles.
 
+pub mod app;
+pub mod cli;
 pub mod delivery;
+pub mod http;
 pub mod manifest;
+pub mod telemetry;

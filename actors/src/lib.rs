@@ -5,6 +5,7 @@
 //! down only.
 
 pub mod directory;
+pub mod gateway;
 pub mod kernel;
 pub mod log;
 pub mod model;
@@ -16,3 +17,4 @@ pub mod shard;
 pub mod store;
 pub mod subscriber;
 pub mod system;
+pub mod verify;

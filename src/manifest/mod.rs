@@ -33,6 +33,7 @@ pub use self::model::{
 };
 pub use self::problem::{Problem, Problems};
 pub use self::units::{Cidr, CidrError, is_public};
+pub(crate) use self::units::{duration, timestamp};
 
 /// The text of `config/default.yaml`, the weakest source.
 pub const DEFAULT: &str = include_str!("../../config/default.yaml");

@@ -30,7 +30,7 @@ const DURATIONS: [(&str, Duration); 5] =
 const SIZES: [(&str, u64); 4] = [("B", 1), ("KiB", KIB), ("MiB", MIB), ("GiB", GIB)];
 
 /// Reads `250ms`, `5s`, `1m`, `2h` or `7d`.
-pub(super) fn duration(text: &str) -> Option<Duration> {
+pub(crate) fn duration(text: &str) -> Option<Duration> {
     let (number, unit) = split_unit(text)?;
     let (_, length) = DURATIONS.iter().find(|(name, _)| *name == unit)?;
     length.checked_mul(u32::try_from(number).ok()?)
@@ -71,7 +71,7 @@ fn split_unit(text: &str) -> Option<(u64, &str)> {
 }
 
 /// Reads an RFC 3339 date (`2027-01-31`, meaning midnight UTC at its beginning) or date-time (section 5.6).
-pub(super) fn timestamp(text: &str) -> Option<SystemTime> {
+pub(crate) fn timestamp(text: &str) -> Option<SystemTime> {
     let (date, time) = match text.split_at_checked("yyyy-mm-dd".len())? {
         (date, "") => (date, None),
         (date, rest) => (date, Some(rest.strip_prefix(['T', 't', ' '])?)),

@@ -4,3 +4,4 @@ pub mod ask;
 pub mod clock;
 pub mod contain;
 pub mod permits;
+pub mod shares;

@@ -4,6 +4,7 @@
 //! bounded place carries its permit.
 
 pub mod directory;
+pub mod gateway;
 pub mod partition;
 pub mod router;
 pub mod subscriber;

@@ -1,0 +1,127 @@
+//! Refused keys, counted for each client address, so that guessing is pointless.
+//!
+//! Invariant: an address that failed too often is not looked at until its bucket has a token
+//! again, and the memory for all addresses is bounded.
+
+use std::collections::HashMap;
+use std::net::IpAddr;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Mutex, PoisonError};
+use std::time::Duration;
+
+use crate::model::ids::Name;
+use crate::policy::rate::{Rate, Ticks, TokenBuckets};
+
+pub(super) struct Failures {
+    buckets: TokenBuckets,
+    ticks: Ticks,
+    /// Until when an address is not looked at.
+    barred: Mutex<HashMap<IpAddr, Duration>>,
+    /// Size of `barred`, so that the common case takes no lock.
+    count: AtomicUsize,
+    max: usize,
+}
+
+impl Failures {
+    /// Allows each address `rate` failures; remembers at most `max` addresses.
+    pub(super) fn new(rate: Rate, max: usize, ticks: Ticks) -> Self {
+        let buckets = TokenBuckets::new(rate, max, ticks.clone());
+        Self { buckets, ticks, barred: Mutex::default(), count: AtomicUsize::new(0), max }
+    }
+
+    /// How long this address must wait before it is looked at, if it must.
+    pub(super) fn wait(&self, ip: IpAddr) -> Option<Duration> {
+        if self.count.load(Ordering::Relaxed) == 0 {
+            return None;
+        }
+        let now = (self.ticks)();
+        let barred = self.barred.lock().unwrap_or_else(PoisonError::into_inner);
+        let until = barred.get(&owner(ip))?;
+        until.checked_sub(now).filter(|left| !left.is_zero())
+    }
+
+    /// Notes a refused key. Returns how long the address must wait, when this was one too many.
+    pub(super) fn note(&self, ip: IpAddr) -> Option<Duration> {
+        let ip = owner(ip);
+        let admission = self.buckets.check(&Name::from(ip.to_string()));
+        if admission.allowed {
+            return None;
+        }
+        let now = (self.ticks)();
+        let mut barred = self.barred.lock().unwrap_or_else(PoisonError::into_inner);
+        if barred.len() >= self.max {
+            barred.retain(|_, until| *until > now);
+        }
+        // With too many barred addresses at once the rest share one bucket, which refuses them too.
+        if barred.len() < self.max || barred.contains_key(&ip) {
+            barred.insert(ip, now.saturating_add(admission.retry_after));
+        }
+        self.count.store(barred.len(), Ordering::Relaxed);
+        Some(admission.retry_after)
+    }
+}
+
+/// Whom an address stands for: an IPv6 customer has a whole /64 (RFC 6177), so it counts as one.
+fn owner(ip: IpAddr) -> IpAddr {
+    match ip.to_canonical() {
+        v4 @ IpAddr::V4(_) => v4,
+        IpAddr::V6(v6) => IpAddr::V6((v6.to_bits() >> 64 << 64).into()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+    use std::sync::atomic::AtomicU64;
+
+    use super::*;
+
+    fn failures(max: usize) -> (Failures, Arc<AtomicU64>) {
+        let millis = Arc::new(AtomicU64::new(0));
+        let source = millis.clone();
+        let ticks: Ticks = Arc::new(move || Duration::from_millis(source.load(Ordering::SeqCst)));
+        let rate = Rate::new(2, Duration::from_secs(2)).unwrap();
+        (Failures::new(rate, max, ticks), millis)
+    }
+
+    fn ip(text: &str) -> IpAddr {
+        text.parse().unwrap()
+    }
+
+    #[test]
+    fn guessing_is_stopped_and_may_go_on_after_the_told_time() {
+        let (failures, millis) = failures(10);
+        let ip = ip("192.0.2.1");
+        assert_eq!((failures.note(ip), failures.note(ip)), (None, None));
+        assert_eq!(failures.wait(ip), None);
+        let wait = failures.note(ip).unwrap();
+        assert_eq!(failures.wait(ip), Some(wait));
+        millis.fetch_add(wait.as_millis() as u64, Ordering::SeqCst);
+        assert_eq!(failures.wait(ip), None);
+        assert_eq!(failures.note(ip), None, "one token came back");
+    }
+
+    #[test]
+    fn other_addresses_are_not_stopped_except_neighbours_in_one_ipv6_network() {
+        let (failures, _) = failures(10);
+        for _ in 0..3 {
+            failures.note(ip("2001:db8::1"));
+            failures.note(ip("::ffff:192.0.2.1"));
+        }
+        assert!(failures.wait(ip("2001:db8::ffff")).is_some());
+        assert!(failures.wait(ip("2001:db8:0:1::1")).is_none());
+        assert!(failures.wait(ip("192.0.2.1")).is_some());
+        assert!(failures.wait(ip("192.0.2.2")).is_none());
+    }
+
+    #[test]
+    fn a_flood_of_addresses_takes_bounded_memory() {
+        let (failures, _) = failures(4);
+        for n in 0..1_000_u32 {
+            for _ in 0..4 {
+                failures.note(IpAddr::V4(n.into()));
+            }
+        }
+        assert!(failures.barred.lock().unwrap().len() <= 4);
+    }
+}

@@ -1,0 +1,261 @@
+//! The whole process: from a checked manifest to two listeners, and from a signal to a drained disk.
+//!
+//! Stands between the command line (or a test) and everything else. Invariants: `ready` is called when requests
+//! are answered and not before; after `shutdown` nothing new is begun, and what was begun is finished.
+
+#[cfg(test)]
+pub(crate) mod testing;
+#[cfg(test)]
+mod tests;
+mod wiring;
+
+use std::fmt;
+use std::future::Future;
+use std::io;
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::time::Duration;
+
+use actix_web::dev::{Server, ServerHandle};
+use actix_web::web::Data;
+use lanekeeper_actors::gateway::{self, GatewayOpenError, GatewaySettings, KeysError, Seed, SystemRandom};
+use lanekeeper_actors::kernel::clock::{SharedClock, SystemClock};
+use lanekeeper_actors::model::delivery::Transport;
+use lanekeeper_actors::shard::Fatal;
+use lanekeeper_actors::system::{StartError, System};
+
+use crate::delivery::{Webhooks, WebhooksProblem};
+use crate::http::admin::{self, Admin, Token, TokenError};
+use crate::http::{self, Connections, Flight, Gateway, Metrics, Routes};
+use crate::manifest::Manifest;
+use crate::telemetry;
+
+pub use wiring::WiringError;
+
+/// Exit code of a process whose shard thread died (`EX_SOFTWARE` of sysexits).
+pub const EXIT_FATAL: i32 = 70;
+/// Time for the last words to be written.
+const LAST_WORDS: Duration = Duration::from_secs(1);
+
+/// The addresses that requests may be sent to.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Addresses {
+    /// The public listeners, in the manifest's order; at least one.
+    pub gateway: Vec<SocketAddr>,
+    /// The private one.
+    pub admin: SocketAddr,
+}
+
+/// What a run needs besides its manifest.
+pub struct RunOptions {
+    /// Called once, when requests are answered.
+    pub ready: Box<dyn FnOnce(&Addresses)>,
+    /// Ends the run when it is done.
+    pub shutdown: Pin<Box<dyn Future<Output = ()>>>,
+    /// Environment variables; the admin token is looked for here.
+    pub environment: Vec<(String, String)>,
+    /// What happens when a shard's thread dies; [`exit_on_fatal`] in the product.
+    pub fatal: Fatal,
+    /// How events are delivered; webhooks in the product.
+    pub transport: Option<Arc<dyn Transport>>,
+}
+
+impl fmt::Debug for RunOptions {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("RunOptions")
+    }
+}
+
+/// Why a run did not begin.
+#[derive(Debug, thiserror::Error)]
+pub enum RunError {
+    /// The manifest asks for something that a room cannot do.
+    #[error(transparent)]
+    Wiring(#[from] WiringError),
+    /// An address cannot be listened on.
+    #[error("cannot listen on `{addr}`: {source}")]
+    Listen { addr: SocketAddr, source: io::Error },
+    /// The delivery of events cannot start.
+    #[error(transparent)]
+    Webhooks(#[from] WebhooksProblem),
+    /// The data directory or a room cannot start.
+    #[error(transparent)]
+    System(#[from] StartError),
+    /// The gateway cannot start.
+    #[error(transparent)]
+    Gateway(#[from] GatewayOpenError),
+    /// The system has no first shard; it never is so.
+    #[error("the data directory `{0}` has no shards")]
+    NoShards(PathBuf),
+    /// The keys of the manifest cannot be stored.
+    #[error("the api keys of the manifest: {0}")]
+    Seeds(#[source] KeysError),
+    /// There is no admin token.
+    #[error("the admin token: {0}")]
+    Token(#[from] TokenError),
+    /// A listener ended by itself.
+    #[error("a listener failed: {0}")]
+    Server(#[source] io::Error),
+}
+
+/// How a run ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Ended {
+    /// Everything that was begun was finished.
+    Drained,
+    /// `drain_timeout` passed first. What was acknowledged is on disk all the same.
+    CutOff,
+}
+
+/// Ends the process with [`EXIT_FATAL`]: nobody may go on acknowledging writes without a shard's threads.
+pub fn exit_on_fatal() -> Fatal {
+    Arc::new(|why| {
+        tracing::error!(why, "the process cannot go on");
+        telemetry::flush(LAST_WORDS);
+        std::process::exit(EXIT_FATAL)
+    })
+}
+
+/// Runs a manifest until `options.shutdown` is done. Must be called inside an actix system.
+///
+/// # Errors
+/// [`RunError`] when it does not come up, or a listener fails.
+pub async fn run(manifest: Manifest, options: RunOptions) -> Result<Ended, RunError> {
+    let RunOptions { ready, shutdown, environment, fatal, transport } = options;
+    let clock = SystemClock::shared();
+    // Addresses first: a port that is taken must not cost a look at the data.
+    let listeners = manifest.server.listen.iter().map(|listener| listen(listener.addr));
+    let listeners = listeners.collect::<Result<Vec<_>, _>>()?;
+    let admin_listener = listen(manifest.server.admin)?;
+    let address = |listener: &std::net::TcpListener| listener.local_addr().map_err(RunError::Server);
+    let addresses = Addresses {
+        gateway: listeners.iter().map(address).collect::<Result<_, _>>()?,
+        admin: address(&admin_listener)?,
+    };
+    let (gateway, admin) = build(&manifest, &environment, clock, fatal, transport).await?;
+    let (system, flight) = (admin.system.clone(), gateway.flight.clone());
+    let limits = wiring::listeners(&manifest);
+    let (connections, state) = (admin.connections.clone(), admin.gateway.clone());
+    let public = http::serve_gateway(listeners, Data::new(gateway), state, connections, limits);
+    let public = Running::start(public.map_err(RunError::Server)?);
+    let private = http::serve_admin(admin_listener, Data::new(admin), limits);
+    let private = Running::start(private.map_err(RunError::Server)?);
+    ready(&addresses);
+    tracing::info!(project = %manifest.project, gateway = ?addresses.gateway, admin = %addresses.admin, "ready");
+    let failed = tokio::select! {
+        () = shutdown => None,
+        error = public.failed() => Some(error),
+        error = private.failed() => Some(error),
+    };
+    tracing::info!("shutting down");
+    let drained = drain(&system, &flight, &public, &private, manifest.limits.drain_timeout).await;
+    tracing::info!(drained, "stopped");
+    match failed {
+        Some(error) => Err(RunError::Server(error)),
+        None => Ok(if drained { Ended::Drained } else { Ended::CutOff }),
+    }
+}
+
+/// Starts the rooms and makes what the listeners share.
+async fn build(
+    manifest: &Manifest,
+    environment: &[(String, String)],
+    clock: SharedClock,
+    fatal: Fatal,
+    transport: Option<Arc<dyn Transport>>,
+) -> Result<(Gateway, Admin), RunError> {
+    let settings = wiring::gateway(manifest)?;
+    let transport = match transport {
+        Some(transport) => transport,
+        None => Arc::new(Webhooks::new(wiring::webhooks(manifest), wiring::wall_clock(clock.clone()))?),
+    };
+    let seeds = wiring::seeds(manifest)?;
+    let system = System::start(wiring::system(manifest), transport, clock.clone(), fatal).await?;
+    match assemble(manifest, environment, clock, (system.clone(), settings, seeds)).await {
+        Ok(made) => Ok(made),
+        Err(error) => {
+            // The data directory is let go in order.
+            system.drain(manifest.limits.drain_timeout).await;
+            Err(error)
+        }
+    }
+}
+
+async fn assemble(
+    manifest: &Manifest,
+    environment: &[(String, String)],
+    clock: SharedClock,
+    (system, settings, seeds): (System, GatewaySettings, Vec<Seed>),
+) -> Result<(Gateway, Admin), RunError> {
+    let data = system.data().to_owned();
+    let first = system.shards().first().ok_or_else(|| RunError::NoShards(data.clone()))?.clone();
+    let random = SystemRandom::shared();
+    let (state, keys) = gateway::open(&data, first, settings, clock.clone(), random.clone())?;
+    keys.seed(seeds).await.map_err(RunError::Seeds)?;
+    let token = Token::load(&data, environment, &*random, state.pepper())?;
+    let metrics = Metrics::default();
+    let limits = wiring::documents(manifest);
+    let routes = Routes::new(manifest, &metrics);
+    let gateway = Gateway::new(routes, &metrics, system.directory().clone(), limits, clock.clone());
+    let admin = Admin {
+        system,
+        keys,
+        gateway: state,
+        token,
+        metrics,
+        connections: Connections::new(manifest.limits.connections_per_ip),
+        flight: gateway.flight.clone(),
+        manifest: admin::manifest(manifest),
+        body: limits.body,
+        page_max: manifest.limits.page_max,
+        clock,
+    };
+    Ok((gateway, admin))
+}
+
+fn listen(addr: SocketAddr) -> Result<std::net::TcpListener, RunError> {
+    http::bind(addr).map_err(|source| RunError::Listen { addr, source })
+}
+
+/// In the order of the write: no new requests, answers to those under way, then the rooms. The admin listener goes
+/// last, so that probes and operators can watch.
+async fn drain(
+    system: &System,
+    flight: &Flight,
+    public: &Running,
+    private: &Running,
+    deadline: Duration,
+) -> bool {
+    let begun = tokio::time::Instant::now();
+    public.handle.pause().await;
+    flight.close();
+    let landed = tokio::time::timeout(deadline, flight.landed()).await.is_ok();
+    public.handle.stop(true).await;
+    let left = deadline.saturating_sub(begun.elapsed()).max(LAST_WORDS);
+    let drained = system.drain(left).await;
+    private.handle.stop(false).await;
+    landed && drained
+}
+
+/// A server on a task of its own.
+struct Running {
+    handle: ServerHandle,
+    task: tokio::sync::Mutex<actix_web::rt::task::JoinHandle<io::Result<()>>>,
+}
+
+impl Running {
+    fn start(server: Server) -> Self {
+        let handle = server.handle();
+        Self { handle, task: tokio::sync::Mutex::new(actix_web::rt::spawn(server)) }
+    }
+
+    /// Waits for an end that nobody asked for.
+    async fn failed(&self) -> io::Error {
+        match (&mut *self.task.lock().await).await {
+            Ok(Err(error)) => error,
+            Ok(Ok(())) | Err(_) => io::Error::other("it ended without being asked"),
+        }
+    }
+}

@@ -1,0 +1,243 @@
+//! Stands between the manifest's words and the rooms' settings.
+//!
+//! Invariant: every bound of the manifest reaches the room that keeps it, and this is the only place that knows
+//! which one that is.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::thread::available_parallelism;
+use std::time::{Duration, UNIX_EPOCH};
+
+use lanekeeper_actors::directory::DirectorySettings;
+use lanekeeper_actors::gateway::{GatewaySettings, ProductRules, Seed};
+use lanekeeper_actors::kernel::clock::SharedClock;
+use lanekeeper_actors::log::file::LogSettings;
+use lanekeeper_actors::model::delivery::Endpoint;
+use lanekeeper_actors::model::event::EventTypes;
+use lanekeeper_actors::model::ids::{InvalidTenant, Name, TenantId};
+use lanekeeper_actors::partition::PartitionSettings;
+use lanekeeper_actors::policy::filter::Filter;
+use lanekeeper_actors::policy::keys::{ApiKeySecret, InvalidKey};
+use lanekeeper_actors::policy::rate::{InvalidRate, Rate};
+use lanekeeper_actors::policy::retry::RetryPolicy;
+use lanekeeper_actors::router::RouterSettings;
+use lanekeeper_actors::shard::ShardSettings;
+use lanekeeper_actors::subscriber::{DeliverySettings, SubscriptionConfig};
+use lanekeeper_actors::system::SystemConfig;
+
+use crate::delivery::{WallClock, WebhookSettings};
+use crate::http::admin::timestamp;
+use crate::http::{BodyLimits, DocumentLimits, ListenerLimits};
+use crate::manifest::{self, Limits, Manifest, Secret};
+
+/// Most threads that serve the public listeners, and most that partitions are spread over.
+const THREADS_MAX: usize = 8;
+/// Groups that a shard's doorbell carries to the router, so that a healthy subscription reads no disk.
+const HINTS: usize = 256;
+
+/// Room in a record for keys, checksums and the mutations' own framing.
+const RECORD_SLACK: u64 = 1 << 20;
+
+/// A manifest that asks for something that a room cannot do.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum WiringError {
+    /// A rate that cannot be counted.
+    #[error("the rate of {place}: {source}")]
+    Rate { place: String, source: InvalidRate },
+    /// A name that cannot be a tenant.
+    #[error("the tenant of the api key `{name}`: {source}")]
+    Tenant { name: String, source: InvalidTenant },
+    /// A secret that cannot be a key.
+    #[error("the secret of the api key `{name}`: {source}")]
+    Key { name: String, source: InvalidKey },
+}
+
+pub(super) fn listeners(manifest: &Manifest) -> ListenerLimits {
+    let limits = &manifest.limits;
+    ListenerLimits {
+        workers: threads(),
+        connections: limits.connections,
+        header_timeout: limits.header_timeout,
+    }
+}
+
+pub(super) fn documents(manifest: &Manifest) -> DocumentLimits {
+    let limits = &manifest.limits;
+    DocumentLimits {
+        body: BodyLimits { bytes: bytes(limits.body), time: limits.body_timeout },
+        request: limits.request_timeout,
+        page_default: limits.page_default,
+        page_max: limits.page_max,
+        page_bytes: bytes(limits.page_bytes),
+    }
+}
+
+pub(super) fn gateway(manifest: &Manifest) -> Result<GatewaySettings, WiringError> {
+    let limits = &manifest.limits;
+    let mut products = BTreeMap::new();
+    for (name, product) in &manifest.products {
+        let place = || format!("product `{name}`");
+        let rules = ProductRules {
+            apis: product.apis.iter().map(|api| Name::from(api.as_str())).collect(),
+            rate: product.rate.map(|wanted| rate(wanted, place)).transpose()?,
+        };
+        products.insert(Name::from(name.as_str()), rules);
+    }
+    Ok(GatewaySettings {
+        products,
+        auth_failures: rate(limits.auth_failures_per_ip, || "`auth_failures_per_ip`".to_owned())?,
+        rate_keys: limits.rate_keys,
+        requests_in_flight: limits.requests_in_flight,
+    })
+}
+
+fn rate(wanted: manifest::Rate, place: impl FnOnce() -> String) -> Result<Rate, WiringError> {
+    let made = Rate::new(wanted.calls.get(), wanted.per);
+    made.map_err(|source| WiringError::Rate { place: place(), source })
+}
+
+pub(super) fn seeds(manifest: &Manifest) -> Result<Vec<Seed>, WiringError> {
+    let seed = |(name, key): (&String, &manifest::ApiKey)| {
+        let secret = |secret: &Secret| {
+            let key = ApiKeySecret::parse_foreign(secret.expose());
+            key.map_err(|source| WiringError::Key { name: name.clone(), source })
+        };
+        let tenant = TenantId::new(&key.tenant);
+        Ok(Seed {
+            name: name.clone(),
+            product: key.product.as_str().into(),
+            tenant: tenant.map_err(|source| WiringError::Tenant { name: name.clone(), source })?,
+            primary: secret(&key.primary)?,
+            secondary: key.secondary.as_ref().map(secret).transpose()?,
+            expires: key.expires.map(timestamp),
+        })
+    };
+    manifest.api_keys.iter().map(seed).collect()
+}
+
+pub(super) fn webhooks(manifest: &Manifest) -> WebhookSettings {
+    let limits = &manifest.limits;
+    WebhookSettings {
+        connect_timeout: limits.delivery_connect_timeout,
+        response_cap: bytes(limits.delivery_response),
+        connections: limits.delivery_connections,
+    }
+}
+
+/// The wall clock as the transport reads it.
+pub(super) fn wall_clock(clock: SharedClock) -> WallClock {
+    Arc::new(move || UNIX_EPOCH + Duration::from_millis(clock.now().0))
+}
+
+pub(super) fn system(manifest: &Manifest) -> SystemConfig {
+    let limits = &manifest.limits;
+    let shards = u16::try_from(manifest.server.shards).unwrap_or(u16::MAX);
+    SystemConfig {
+        data: manifest.server.data.clone(),
+        shards: Some(shards),
+        default_shards: shards,
+        shard: shard(limits),
+        directory: directory(limits),
+        subscriptions: subscriptions(manifest),
+        delivery: DeliverySettings {
+            window: limits.delivery_window,
+            queue: limits.delivery_queue,
+            timeout: limits.delivery_timeout,
+            retry_page: limits.retry_page,
+            backoff: limits.crash_backoff,
+            crash_budget: small(limits.crash_budget),
+            crash_window: limits.crash_window,
+            seed: fastrand::u64(..),
+        },
+        router: RouterSettings {
+            read_chunk: bytes(limits.read_chunk),
+            hints: HINTS,
+            backoff: limits.crash_backoff,
+            crash_budget: small(limits.crash_budget),
+            crash_window: limits.crash_window,
+        },
+        partition_threads: threads(),
+    }
+}
+
+fn shard(limits: &Limits) -> ShardSettings {
+    let defaults = ShardSettings::default();
+    // A partition's batch is closed by the document that passes `batch_bytes`, so both may be in one record.
+    let record = limits.body.saturating_add(limits.batch_bytes).saturating_add(RECORD_SLACK);
+    ShardSettings {
+        queue: limits.shard_queue,
+        batch_mutations: limits.batch_mutations,
+        batch_bytes: bytes(limits.batch_bytes),
+        apply_lag: limits.apply_lag,
+        checkpoint_interval: limits.checkpoint_interval,
+        checkpoint_bytes: bytes(limits.checkpoint_bytes),
+        lazy_delay: limits.progress_delay,
+        cache_bytes: bytes(limits.view_cache),
+        read_chunk: bytes(limits.read_chunk),
+        log: LogSettings {
+            segment_bytes: limits.log_segment,
+            first_segment_bytes: defaults.log.first_segment_bytes.min(limits.log_segment),
+            max_record_bytes: bytes(record.min(limits.log_segment)).max(defaults.log.max_record_bytes),
+            ..defaults.log
+        },
+        ..defaults
+    }
+}
+
+fn directory(limits: &Limits) -> DirectorySettings {
+    DirectorySettings {
+        awake: limits.partitions_awake,
+        idle: limits.partition_idle,
+        queue: limits.partition_queue,
+        partition: PartitionSettings {
+            batch_writes: limits.batch_mutations,
+            batch_bytes: bytes(limits.batch_bytes),
+            crash_budget: small(limits.crash_budget),
+            crash_window: limits.crash_window,
+            crash_backoff: limits.crash_backoff,
+        },
+    }
+}
+
+fn subscriptions(manifest: &Manifest) -> Vec<SubscriptionConfig> {
+    let name = |text: &String| Name::from(text.as_str());
+    let config = |(key, subscription): (&String, &manifest::EventSubscription)| {
+        // A manifest is refused when a topic is not in it.
+        let topic = manifest.topics.get(&subscription.topic)?;
+        let types = &topic.types;
+        let subject = &subscription.subject;
+        let affix = |text: &String| (!text.is_empty()).then(|| text.clone());
+        let types_wanted = subscription.types.as_ref().map(|types| types.iter().map(name).collect());
+        let (begins, ends) = (affix(&subject.begins), affix(&subject.ends));
+        let webhook = &subscription.webhook;
+        let allow = webhook.allow.iter().map(ToString::to_string).collect();
+        let retry = subscription.retry;
+        Some(SubscriptionConfig {
+            name: name(key),
+            topic: name(&subscription.topic),
+            container: name(&topic.container),
+            types: EventTypes {
+                created: types.created.as_ref().map(name),
+                replaced: types.replaced.as_ref().map(name),
+                deleted: types.deleted.as_ref().map(name),
+            },
+            filter: Filter::new(types_wanted, begins, ends, subject.case_sensitive),
+            endpoint: Arc::new(Endpoint { url: webhook.url.clone(), allow }),
+            retry: RetryPolicy { max_attempts: retry.max_attempts, ttl: retry.ttl, scale: retry.scale },
+        })
+    };
+    manifest.event_subscriptions.iter().filter_map(config).collect()
+}
+
+/// As many threads as cores, within reason.
+fn threads() -> usize {
+    available_parallelism().map_or(1, usize::from).clamp(1, THREADS_MAX)
+}
+
+fn bytes(size: u64) -> usize {
+    usize::try_from(size).unwrap_or(usize::MAX)
+}
+
+fn small(number: usize) -> u32 {
+    u32::try_from(number).unwrap_or(u32::MAX)
+}

@@ -1,0 +1,233 @@
+//! Subscriptions and their dead letters: look, pause, resume, replay, purge.
+
+use actix_web::HttpResponse;
+use actix_web::web::Bytes;
+use lanekeeper_actors::model::ids::Position;
+use lanekeeper_actors::protocol::subscriber::{Selection, SubscriptionStatus};
+use lanekeeper_actors::subscriber::{DeadLetter, SubscriptionHandle};
+use serde::Deserialize;
+use serde_json::{Value, json};
+
+use super::{Admin, AdminError, read};
+use crate::http::path::query_value;
+use crate::http::problem::Problem;
+
+/// Dead letters in a page when nobody names a number.
+const PAGE: usize = 100;
+
+/// Which dead letters are meant.
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Chosen {
+    #[serde(default)]
+    all: bool,
+    ids: Option<Vec<String>>,
+}
+
+pub(super) async fn list(admin: &Admin) -> Result<HttpResponse, Problem> {
+    let mut subscriptions = Vec::new();
+    for handle in admin.system.subscriptions() {
+        subscriptions.push(describe(handle, &handle.status().await));
+    }
+    let count = subscriptions.len();
+    Ok(HttpResponse::Ok().json(json!({ "subscriptions": subscriptions, "count": count })))
+}
+
+pub(super) async fn show(admin: &Admin, name: &str) -> Result<HttpResponse, Problem> {
+    let handle = find(admin, name)?;
+    Ok(HttpResponse::Ok().json(describe(handle, &handle.status().await)))
+}
+
+pub(super) async fn pause(admin: &Admin, name: &str) -> Result<HttpResponse, Problem> {
+    find(admin, name)?.pause().await?;
+    show(admin, name).await
+}
+
+pub(super) async fn resume(admin: &Admin, name: &str) -> Result<HttpResponse, Problem> {
+    find(admin, name)?.resume().await?;
+    show(admin, name).await
+}
+
+pub(super) fn test_filter(admin: &Admin, name: &str, body: &Bytes) -> Result<HttpResponse, Problem> {
+    let handle = find(admin, name)?;
+    let whole: Value = read(body)?;
+    let event = whole.get("event").unwrap_or(&whole);
+    let text = |property: &str| {
+        let found = event.get(property).and_then(Value::as_str);
+        found.ok_or_else(|| AdminError::Request(format!("the event has no `{property}` that is a string")))
+    };
+    let (event_type, subject) = (text("type")?, text("subject")?);
+    let filter = &handle.config().filter;
+    Ok(HttpResponse::Ok().json(json!({
+        "matches": filter.matches(event_type, subject),
+        "reasons": filter.explain(event_type, subject),
+    })))
+}
+
+pub(super) fn dead_letters(admin: &Admin, name: &str, query: &str) -> Result<HttpResponse, Problem> {
+    let handle = find(admin, name)?;
+    let limit = match query_value(query, "limit").transpose()? {
+        None => PAGE,
+        Some(text) => text.parse::<usize>().ok().filter(|limit| *limit > 0).ok_or_else(|| {
+            AdminError::Request("`limit` is a number of dead letters, 1 or more".to_owned())
+        })?,
+    };
+    let limit = limit.min(admin.page_max);
+    let after = match query_value(query, "continuation").transpose()? {
+        None => None,
+        Some(text) => Some(position(&text)?),
+    };
+    // One more than is shown tells whether there are more.
+    let mut letters = handle.dead_letters(after, limit.saturating_add(1))?;
+    let more = letters.len() > limit;
+    letters.truncate(limit);
+    let continuation = letters.last().filter(|_| more).map(|last| last.event.position().to_string());
+    let letters: Vec<_> = letters.into_iter().map(letter).collect();
+    let count = letters.len();
+    Ok(HttpResponse::Ok().json(json!({
+        "dead_letters": letters,
+        "count": count,
+        "continuation": continuation,
+    })))
+}
+
+pub(super) async fn replay(admin: &Admin, name: &str, body: &Bytes) -> Result<HttpResponse, Problem> {
+    let replayed = find(admin, name)?.replay(selection(body, false)?).await?;
+    Ok(HttpResponse::Ok().json(json!({ "replayed": replayed })))
+}
+
+pub(super) async fn purge(admin: &Admin, name: &str, body: &Bytes) -> Result<HttpResponse, Problem> {
+    let purged = find(admin, name)?.purge(selection(body, true)?).await?;
+    Ok(HttpResponse::Ok().json(json!({ "purged": purged })))
+}
+
+fn find<'a>(admin: &'a Admin, name: &str) -> Result<&'a SubscriptionHandle, AdminError> {
+    admin.system.subscription(name).ok_or_else(|| AdminError::NoSubscription(name.to_owned()))
+}
+
+fn position(text: &str) -> Result<Position, AdminError> {
+    text.parse().map_err(|error: lanekeeper_actors::model::ids::InvalidPosition| {
+        AdminError::Request(error.to_string())
+    })
+}
+
+/// `{"all": true}` or `{"ids": ["0-812"]}`. A `DELETE` without a body means all, as it does elsewhere.
+fn selection(body: &Bytes, empty_is_all: bool) -> Result<Selection, AdminError> {
+    if body.is_empty() && empty_is_all {
+        return Ok(Selection::All);
+    }
+    match read(body)? {
+        Chosen { all: true, ids: None } => Ok(Selection::All),
+        Chosen { all: false, ids: Some(ids) } => {
+            Ok(Selection::Events(ids.iter().map(|id| position(id)).collect::<Result<_, _>>()?))
+        }
+        Chosen { .. } => {
+            Err(AdminError::Request("name either `all: true` or `ids: [\"0-812\", …]`".to_owned()))
+        }
+    }
+}
+
+fn describe(handle: &SubscriptionHandle, status: &SubscriptionStatus) -> Value {
+    let config = handle.config();
+    let state = match (status.quarantined, status.paused) {
+        (true, _) => "quarantined",
+        (false, true) => "paused",
+        (false, false) => "running",
+    };
+    let cursors: Vec<_> =
+        status.cursors.iter().map(|(shard, lsn)| json!({ "shard": shard.0, "lsn": lsn.0 })).collect();
+    let recent: Vec<_> = status
+        .recent
+        .iter()
+        .map(|(event, attempt, at, outcome)| {
+            json!({
+                "event": event.to_string(),
+                "attempt": attempt,
+                "at": at.to_string(),
+                "outcome": outcome.kind.to_string(),
+                "status": outcome.status,
+                "detail": outcome.detail,
+            })
+        })
+        .collect();
+    json!({
+        "name": handle.name(),
+        "topic": &*config.topic,
+        "endpoint": without_query(&config.endpoint.url),
+        "state": state,
+        "lag": { "events": status.lag_events, "seconds": seconds(status.lag_millis) },
+        "in_flight": status.in_flight,
+        "ready": status.ready,
+        "unsettled": status.unsettled,
+        "retrying": status.retrying,
+        "dead_lettered": status.dead_letters,
+        "delivered": status.delivered,
+        "failed_attempts": status.failed_attempts,
+        "given_up": status.given_up,
+        "cursors": cursors,
+        "recent": recent,
+        "restarts": status.restarts,
+        "last_crash": status.last_crash,
+    })
+}
+
+/// Endpoints often carry a secret in their query.
+pub(super) fn without_query(url: &str) -> &str {
+    url.split_once('?').map_or(url, |(url, _)| url)
+}
+
+#[expect(clippy::cast_precision_loss, reason = "a lag of 2^53 milliseconds is 285,000 years")]
+pub(super) fn seconds(millis: u64) -> f64 {
+    millis as f64 / 1_000.0
+}
+
+fn letter(letter: DeadLetter) -> Value {
+    let position = letter.event.position();
+    let event = letter.event.into_event().map(|event| {
+        let bytes = event.to_cloud_event(&letter.event_type);
+        serde_json::from_slice::<Value>(&bytes).unwrap_or_default()
+    });
+    json!({
+        "id": position.to_string(),
+        "type": letter.event_type,
+        "reason": letter.reason.to_string(),
+        "attempts": letter.attempts,
+        "last_outcome": letter.last_outcome.map(|kind| kind.to_string()),
+        "last_status": letter.last_status,
+        "detail": letter.detail,
+        "published": letter.published.to_string(),
+        "at": letter.at.to_string(),
+        "event": event,
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_selection_is_all_or_ids_and_never_a_guess() {
+        let chosen =
+            |text: &'static str, empty_is_all| selection(&Bytes::from_static(text.as_bytes()), empty_is_all);
+        assert_eq!(chosen("", true), Ok(Selection::All));
+        assert_eq!(chosen(r#"{"all":true}"#, false), Ok(Selection::All));
+        let ids = vec!["0-812".parse().unwrap(), "3-1".parse().unwrap()];
+        assert_eq!(chosen(r#"{"ids":["0-812","3-1"]}"#, false), Ok(Selection::Events(ids)));
+        for wrong in [
+            "",
+            "{}",
+            r#"{"all":false}"#,
+            r#"{"all":true,"ids":["0-1"]}"#,
+            r#"{"ids":["x"]}"#,
+            r#"{"al":true}"#,
+        ] {
+            assert!(chosen(wrong, false).is_err(), "{wrong}");
+        }
+    }
+
+    #[test]
+    fn an_endpoint_is_shown_without_its_query() {
+        assert_eq!(without_query("https://a.example/hook?code=secret"), "https://a.example/hook");
+        assert_eq!(without_query("https://a.example/hook"), "https://a.example/hook");
+    }
+}

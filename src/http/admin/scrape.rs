@@ -1,0 +1,180 @@
+//! `/metrics`: what was counted, and what the rooms show of themselves right now.
+
+use std::sync::atomic::AtomicU64;
+
+use actix_web::HttpResponse;
+use prometheus_client::encoding::{EncodeLabelSet, text::encode};
+use prometheus_client::metrics::counter::Counter;
+use prometheus_client::metrics::family::Family;
+use prometheus_client::metrics::gauge::Gauge;
+use prometheus_client::registry::Registry;
+
+use super::Admin;
+use super::delivery::seconds;
+use crate::http::problem::Problem;
+
+/// OpenMetrics, which Prometheus reads.
+const CONTENT_TYPE: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
+
+type SecondsGauge = Gauge<f64, AtomicU64>;
+
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct Reason {
+    reason: &'static str,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct Shard {
+    shard: u16,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct ShardPhase {
+    shard: u16,
+    phase: &'static str,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct Subscription {
+    subscription: String,
+}
+
+pub(super) async fn text(admin: &Admin) -> Result<HttpResponse, Problem> {
+    let mut registry = Registry::with_prefix("lanekeeper");
+    admin.metrics.register(&mut registry);
+    gateway(admin, &mut registry);
+    shards(admin, &mut registry);
+    subscriptions(admin, &mut registry).await;
+    let mut out = String::new();
+    // Writing to a string cannot fail.
+    encode(&mut out, &registry).map_err(|_| Problem::crashed())?;
+    Ok(HttpResponse::Ok().content_type(CONTENT_TYPE).body(out))
+}
+
+fn gateway(admin: &Admin, registry: &mut Registry) {
+    let status = admin.gateway.status();
+    count(registry, "admitted", "Calls that were admitted", status.admitted);
+    count(registry, "gateway_restarts", "Panics while admitting a call", status.restarts);
+    let refusals: Family<Reason, Counter> = Family::default();
+    for (reason, number) in status.refused {
+        refusals.get_or_create(&Reason { reason }).inc_by(number);
+    }
+    registry.register("refusals", "Calls that were not admitted, by reason", refusals);
+    gauge(registry, "requests_in_flight", "Requests being worked on", number(status.in_flight));
+    gauge(
+        registry,
+        "connections",
+        "Open connections of the public listeners",
+        number(admin.connections.count()),
+    );
+    gauge(registry, "keys", "Grants, revoked ones included", number(status.grants));
+    let awake = admin.system.directory().awake();
+    gauge(registry, "partitions_awake", "Partitions in memory", number(awake));
+    let waiting = admin.system.directory().writes_in_flight();
+    gauge(registry, "writes_in_flight", "Writes that wait or are being committed", number(waiting));
+}
+
+fn shards(admin: &Admin, registry: &mut Registry) {
+    let phases: Family<ShardPhase, Gauge> = Family::default();
+    let gauges = [
+        ("shard_tail", "Last position in the log"),
+        ("shard_applied", "Last position in the view"),
+        ("shard_checkpointed", "Last position that a restart need not replay"),
+        ("shard_first", "First position that is still in the log"),
+        ("shard_waiting", "Batches waiting for the writer"),
+        ("shard_lag", "Mutations that are durable but not visible"),
+    ]
+    .map(|about| (about, Family::<Shard, Gauge>::default()));
+    let counters = [
+        ("shard_groups", "Groups committed, each with one fsync"),
+        ("shard_mutations", "Mutations committed"),
+        ("shard_reopened", "Times that log or view were reopened after an error"),
+    ]
+    .map(|about| (about, Family::<Shard, Counter>::default()));
+    for handle in admin.system.shards() {
+        let (status, label) = (handle.status(), Shard { shard: handle.id().0 });
+        phases.get_or_create(&ShardPhase { shard: label.shard, phase: status.phase.as_str() }).set(1);
+        let (tail, applied, checkpointed) = (status.tail.0, status.applied.0, status.checkpointed.0);
+        let values = [tail, applied, checkpointed, status.first.0];
+        let counts = [number(status.waiting), number(status.lag)];
+        let values = values.map(|value| i64::try_from(value).unwrap_or(i64::MAX)).into_iter().chain(counts);
+        for ((_, family), value) in gauges.iter().zip(values) {
+            family.get_or_create(&label).set(value);
+        }
+        for ((_, family), value) in counters.iter().zip([status.groups, status.mutations, status.reopened]) {
+            family.get_or_create(&label).inc_by(value);
+        }
+    }
+    registry.register("shard_phase", "What a shard can do: 1 for its phase", phases);
+    for ((name, help), family) in gauges {
+        registry.register(name, help, family);
+    }
+    for ((name, help), family) in counters {
+        registry.register(name, help, family);
+    }
+}
+
+async fn subscriptions(admin: &Admin, registry: &mut Registry) {
+    let gauges = [
+        ("subscription_lag_events", "Events that wait for their first attempt, and changes not looked at"),
+        ("subscription_in_flight", "Attempts under way"),
+        ("subscription_ready", "Events handed over and not yet attempted"),
+        ("subscription_retrying", "Events that failed and will be tried again"),
+        ("subscription_dead_letters", "Events given up and kept"),
+        ("subscription_paused", "1 while an operator stopped it"),
+        ("subscription_quarantined", "1 while it waits for an operator after crashes"),
+    ]
+    .map(|about| (about, Family::<Subscription, Gauge>::default()));
+    let counters = [
+        ("subscription_delivered", "Events delivered"),
+        ("subscription_attempts_failed", "Attempts that failed"),
+        ("subscription_dead_lettered", "Events given up"),
+    ]
+    .map(|about| (about, Family::<Subscription, Counter>::default()));
+    let lag: Family<Subscription, SecondsGauge> = Family::default();
+    for handle in admin.system.subscriptions() {
+        let status = handle.status().await;
+        let label = Subscription { subscription: handle.name().to_owned() };
+        lag.get_or_create(&label).set(seconds(status.lag_millis));
+        let wide = |value: u64| i64::try_from(value).unwrap_or(i64::MAX);
+        let values = [
+            wide(status.lag_events),
+            number(status.in_flight),
+            number(status.ready),
+            wide(status.retrying),
+            wide(status.dead_letters),
+            i64::from(status.paused),
+            i64::from(status.quarantined),
+        ];
+        for ((_, family), value) in gauges.iter().zip(values) {
+            family.get_or_create(&label).set(value);
+        }
+        let counts = [status.delivered, status.failed_attempts, status.given_up];
+        for ((_, family), value) in counters.iter().zip(counts) {
+            family.get_or_create(&label).inc_by(value);
+        }
+    }
+    registry.register("subscription_lag_seconds", "Age of the oldest event that waits", lag);
+    for ((name, help), family) in gauges {
+        registry.register(name, help, family);
+    }
+    for ((name, help), family) in counters {
+        registry.register(name, help, family);
+    }
+}
+
+fn count(registry: &mut Registry, name: &str, help: &str, value: u64) {
+    let counter: Counter = Counter::default();
+    counter.inc_by(value);
+    registry.register(name, help, counter);
+}
+
+fn gauge(registry: &mut Registry, name: &str, help: &str, value: i64) {
+    let gauge: Gauge = Gauge::default();
+    gauge.set(value);
+    registry.register(name, help, gauge);
+}
+
+fn number(value: usize) -> i64 {
+    i64::try_from(value).unwrap_or(i64::MAX)
+}

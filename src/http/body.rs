@@ -1,0 +1,158 @@
+//! Stands between a client that sends a body and whoever needs it whole.
+//!
+//! Invariant: no more bytes are held than the limit, and no longer than the deadline.
+
+use std::time::Duration;
+
+use actix_web::HttpRequest;
+use actix_web::http::header::{CONTENT_ENCODING, CONTENT_LENGTH, CONTENT_TYPE};
+use actix_web::web::{Bytes, BytesMut, Payload};
+use futures_util::StreamExt;
+
+/// Bounds of a body.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct BodyLimits {
+    /// Most bytes.
+    pub bytes: usize,
+    /// Time for all of them.
+    pub time: Duration,
+}
+
+/// Why there is no body to work with.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum BodyError {
+    /// Something else than JSON.
+    #[error("a body must have `Content-Type: application/json`")]
+    NotJson,
+    /// Compressed.
+    #[error("a body must not have a `Content-Encoding`")]
+    Encoded,
+    /// More than [`BodyLimits::bytes`].
+    #[error("the body is larger than {0} bytes")]
+    TooLarge(usize),
+    /// Longer than [`BodyLimits::time`].
+    #[error("the body did not come within {0:?}")]
+    TimedOut(Duration),
+    /// The connection ended or broke its framing.
+    #[error("the body did not come whole")]
+    Broken,
+}
+
+/// Reads a JSON body.
+pub(super) async fn json(
+    req: &HttpRequest,
+    payload: Payload,
+    limits: BodyLimits,
+) -> Result<Bytes, BodyError> {
+    if !is_json(req) {
+        return Err(BodyError::NotJson);
+    }
+    whole(req, payload, limits).await
+}
+
+/// Reads a body of whatever type.
+pub(super) async fn whole(
+    req: &HttpRequest,
+    payload: Payload,
+    limits: BodyLimits,
+) -> Result<Bytes, BodyError> {
+    let encoding = req.headers().get(CONTENT_ENCODING).map(|value| value.as_bytes());
+    if encoding.is_some_and(|encoding| !encoding.eq_ignore_ascii_case(b"identity")) {
+        return Err(BodyError::Encoded);
+    }
+    let announced = req.headers().get(CONTENT_LENGTH).and_then(|value| value.to_str().ok()?.parse().ok());
+    if announced.is_some_and(|length: usize| length > limits.bytes) {
+        return Err(BodyError::TooLarge(limits.bytes));
+    }
+    let collected = tokio::time::timeout(limits.time, collect(payload, limits.bytes)).await;
+    collected.unwrap_or(Err(BodyError::TimedOut(limits.time)))
+}
+
+async fn collect(mut payload: Payload, limit: usize) -> Result<Bytes, BodyError> {
+    let mut body = BytesMut::new();
+    let mut first: Option<Bytes> = None;
+    while let Some(chunk) = payload.next().await {
+        let chunk = chunk.map_err(|_| BodyError::Broken)?;
+        let held = first.as_ref().map_or(body.len(), Bytes::len);
+        if held.saturating_add(chunk.len()) > limit {
+            return Err(BodyError::TooLarge(limit));
+        }
+        // Most bodies come in one piece, which then needs no copy.
+        match first.take() {
+            None if body.is_empty() => first = Some(chunk),
+            None => body.extend_from_slice(&chunk),
+            Some(before) => {
+                body.extend_from_slice(&before);
+                body.extend_from_slice(&chunk);
+            }
+        }
+    }
+    Ok(first.unwrap_or_else(|| body.freeze()))
+}
+
+/// `application/json` or a type with the suffix `+json` (RFC 6839 section 3.1), in UTF-8.
+fn is_json(req: &HttpRequest) -> bool {
+    let Some(value) = req.headers().get(CONTENT_TYPE).and_then(|value| value.to_str().ok()) else {
+        return false;
+    };
+    let mut parts = value.split(';').map(str::trim);
+    let essence = parts.next().unwrap_or_default().to_ascii_lowercase();
+    let suffix = essence.strip_suffix("+json").and_then(|rest| rest.strip_prefix("application/"));
+    let json = essence == "application/json" || suffix.is_some_and(|rest| !rest.is_empty());
+    json && parts.all(|parameter| {
+        let (name, value) = parameter.split_once('=').unwrap_or((parameter, ""));
+        let value = value.trim().trim_matches('"');
+        !name.trim().eq_ignore_ascii_case("charset") || value.eq_ignore_ascii_case("utf-8")
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use actix_web::FromRequest;
+    use actix_web::test::TestRequest;
+
+    use super::*;
+
+    const LIMITS: BodyLimits = BodyLimits { bytes: 8, time: Duration::from_secs(5) };
+
+    async fn read(request: TestRequest, body: &'static [u8]) -> Result<Bytes, BodyError> {
+        let (req, mut payload) = request.set_payload(body).to_http_parts();
+        let payload = Payload::from_request(&req, &mut payload).await.unwrap();
+        json(&req, payload, LIMITS).await
+    }
+
+    fn of_type(content_type: &str) -> TestRequest {
+        TestRequest::post().insert_header((CONTENT_TYPE, content_type))
+    }
+
+    #[actix_web::test]
+    async fn only_json_is_read() {
+        for (content_type, good) in [
+            ("application/json", true),
+            ("Application/JSON; charset=UTF-8", true),
+            ("application/json;charset=\"utf-8\"", true),
+            ("application/cloudevents+json", true),
+            ("application/json; charset=latin1", false),
+            ("application/+json", false),
+            ("application/jsonp", false),
+            ("text/json", false),
+            ("text/plain", false),
+            ("image/svg+json", false),
+            ("", false),
+        ] {
+            assert_eq!(read(of_type(content_type), b"{}").await.is_ok(), good, "{content_type}");
+        }
+        assert_eq!(read(TestRequest::post(), b"{}").await, Err(BodyError::NotJson));
+        let encoded = of_type("application/json").insert_header((CONTENT_ENCODING, "gzip"));
+        assert_eq!(read(encoded, b"{}").await, Err(BodyError::Encoded));
+    }
+
+    #[actix_web::test]
+    async fn a_body_is_refused_when_it_says_or_turns_out_that_it_is_too_large() {
+        let json = || of_type("application/json");
+        assert_eq!(read(json(), b"12345678").await.unwrap(), "12345678");
+        assert_eq!(read(json(), b"123456789").await, Err(BodyError::TooLarge(8)));
+        let announced = json().insert_header((CONTENT_LENGTH, "9"));
+        assert_eq!(read(announced, b"").await, Err(BodyError::TooLarge(8)));
+    }
+}

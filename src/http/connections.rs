@@ -1,0 +1,131 @@
+//! Stands between the listener and the worker: how many connections one client address has.
+//!
+//! Invariant: a connection over the limit is told so and closed before anything of it is read.
+
+use std::any::Any;
+use std::collections::HashMap;
+use std::net::{IpAddr, Shutdown, TcpStream as StdStream};
+use std::os::fd::AsFd;
+use std::sync::{Arc, Mutex, PoisonError};
+
+use actix_web::dev::Extensions;
+use actix_web::rt::net::TcpStream;
+
+/// What a refused connection is told; it is too early to know whether it would speak HTTP.
+const REFUSAL: &[u8] = b"HTTP/1.1 503 Service Unavailable\r\n\
+    content-type: application/problem+json\r\ncontent-length: 178\r\nretry-after: 1\r\nconnection: close\r\n\r\n\
+    {\"type\":\"about:blank\",\"title\":\"Too many connections\",\"status\":503,\
+    \"detail\":\"this client address has too many open connections\",\"instance\":\"/\",\
+    \"code\":\"too_many_connections\"}";
+
+/// Counts the open connections of each client address.
+#[derive(Debug, Clone)]
+pub struct Connections {
+    open: Arc<Mutex<HashMap<IpAddr, usize>>>,
+    limit: usize,
+}
+
+/// One open connection; uncounted when dropped with it.
+#[derive(Debug)]
+pub(super) struct Connection {
+    open: Arc<Mutex<HashMap<IpAddr, usize>>>,
+    ip: IpAddr,
+    over: bool,
+}
+
+/// An address that has as many connections as it may have.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[error("this client address has too many open connections")]
+pub struct TooManyConnections;
+
+impl Connections {
+    /// At most `limit` for each address.
+    pub fn new(limit: usize) -> Self {
+        Self { open: Arc::default(), limit }
+    }
+
+    /// Called by the server for each new connection.
+    pub fn on_connect(&self, io: &dyn Any, extensions: &mut Extensions) {
+        let Some(stream) = io.downcast_ref::<TcpStream>() else { return };
+        let Ok(peer) = stream.peer_addr() else { return };
+        let connection = self.open(peer.ip());
+        if connection.over {
+            refuse(stream);
+        }
+        extensions.insert(connection);
+    }
+
+    /// Open connections.
+    pub fn count(&self) -> usize {
+        self.open.lock().unwrap_or_else(PoisonError::into_inner).values().sum()
+    }
+
+    fn open(&self, ip: IpAddr) -> Connection {
+        let ip = ip.to_canonical();
+        let mut open = self.open.lock().unwrap_or_else(PoisonError::into_inner);
+        let count = open.entry(ip).or_insert(0);
+        *count += 1;
+        Connection { open: self.open.clone(), ip, over: *count > self.limit }
+    }
+}
+
+impl Connection {
+    /// Whether requests on it may be answered.
+    pub(super) fn check(&self) -> Result<(), TooManyConnections> {
+        if self.over { Err(TooManyConnections) } else { Ok(()) }
+    }
+}
+
+impl Drop for Connection {
+    fn drop(&mut self) {
+        let mut open = self.open.lock().unwrap_or_else(PoisonError::into_inner);
+        let left = open.get(&self.ip).map_or(0, |count| count.saturating_sub(1));
+        if left == 0 {
+            open.remove(&self.ip);
+        } else {
+            open.insert(self.ip, left);
+        }
+    }
+}
+
+/// Says why, and ends the connection both ways. A client that is already gone needs no answer.
+fn refuse(stream: &TcpStream) {
+    if let Err(error) = stream.try_write(REFUSAL) {
+        tracing::debug!(%error, "refusal not sent");
+    }
+    // The server owns the stream and closes it when it reads the end; a second handle lets us end it now.
+    let closed =
+        stream.as_fd().try_clone_to_owned().and_then(|fd| StdStream::from(fd).shutdown(Shutdown::Both));
+    if let Err(error) = closed {
+        tracing::debug!(%error, "refused connection not closed");
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn each_address_has_its_own_limit_and_gets_places_back() {
+        let connections = Connections::new(2);
+        let (a, b) = (IpAddr::from([192, 0, 2, 1]), IpAddr::from([192, 0, 2, 2]));
+        let held = [connections.open(a), connections.open(a)];
+        assert!(held.iter().all(|connection| connection.check().is_ok()));
+        assert_eq!(connections.open(a).check(), Err(TooManyConnections));
+        assert!(connections.open(b).check().is_ok());
+        assert_eq!(connections.count(), 2);
+        drop(held);
+        assert_eq!(connections.count(), 0);
+        assert!(connections.open.lock().unwrap().is_empty());
+        assert!(connections.open(a).check().is_ok());
+    }
+
+    #[test]
+    fn the_refusal_is_well_formed() {
+        let text = std::str::from_utf8(REFUSAL).unwrap();
+        let (head, body) = text.split_once("\r\n\r\n").unwrap();
+        let problem: serde_json::Value = serde_json::from_str(body).unwrap();
+        assert_eq!(problem["status"], 503);
+        assert!(head.contains(&format!("content-length: {}\r\n", body.len())), "{}", body.len());
+    }
+}

@@ -1,0 +1,331 @@
+//! The one place that turns errors into HTTP: RFC 9457 problem details.
+//!
+//! Stands between the typed errors of every door and the caller. Invariant: each variant of each error chooses its
+//! status, its stable code and what the caller should do next; nothing of the inside (paths, panics, keys) gets out.
+
+mod answer;
+#[cfg(test)]
+mod tests;
+
+use actix_web::http::StatusCode;
+use lanekeeper_actors::gateway::KeysError;
+use lanekeeper_actors::log::ReadError;
+use lanekeeper_actors::model::address::InvalidPartitionKey;
+use lanekeeper_actors::model::document::InvalidDocument;
+use lanekeeper_actors::model::ids::InvalidDocumentId;
+use lanekeeper_actors::policy::precondition::{Failed, MalformedPrecondition};
+use lanekeeper_actors::protocol::gateway::Refused;
+use lanekeeper_actors::protocol::partition::WriteError;
+use lanekeeper_actors::protocol::subscriber::SubscriptionError;
+use lanekeeper_actors::shard::ShardReadError;
+use lanekeeper_actors::store::ViewReadError;
+
+use super::admin::{AdminError, TokenRefused};
+use super::body::BodyError;
+use super::connections::TooManyConnections;
+use super::continuation::InvalidContinuation;
+use super::documents::Unacceptable;
+use super::gateway::{InvalidHead, ShuttingDown};
+use super::path::InvalidPath;
+use super::routes::Unroutable;
+
+pub use answer::Problem;
+use answer::{Challenge, SOON};
+
+impl From<Refused> for Problem {
+    fn from(refused: Refused) -> Self {
+        let text = refused.to_string();
+        match refused {
+            Refused::MissingKey => {
+                Self::unauthorized("missing_key", "send an api key in the header `x-api-key`")
+            }
+            Refused::InvalidKey => Self::unauthorized("invalid_key", text),
+            Refused::ExpiredKey => Self::unauthorized("key_expired", text),
+            Refused::RevokedKey => Self::unauthorized("key_revoked", text),
+            Refused::TooManyFailures { retry_after } => {
+                let title = "Too many refused keys";
+                let problem = Self::new(StatusCode::TOO_MANY_REQUESTS, "too_many_failures", title, text);
+                problem.retry(retry_after).with(|extra| extra.iana = Some("abnormal-usage-detected"))
+            }
+            Refused::RateLimited(rated) => {
+                let title = "Rate limit exceeded";
+                let problem = Self::new(StatusCode::TOO_MANY_REQUESTS, "rate_limited", title, text);
+                problem.retry(rated.admission.retry_after).with(|extra| {
+                    extra.iana = Some("quota-exceeded");
+                    extra.violated = Some(rated.product.to_string());
+                })
+            }
+            Refused::Overloaded { retry_after } => {
+                let title = "Too many requests in flight";
+                let problem = Self::new(StatusCode::SERVICE_UNAVAILABLE, "overloaded", title, text);
+                problem.retry(retry_after).with(|extra| extra.iana = Some("temporary-reduced-capacity"))
+            }
+            Refused::Crashed => Self::crashed(),
+        }
+    }
+}
+
+impl From<WriteError> for Problem {
+    fn from(error: WriteError) -> Self {
+        let text = error.to_string();
+        match error {
+            WriteError::Exists => Self::new(StatusCode::CONFLICT, "document_exists", "Document exists", text),
+            WriteError::NotFound => Unacceptable::NotFound.into(),
+            WriteError::Precondition(failed) => failed.into(),
+            WriteError::Corrupt => Self::corrupt(),
+            WriteError::Busy => {
+                let title = "Too many writes are waiting";
+                let problem = Self::new(StatusCode::TOO_MANY_REQUESTS, "partition_busy", title, text);
+                problem.retry(SOON)
+            }
+            WriteError::Unavailable => Self::unavailable(format!("nothing was written: {text}")),
+            WriteError::NoRoom => Self::no_room(),
+            WriteError::TooLarge => Self::too_large(text),
+            WriteError::Crashed => Self::crashed(),
+            // Coming back soon does not help: an operator must end a quarantine.
+            WriteError::Quarantined => {
+                let title = "Partition quarantined";
+                Self::new(StatusCode::SERVICE_UNAVAILABLE, "quarantined", title, text)
+            }
+            WriteError::Unknown => Self::unknown(),
+        }
+    }
+}
+
+impl From<Failed> for Problem {
+    fn from(failed: Failed) -> Self {
+        match failed {
+            Failed::Absent | Failed::Changed | Failed::Present => Self::new(
+                StatusCode::PRECONDITION_FAILED,
+                "precondition_failed",
+                "Precondition failed",
+                failed,
+            ),
+        }
+    }
+}
+
+impl From<ShardReadError> for Problem {
+    fn from(error: ShardReadError) -> Self {
+        let detail = "the data cannot be read now";
+        match error {
+            ShardReadError::Unavailable => Self::unavailable(detail),
+            ShardReadError::View(error) => match error {
+                ViewReadError::Corrupt | ViewReadError::Newer => Self::corrupt(),
+                ViewReadError::Disk(_) => Self::unavailable(detail),
+            },
+            ShardReadError::Log(error) => match error {
+                ReadError::Damaged { .. } | ReadError::Missing(_) | ReadError::Newer { .. } => {
+                    Self::corrupt()
+                }
+                ReadError::Trimmed { .. } | ReadError::Io(_) => Self::unavailable(detail),
+            },
+        }
+    }
+}
+
+impl From<InvalidDocument> for Problem {
+    fn from(error: InvalidDocument) -> Self {
+        let text = error.to_string();
+        let title = "Body is not a document";
+        match error {
+            InvalidDocument::TooLarge { .. } => Self::too_large(text),
+            InvalidDocument::Json(_) => Self::bad_request("invalid_json", "Body is not JSON", text),
+            InvalidDocument::NotAnObject => Self::bad_request("not_an_object", title, text),
+            InvalidDocument::TooDeep(_) => Self::bad_request("json_too_deep", title, text),
+            InvalidDocument::DuplicateProperty(_) => Self::bad_request("duplicate_property", title, text),
+            InvalidDocument::IdType => Self::bad_request("invalid_id", "Invalid id", text),
+            InvalidDocument::Id(error) => error.into(),
+            InvalidDocument::PartitionKey(error) => error.into(),
+        }
+    }
+}
+
+impl From<InvalidDocumentId> for Problem {
+    fn from(error: InvalidDocumentId) -> Self {
+        match error {
+            InvalidDocumentId::Length(_)
+            | InvalidDocumentId::Character(_)
+            | InvalidDocumentId::TrailingSpace => Self::bad_request("invalid_id", "Invalid id", error),
+        }
+    }
+}
+
+impl From<InvalidPartitionKey> for Problem {
+    fn from(error: InvalidPartitionKey) -> Self {
+        match error {
+            InvalidPartitionKey::Type | InvalidPartitionKey::Length(_) => {
+                Self::bad_request("invalid_partition_key", "Invalid partition key", error)
+            }
+        }
+    }
+}
+
+impl From<MalformedPrecondition> for Problem {
+    fn from(error: MalformedPrecondition) -> Self {
+        match error {
+            MalformedPrecondition::Empty(_)
+            | MalformedPrecondition::NotATag { .. }
+            | MalformedPrecondition::TooMany(_) => {
+                Self::bad_request("invalid_precondition", "Malformed precondition", error)
+            }
+        }
+    }
+}
+
+impl From<Unacceptable> for Problem {
+    fn from(error: Unacceptable) -> Self {
+        match error {
+            Unacceptable::NotFound => {
+                Self::new(StatusCode::NOT_FOUND, "document_not_found", "Document not found", error)
+            }
+            Unacceptable::PartitionMismatch { .. } => {
+                Self::bad_request("partition_key_mismatch", "Partition key mismatch", error)
+            }
+            Unacceptable::IdMismatch => Self::bad_request("id_mismatch", "Id mismatch", error),
+            Unacceptable::UnreachableId(_) => Self::bad_request("invalid_id", "Invalid id", error),
+            Unacceptable::Limit => Self::bad_request("invalid_query", "Invalid query parameter", error),
+        }
+    }
+}
+
+impl From<InvalidContinuation> for Problem {
+    fn from(error: InvalidContinuation) -> Self {
+        Self::bad_request("invalid_continuation", "Invalid continuation", error)
+    }
+}
+
+impl From<BodyError> for Problem {
+    fn from(error: BodyError) -> Self {
+        let status = StatusCode::UNSUPPORTED_MEDIA_TYPE;
+        match error {
+            BodyError::NotJson => {
+                Self::new(status, "unsupported_media_type", "Unsupported media type", error).close()
+            }
+            BodyError::Encoded => {
+                Self::new(status, "unsupported_content_encoding", "Unsupported encoding", error).close()
+            }
+            BodyError::TooLarge(_) => Self::too_large(error),
+            BodyError::TimedOut(_) => {
+                Self::new(StatusCode::REQUEST_TIMEOUT, "body_timeout", "Body too slow", error).close()
+            }
+            BodyError::Broken => Self::bad_request("body_incomplete", "Body is not complete", error).close(),
+        }
+    }
+}
+
+impl From<InvalidPath> for Problem {
+    fn from(error: InvalidPath) -> Self {
+        match error {
+            InvalidPath::NotAbsolute
+            | InvalidPath::Encoding
+            | InvalidPath::NotUtf8
+            | InvalidPath::Control
+            | InvalidPath::DotSegment
+            | InvalidPath::EmptySegment => Self::bad_request("invalid_path", "Invalid path", error),
+        }
+    }
+}
+
+impl From<InvalidHead> for Problem {
+    fn from(error: InvalidHead) -> Self {
+        match error {
+            InvalidHead::Uri(_) => {
+                Self::new(StatusCode::URI_TOO_LONG, "uri_too_long", "URI too long", error).close()
+            }
+            InvalidHead::Headers(_) => {
+                let status = StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE;
+                Self::new(status, "headers_too_large", "Header fields too large", error).close()
+            }
+            InvalidHead::Authority => {
+                Self::bad_request("authority_mismatch", "Ambiguous host", error).close()
+            }
+            InvalidHead::Connect => {
+                Self::new(StatusCode::NOT_IMPLEMENTED, "method_not_implemented", "Not a proxy", error).close()
+            }
+        }
+    }
+}
+
+impl From<Unroutable> for Problem {
+    fn from(error: Unroutable) -> Self {
+        let text = error.to_string();
+        match error {
+            Unroutable::NotFound => {
+                Self::new(StatusCode::NOT_FOUND, "route_not_found", "Nothing is here", text)
+            }
+            Unroutable::Method { allow } => {
+                let status = StatusCode::METHOD_NOT_ALLOWED;
+                let problem = Self::new(status, "method_not_allowed", "Method not allowed", text);
+                problem.with(|extra| extra.allow = Some(allow))
+            }
+        }
+    }
+}
+
+impl From<TooManyConnections> for Problem {
+    fn from(error: TooManyConnections) -> Self {
+        let title = "Too many connections";
+        let problem = Self::new(StatusCode::SERVICE_UNAVAILABLE, "too_many_connections", title, error);
+        problem.retry(SOON).close()
+    }
+}
+
+impl From<ShuttingDown> for Problem {
+    fn from(error: ShuttingDown) -> Self {
+        let title = "Shutting down";
+        Self::new(StatusCode::SERVICE_UNAVAILABLE, "shutting_down", title, error).retry(SOON).close()
+    }
+}
+
+impl From<KeysError> for Problem {
+    fn from(error: KeysError) -> Self {
+        let text = error.to_string();
+        let conflict = |code| Self::new(StatusCode::CONFLICT, code, "Key cannot be changed", text.clone());
+        match error {
+            KeysError::UnknownProduct(_) => Self::bad_request("unknown_product", "Unknown product", text),
+            KeysError::UnknownGrant(_) => {
+                Self::new(StatusCode::NOT_FOUND, "key_not_found", "Key not found", text)
+            }
+            KeysError::Managed(_) => conflict("managed_by_manifest"),
+            KeysError::Revoked(_) => conflict("key_revoked"),
+            KeysError::Taken(_) => conflict("key_taken"),
+            KeysError::Expired => Self::bad_request("invalid_expiry", "Invalid time", text),
+            KeysError::InvalidKey(_) => Self::bad_request("invalid_key", "Invalid key", text),
+            KeysError::Busy | KeysError::Unavailable => Self::unavailable(text),
+            KeysError::NoRoom => Self::no_room(),
+            KeysError::Unknown => Self::unknown_admin(),
+        }
+    }
+}
+
+impl From<SubscriptionError> for Problem {
+    fn from(error: SubscriptionError) -> Self {
+        match error {
+            SubscriptionError::Unavailable => Self::unavailable(error),
+            SubscriptionError::Unknown => Self::unknown_admin(),
+            SubscriptionError::Corrupt => Self::corrupt(),
+        }
+    }
+}
+
+impl From<TokenRefused> for Problem {
+    fn from(error: TokenRefused) -> Self {
+        let problem = Self::new(StatusCode::UNAUTHORIZED, "invalid_token", "Access denied", error);
+        problem.with(|extra| extra.challenge = Some(Challenge::Bearer))
+    }
+}
+
+impl From<AdminError> for Problem {
+    fn from(error: AdminError) -> Self {
+        let text = error.to_string();
+        let missing = |code, title| Self::new(StatusCode::NOT_FOUND, code, title, text.clone());
+        match error {
+            AdminError::Route(error) => error.into(),
+            AdminError::NoSubscription(_) => missing("subscription_not_found", "Subscription not found"),
+            AdminError::NoContainer(_) => missing("container_not_found", "Container not found"),
+            AdminError::NotAwake => missing("partition_not_awake", "Partition is not awake"),
+            AdminError::Request(_) => Self::bad_request("invalid_request", "Invalid request", text),
+        }
+    }
+}

@@ -1,0 +1,176 @@
+//! The shape of a problem: its fields, its headers, its JSON.
+
+use std::time::Duration;
+
+use actix_web::HttpResponse;
+use actix_web::http::StatusCode;
+use actix_web::http::header::{ALLOW, CACHE_CONTROL, RETRY_AFTER, WWW_AUTHENTICATE};
+use serde_json::json;
+
+use crate::http::ratelimit;
+use crate::http::trace::Trace;
+
+/// Where each code is explained.
+const DOCS: &str = "https://github.com/lanekeeper/lanekeeper/blob/main/docs/status-codes.md";
+/// Problem types that IANA registers (draft-ietf-httpapi-ratelimit-headers).
+const IANA: &str = "https://iana.org/assignments/http-problem-types";
+/// When to come back where nobody knows better: what is full or reopening needs milliseconds.
+pub(super) const SOON: Duration = Duration::from_secs(1);
+/// Longest detail, in characters; parsers may quote what they read.
+const DETAIL_MAX: usize = 500;
+
+/// Who may answer a 401 with what (RFC 9110 section 11.6.1).
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Challenge {
+    ApiKey,
+    Bearer,
+}
+
+/// An answer that says what went wrong and what to do about it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Problem {
+    status: StatusCode,
+    code: &'static str,
+    title: &'static str,
+    detail: String,
+    extra: Option<Box<Extra>>,
+}
+
+/// What few problems have.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub(super) struct Extra {
+    pub(super) iana: Option<&'static str>,
+    pub(super) retry_after: Option<Duration>,
+    pub(super) allow: Option<String>,
+    pub(super) challenge: Option<Challenge>,
+    pub(super) violated: Option<String>,
+    pub(super) close: bool,
+}
+
+impl Problem {
+    pub(super) fn new(
+        status: StatusCode,
+        code: &'static str,
+        title: &'static str,
+        detail: impl ToString,
+    ) -> Self {
+        let detail = detail.to_string();
+        let detail = match detail.char_indices().nth(DETAIL_MAX) {
+            Some((end, _)) => format!("{}…", detail.get(..end).unwrap_or_default()),
+            None => detail,
+        };
+        Self { status, code, title, detail, extra: None }
+    }
+
+    pub(super) fn bad_request(code: &'static str, title: &'static str, detail: impl ToString) -> Self {
+        Self::new(StatusCode::BAD_REQUEST, code, title, detail)
+    }
+
+    pub(super) fn unavailable(detail: impl ToString) -> Self {
+        Self::new(StatusCode::SERVICE_UNAVAILABLE, "unavailable", "Temporarily unavailable", detail)
+            .retry(SOON)
+    }
+
+    pub(super) fn corrupt() -> Self {
+        let detail = "the stored document is damaged; it is reported to the operator and never served";
+        Self::new(StatusCode::INTERNAL_SERVER_ERROR, "data_corrupt", "Stored data is damaged", detail)
+    }
+
+    pub(super) fn no_room() -> Self {
+        let detail = "nothing was written: the server's disk is full";
+        Self::new(StatusCode::INSUFFICIENT_STORAGE, "no_room", "No room left", detail)
+    }
+
+    pub(super) fn unknown() -> Self {
+        let detail =
+            "the write may or may not have happened: read the document before you send the write again";
+        Self::new(StatusCode::GATEWAY_TIMEOUT, "outcome_unknown", "Outcome unknown", detail)
+    }
+
+    pub(super) fn unknown_admin() -> Self {
+        let detail = "the change may or may not have happened: look before you send it again";
+        Self::new(StatusCode::GATEWAY_TIMEOUT, "outcome_unknown", "Outcome unknown", detail)
+    }
+
+    pub(super) fn unauthorized(code: &'static str, detail: impl ToString) -> Self {
+        let problem = Self::new(StatusCode::UNAUTHORIZED, code, "Access denied", detail);
+        problem.with(|extra| extra.challenge = Some(Challenge::ApiKey))
+    }
+
+    pub(super) fn too_large(detail: impl ToString) -> Self {
+        let problem = Self::new(StatusCode::PAYLOAD_TOO_LARGE, "body_too_large", "Body too large", detail);
+        problem.close()
+    }
+
+    /// The handling of a request panicked.
+    pub fn crashed() -> Self {
+        let detail = "an unexpected error happened; the trace id tells the operator where";
+        Self::new(StatusCode::INTERNAL_SERVER_ERROR, "crashed", "Internal error", detail)
+    }
+
+    pub(super) fn with(mut self, change: impl FnOnce(&mut Extra)) -> Self {
+        change(self.extra.get_or_insert_default());
+        self
+    }
+
+    pub(super) fn retry(self, after: Duration) -> Self {
+        self.with(|extra| extra.retry_after = Some(after))
+    }
+
+    /// The rest of the request is not read, so the connection cannot go on.
+    pub(super) fn close(self) -> Self {
+        self.with(|extra| extra.close = true)
+    }
+
+    /// Its status.
+    pub fn status(&self) -> StatusCode {
+        self.status
+    }
+
+    /// Its stable code.
+    pub fn code(&self) -> &'static str {
+        self.code
+    }
+
+    /// The answer. `instance` is the request's path without its query, which may hold secrets.
+    pub fn response(&self, instance: &str, trace: &Trace) -> HttpResponse {
+        let extra = self.extra.as_deref().cloned().unwrap_or_default();
+        let kind = match extra.iana {
+            Some(fragment) => format!("{IANA}#{fragment}"),
+            None => format!("{DOCS}#{}", self.code),
+        };
+        let mut body = json!({
+            "type": kind,
+            "title": self.title,
+            "status": self.status.as_u16(),
+            "detail": self.detail,
+            "instance": instance,
+            "code": self.code,
+            "trace_id": trace.id(),
+        });
+        let mut response = HttpResponse::build(self.status);
+        response.content_type("application/problem+json").insert_header((CACHE_CONTROL, "no-store"));
+        if let Some(after) = extra.retry_after {
+            response.insert_header((RETRY_AFTER, ratelimit::whole_seconds(after)));
+        }
+        if let Some(allow) = extra.allow {
+            response.insert_header((ALLOW, allow));
+        }
+        match extra.challenge {
+            Some(Challenge::ApiKey) => {
+                response.insert_header((WWW_AUTHENTICATE, "ApiKey realm=\"gateway\", header=\"x-api-key\""));
+            }
+            Some(Challenge::Bearer) => {
+                response.insert_header((WWW_AUTHENTICATE, "Bearer realm=\"admin\""));
+            }
+            None => {}
+        }
+        if let (Some(policy), Some(body)) = (extra.violated, body.as_object_mut()) {
+            body.insert("violated-policies".to_owned(), json!([policy]));
+        }
+        if extra.close {
+            response.force_close();
+        }
+        response.body(body.to_string())
+    }
+}

@@ -1,0 +1,213 @@
+//! Every variant of every error, and what the caller gets for it.
+
+use std::collections::BTreeMap;
+use std::io;
+use std::time::Duration;
+
+use actix_web::body::to_bytes;
+use actix_web::http::header::{ALLOW, CONTENT_TYPE, RETRY_AFTER, WWW_AUTHENTICATE};
+use lanekeeper_actors::model::ids::{DocumentId, Lsn};
+use lanekeeper_actors::policy::keys::InvalidKey;
+use lanekeeper_actors::policy::rate::{Admission, Rate};
+use lanekeeper_actors::protocol::gateway::Rated;
+use serde_json::Value;
+
+use super::*;
+use crate::http::trace::Trace;
+
+const VALID_TRACE: &str = "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01";
+
+/// What a caller sees: status, code, seconds of `Retry-After`, whether the connection ends.
+type Seen = (u16, &'static str, Option<u64>, bool);
+
+fn rated() -> Rated {
+    let wait = Duration::from_millis(2_500);
+    let admission = Admission { allowed: false, limit: 5, remaining: 0, retry_after: wait, reset: wait };
+    Rated { product: "carrier".into(), rate: Rate::new(5, Duration::from_secs(10)).unwrap(), admission }
+}
+
+fn json_error() -> serde_json::Error {
+    serde_json::from_str::<Value>("{").unwrap_err()
+}
+
+#[expect(clippy::too_many_lines, reason = "a table of everything that can go wrong")]
+fn table() -> Vec<(Problem, Seen)> {
+    let second = Duration::from_secs(1);
+    let name = || "x".to_owned();
+    let mut all: Vec<(Problem, Seen)> = Vec::new();
+    let mut add =
+        |problem: Problem, status, code, retry, close| all.push((problem, (status, code, retry, close)));
+
+    add(Refused::MissingKey.into(), 401, "missing_key", None, false);
+    add(Refused::InvalidKey.into(), 401, "invalid_key", None, false);
+    add(Refused::ExpiredKey.into(), 401, "key_expired", None, false);
+    add(Refused::RevokedKey.into(), 401, "key_revoked", None, false);
+    add(Refused::TooManyFailures { retry_after: second }.into(), 429, "too_many_failures", Some(1), false);
+    add(Refused::RateLimited(rated()).into(), 429, "rate_limited", Some(3), false);
+    add(Refused::Overloaded { retry_after: second }.into(), 503, "overloaded", Some(1), false);
+    add(Refused::Crashed.into(), 500, "crashed", None, false);
+
+    add(WriteError::Exists.into(), 409, "document_exists", None, false);
+    add(WriteError::NotFound.into(), 404, "document_not_found", None, false);
+    for failed in [Failed::Absent, Failed::Changed, Failed::Present] {
+        add(WriteError::Precondition(failed).into(), 412, "precondition_failed", None, false);
+    }
+    add(WriteError::Corrupt.into(), 500, "data_corrupt", None, false);
+    add(WriteError::Busy.into(), 429, "partition_busy", Some(1), false);
+    add(WriteError::Unavailable.into(), 503, "unavailable", Some(1), false);
+    add(WriteError::NoRoom.into(), 507, "no_room", None, false);
+    add(WriteError::TooLarge.into(), 413, "body_too_large", None, true);
+    add(WriteError::Crashed.into(), 500, "crashed", None, false);
+    add(WriteError::Quarantined.into(), 503, "quarantined", None, false);
+    add(WriteError::Unknown.into(), 504, "outcome_unknown", None, false);
+
+    add(ShardReadError::Unavailable.into(), 503, "unavailable", Some(1), false);
+    for (error, status, code, retry) in [
+        (ViewReadError::Corrupt, 500, "data_corrupt", None),
+        (ViewReadError::Newer, 500, "data_corrupt", None),
+        (ViewReadError::Disk("/secret/path".into()), 503, "unavailable", Some(1)),
+    ] {
+        add(ShardReadError::View(error).into(), status, code, retry, false);
+    }
+    for (error, status, code, retry) in [
+        (ReadError::Trimmed { from: Lsn(1), first: Lsn(2) }, 503, "unavailable", Some(1)),
+        (ReadError::Damaged { file: "/secret".into(), offset: 1, what: "x" }, 500, "data_corrupt", None),
+        (ReadError::Missing("/secret".into()), 500, "data_corrupt", None),
+        (ReadError::Newer { file: "/secret".into(), found: 2, supported: 1 }, 500, "data_corrupt", None),
+        (ReadError::Io(io::Error::other("/secret")), 503, "unavailable", Some(1)),
+    ] {
+        add(ShardReadError::Log(error).into(), status, code, retry, false);
+    }
+
+    add(InvalidDocument::TooLarge { bytes: 2, limit: 1 }.into(), 413, "body_too_large", None, true);
+    add(InvalidDocument::Json(json_error()).into(), 400, "invalid_json", None, false);
+    add(InvalidDocument::NotAnObject.into(), 400, "not_an_object", None, false);
+    add(InvalidDocument::TooDeep(1).into(), 400, "json_too_deep", None, false);
+    add(InvalidDocument::DuplicateProperty(name()).into(), 400, "duplicate_property", None, false);
+    add(InvalidDocument::IdType.into(), 400, "invalid_id", None, false);
+    for error in
+        [InvalidDocumentId::Length(0), InvalidDocumentId::Character('/'), InvalidDocumentId::TrailingSpace]
+    {
+        add(InvalidDocument::Id(error).into(), 400, "invalid_id", None, false);
+    }
+    for error in [InvalidPartitionKey::Type, InvalidPartitionKey::Length(1)] {
+        add(InvalidDocument::PartitionKey(error).into(), 400, "invalid_partition_key", None, false);
+    }
+    for error in [
+        MalformedPrecondition::Empty("If-Match"),
+        MalformedPrecondition::NotATag { header: "If-Match", at: 0 },
+        MalformedPrecondition::TooMany("If-Match"),
+    ] {
+        add(error.into(), 400, "invalid_precondition", None, false);
+    }
+    add(InvalidContinuation.into(), 400, "invalid_continuation", None, false);
+
+    add(Unacceptable::NotFound.into(), 404, "document_not_found", None, false);
+    let mismatch = Unacceptable::PartitionMismatch { pointer: name() };
+    add(mismatch.into(), 400, "partition_key_mismatch", None, false);
+    add(Unacceptable::IdMismatch.into(), 400, "id_mismatch", None, false);
+    let dots = DocumentId::new("..").unwrap();
+    add(Unacceptable::UnreachableId(dots).into(), 400, "invalid_id", None, false);
+    add(Unacceptable::Limit.into(), 400, "invalid_query", None, false);
+
+    add(BodyError::NotJson.into(), 415, "unsupported_media_type", None, true);
+    add(BodyError::Encoded.into(), 415, "unsupported_content_encoding", None, true);
+    add(BodyError::TooLarge(1).into(), 413, "body_too_large", None, true);
+    add(BodyError::TimedOut(second).into(), 408, "body_timeout", None, true);
+    add(BodyError::Broken.into(), 400, "body_incomplete", None, true);
+    for error in [
+        InvalidPath::NotAbsolute,
+        InvalidPath::Encoding,
+        InvalidPath::NotUtf8,
+        InvalidPath::Control,
+        InvalidPath::DotSegment,
+        InvalidPath::EmptySegment,
+    ] {
+        add(error.into(), 400, "invalid_path", None, false);
+    }
+    add(InvalidHead::Uri(1).into(), 414, "uri_too_long", None, true);
+    add(InvalidHead::Headers(1).into(), 431, "headers_too_large", None, true);
+    add(InvalidHead::Authority.into(), 400, "authority_mismatch", None, true);
+    add(InvalidHead::Connect.into(), 501, "method_not_implemented", None, true);
+    add(Unroutable::NotFound.into(), 404, "route_not_found", None, false);
+    add(Unroutable::Method { allow: "GET".into() }.into(), 405, "method_not_allowed", None, false);
+    add(TooManyConnections.into(), 503, "too_many_connections", Some(1), true);
+    add(ShuttingDown.into(), 503, "shutting_down", Some(1), true);
+
+    add(KeysError::UnknownProduct("x".into()).into(), 400, "unknown_product", None, false);
+    add(KeysError::UnknownGrant(name()).into(), 404, "key_not_found", None, false);
+    add(KeysError::Managed(name()).into(), 409, "managed_by_manifest", None, false);
+    add(KeysError::Revoked(name()).into(), 409, "key_revoked", None, false);
+    add(KeysError::Taken(name()).into(), 409, "key_taken", None, false);
+    add(KeysError::Expired.into(), 400, "invalid_expiry", None, false);
+    add(KeysError::InvalidKey(InvalidKey::Prefix).into(), 400, "invalid_key", None, false);
+    add(KeysError::Busy.into(), 503, "unavailable", Some(1), false);
+    add(KeysError::Unavailable.into(), 503, "unavailable", Some(1), false);
+    add(KeysError::NoRoom.into(), 507, "no_room", None, false);
+    add(KeysError::Unknown.into(), 504, "outcome_unknown", None, false);
+    add(SubscriptionError::Unavailable.into(), 503, "unavailable", Some(1), false);
+    add(SubscriptionError::Unknown.into(), 504, "outcome_unknown", None, false);
+    add(SubscriptionError::Corrupt.into(), 500, "data_corrupt", None, false);
+    add(TokenRefused.into(), 401, "invalid_token", None, false);
+    add(AdminError::Route(Unroutable::NotFound).into(), 404, "route_not_found", None, false);
+    add(AdminError::NoSubscription(name()).into(), 404, "subscription_not_found", None, false);
+    add(AdminError::NoContainer(name()).into(), 404, "container_not_found", None, false);
+    add(AdminError::NotAwake.into(), 404, "partition_not_awake", None, false);
+    add(AdminError::Request(name()).into(), 400, "invalid_request", None, false);
+    all
+}
+
+async fn answered(problem: &Problem) -> (actix_web::HttpResponse<()>, Value) {
+    let response = problem.response("/a/b", &Trace::of(Some(VALID_TRACE)));
+    let (head, body) = response.into_parts();
+    let body = to_bytes(body).await.unwrap();
+    (head, serde_json::from_slice(&body).unwrap())
+}
+
+#[actix_web::test]
+async fn every_error_has_a_status_a_code_and_a_way_on() {
+    for (problem, (status, code, retry, close)) in table() {
+        let (head, body) = answered(&problem).await;
+        assert_eq!((problem.status().as_u16(), problem.code()), (status, code), "{problem:?}");
+        assert_eq!(head.status().as_u16(), status);
+        assert_eq!(head.headers().get(CONTENT_TYPE).unwrap(), "application/problem+json");
+        let after = head.headers().get(RETRY_AFTER).map(|value| value.to_str().unwrap().parse().unwrap());
+        assert_eq!(after, retry, "{code}");
+        assert_eq!(!head.head().keep_alive(), close, "{code}");
+        for field in ["type", "title", "detail", "instance", "code", "trace_id"] {
+            assert!(body[field].as_str().is_some_and(|text| !text.is_empty()), "{code} has no {field}");
+        }
+        assert_eq!(body["status"], status);
+        assert_eq!(body["instance"], "/a/b");
+        assert_eq!(body["trace_id"], "4bf92f3577b34da6a3ce929d0e0e4736");
+        assert!(!body.to_string().contains("secret"), "{body}");
+        let challenged = head.headers().contains_key(WWW_AUTHENTICATE);
+        assert_eq!(challenged, status == 401, "{code}");
+    }
+}
+
+#[test]
+fn a_code_always_has_the_same_status() {
+    let mut codes = BTreeMap::new();
+    for (_, (status, code, _, _)) in table() {
+        // A grant that is revoked refuses calls with 401, and changes of itself with 409; both say the same.
+        // A key can be invalid as a credential and as a part of a request.
+        if !["key_revoked", "invalid_key"].contains(&code) {
+            assert_eq!(*codes.entry(code).or_insert(status), status, "{code}");
+        }
+    }
+}
+
+#[actix_web::test]
+async fn some_problems_tell_more() {
+    let (head, _) = answered(&Unroutable::Method { allow: "GET, HEAD".into() }.into()).await;
+    assert_eq!(head.headers().get(ALLOW).unwrap(), "GET, HEAD");
+    let (_, body) = answered(&Refused::RateLimited(rated()).into()).await;
+    assert_eq!(body["type"], "https://iana.org/assignments/http-problem-types#quota-exceeded");
+    assert_eq!(body["violated-policies"], serde_json::json!(["carrier"]));
+    let (head, _) = answered(&TokenRefused.into()).await;
+    assert_eq!(head.headers().get(WWW_AUTHENTICATE).unwrap(), "Bearer realm=\"admin\"");
+    let long = AdminError::Request("é".repeat(10_000));
+    let (_, body) = answered(&long.into()).await;
+    assert_eq!(body["detail"].as_str().unwrap().chars().count(), 501);
+}
