@@ -42,12 +42,12 @@ fn progress(reader: &dyn LogReader, view: &View, report: &mut Report<'_>) -> Has
             return;
         };
         let tail = reader.tail();
-        let last = progress.done.last().copied().unwrap_or_default().max(progress.cursor);
+        let last = progress.done.last().map_or(progress.cursor, |(_, last)| *last).max(progress.cursor);
         if last > tail {
             report(format!("subscription `{name}` is done with {last}, but the log ends at {tail}"));
         }
-        if progress.done.first().is_some_and(|first| *first <= progress.cursor) || !progress.done.is_sorted()
-        {
+        let passed = progress.done.first().is_some_and(|(first, _)| *first <= progress.cursor);
+        if passed || !progress.done.is_sorted() || progress.done.iter().any(|(first, last)| first > last) {
             report(format!(
                 "subscription `{name}` lists positions that its cursor has passed, or out of order"
             ));
@@ -120,13 +120,18 @@ impl Rows<'_> {
     fn passed(&self, name: &str, lsn: Lsn, what: &str, report: &mut Report<'_>) {
         match self.progress.get(name) {
             None => report(format!("event {lsn} of `{name}` is {what}, but the subscription has no cursor")),
-            Some(progress) if lsn > progress.cursor && !progress.done.contains(&lsn) => {
+            Some(progress) if lsn > progress.cursor && !is_done(progress, lsn) => {
                 let cursor = progress.cursor;
                 report(format!("event {lsn} of `{name}` is {what}, but the cursor is at {cursor}"));
             }
             Some(_) => {}
         }
     }
+}
+
+/// Whether one of the stretches beyond the cursor holds `lsn`.
+fn is_done(progress: &Progress, lsn: Lsn) -> bool {
+    progress.done.iter().any(|(first, last)| (*first..=*last).contains(&lsn))
 }
 
 /// Reads the key of a delivery or a dead letter.
