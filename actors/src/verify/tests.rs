@@ -243,9 +243,9 @@ async fn a_cursor_must_have_passed_what_has_a_row_and_not_the_log() {
     let rows = |cursor| vec![cursor, delivery(2, 50), due(2, 50)];
     assert_eq!(check_rows(rows(cursor(1))).await, ["event 2 of `s` is pending, but the cursor is at 1"]);
     assert_eq!(check_rows(rows(cursor(9))).await, ["subscription `s` is done with 9, but the log ends at 3"]);
-    let done = advance("s", &Progress { cursor: Lsn(0), done: vec![Lsn(2)] });
+    let done = advance("s", &Progress { cursor: Lsn(0), done: vec![(Lsn(2), Lsn(2))] });
     assert!(check_rows(rows(done)).await.is_empty());
-    let behind = advance("s", &Progress { cursor: Lsn(2), done: vec![Lsn(1)] });
+    let behind = advance("s", &Progress { cursor: Lsn(2), done: vec![(Lsn(1), Lsn(1))] });
     assert_eq!(check_rows(rows(behind)).await.len(), 1);
     let no_cursor = vec![delivery(1, 50), due(1, 50)];
     let expected = "event 1 of `s` is pending, but the subscription has no cursor";
