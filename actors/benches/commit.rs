@@ -29,6 +29,10 @@ use lanekeeper_actors::shard::{Shard, ShardSettings};
 use redb::{Database, TableDefinition};
 use tokio::sync::oneshot;
 
+/// The allocator of the server, so that the benchmark measures the same program.
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
 const PARTITIONS: usize = 1_000;
 const BODY: usize = 1_024;
 
@@ -37,10 +41,13 @@ struct Options {
     rounds: usize,
     shards: Vec<u16>,
     writers: Vec<usize>,
+    /// Leaves out what ours is compared with: for profiling.
+    only_ours: bool,
 }
 
 fn options() -> Options {
-    let mut options = Options { seconds: 2.0, rounds: 3, shards: vec![2], writers: vec![1, 16, 64, 256] };
+    let mut options =
+        Options { seconds: 2.0, rounds: 3, shards: vec![2], writers: vec![1, 16, 64, 256], only_ours: false };
     let mut args = std::env::args().skip(1);
     let list = |text: String| text.split(',').map(|n| n.parse().unwrap()).collect::<Vec<usize>>();
     while let Some(arg) = args.next() {
@@ -48,6 +55,7 @@ fn options() -> Options {
             "--seconds" => options.seconds = args.next().unwrap().parse().unwrap(),
             "--rounds" => options.rounds = args.next().unwrap().parse().unwrap(),
             "--shards" => options.shards = list(args.next().unwrap()).iter().map(|n| *n as u16).collect(),
+            "--only-ours" => options.only_ours = true,
             "--writers" => options.writers = list(args.next().unwrap()),
             _ => {}
         }
@@ -99,7 +107,7 @@ async fn measure<F: Future<Output = ()> + 'static>(
 }
 
 fn body(client: usize, n: usize) -> Bytes {
-    let head = format!("{{\"id\":\"{client}-{n}\",\"lane\":\"x\",\"pad\":\"");
+    let head = format!("{{\"id\":\"{n:08}-{client}\",\"lane\":\"x\",\"pad\":\"");
     let mut text = head;
     text.extend(std::iter::repeat_n('x', BODY.saturating_sub(text.len() + 2)));
     text.push_str("\"}");
@@ -144,7 +152,7 @@ async fn through_handle(clients: usize, seconds: f64, shards: u16) -> Cell {
         let handles = handles.clone();
         async move {
             let write = Write {
-                id: DocumentId::new(&format!("{client}-{n}")).unwrap(),
+                id: DocumentId::new(&format!("{n:08}-{client}")).unwrap(),
                 operation: Operation::Create(body(client, n)),
                 precondition: Precondition::None,
                 traceparent: None,
@@ -269,9 +277,16 @@ fn main() {
             for &shards in &options.shards {
                 let (mut ours, mut plain, mut redb) = (Vec::new(), Vec::new(), Vec::new());
                 for _ in 0..options.rounds {
-                    plain.push(plain_append(writers, options.seconds).await);
                     ours.push(through_handle(writers, options.seconds, shards).await);
+                    if options.only_ours {
+                        continue;
+                    }
+                    plain.push(plain_append(writers, options.seconds).await);
                     redb.push(redb_alone(writers, options.seconds).await);
+                }
+                if options.only_ours {
+                    println!("{writers} writers, {shards} shards: {:.0} docs/s", median(ours).per_second);
+                    continue;
                 }
                 let (ours, plain, redb) = (median(ours), median(plain), median(redb));
                 println!("{:>8} {:>8} | {:>10.0} {:>8.3} {:>8.3} | {:>10.0} {:>8.3} {:>8.3} | {:>6.2} | {:>10.0} {:>8.3} {:>8.3}",

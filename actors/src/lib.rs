@@ -17,3 +17,4 @@ pub mod shard;
 pub mod store;
 pub mod subscriber;
 pub mod system;
+pub mod verify;

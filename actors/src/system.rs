@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use actix::{Arbiter, ArbiterHandle};
+use futures_util::future::join_all;
 use tokio::sync::oneshot;
 
 use crate::directory::{DirectoryHandle, DirectorySettings};
@@ -176,9 +177,8 @@ impl System {
             while inner.directory.writes_in_flight() > 0 {
                 tokio::time::sleep(Duration::from_millis(1)).await;
             }
-            for subscription in &inner.subscriptions {
-                subscription.drain().await;
-            }
+            // All at once: each may have to wait for an attempt that goes on until its deadline.
+            join_all(inner.subscriptions.iter().map(SubscriptionHandle::drain)).await;
         };
         // Half of the time for what is under way, half for the disk.
         let in_time = tokio::time::timeout(deadline / 2, orderly).await.is_ok();

@@ -2,12 +2,14 @@
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
 
 use actix::{Actor, Addr, ArbiterHandle};
 
 use super::table::{Awake, Table};
 use super::{Directory, DirectorySettings, PartitionHandle};
 use crate::kernel::clock::SharedClock;
+use crate::kernel::permits::Permit;
 use crate::model::address::{EncodedPartition, PartitionAddress};
 use crate::partition::Phase;
 use crate::protocol::directory::{ReopenPartition, WakePartition};
@@ -74,16 +76,26 @@ impl DirectoryHandle {
         Ok(PartitionHandle::new(encoded, shard.clone(), self.clone()))
     }
 
-    pub(super) async fn wake(&self, address: &EncodedPartition) -> Result<Awake, WriteError> {
+    /// A place in the queue of the partition, which is woken if it sleeps. Whoever holds the place
+    /// keeps it awake.
+    pub(super) async fn enter(
+        &self,
+        address: &EncodedPartition,
+        deadline: Duration,
+    ) -> Result<(Awake, Permit), WriteError> {
         if self.closed.load(Ordering::Acquire) {
             return Err(WriteError::Unavailable);
         }
         if let Some(awake) = self.table.get(address, self.clock.elapsed()) {
-            return Ok(awake);
+            let permit = awake.permits().try_take().ok_or(WriteError::Busy)?;
+            return Ok((awake, permit));
         }
-        let woken = self.addr.send(WakePartition(address.clone())).await;
-        woken.unwrap_or(Err(WriteError::Unavailable))?;
-        self.table.get(address, self.clock.elapsed()).ok_or(WriteError::Unavailable)
+        let woken = tokio::time::timeout(deadline, self.addr.send(WakePartition(address.clone()))).await;
+        // No answer wrote nothing, whatever the reason.
+        let Ok(Ok(woken)) = woken else { return Err(WriteError::Unavailable) };
+        let permit = woken?;
+        let awake = self.table.get(address, self.clock.elapsed()).ok_or(WriteError::Unavailable)?;
+        Ok((awake, permit))
     }
 
     /// Takes no new writes from now on; those under way are answered.

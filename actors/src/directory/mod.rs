@@ -3,7 +3,7 @@
 //! Stands between a partition's handle and its actor, and only until the actor is known: the
 //! table of who is awake is read without asking this actor.
 //! Invariant: a partition has at most one actor, and none is put to sleep while somebody holds a
-//! place in its queue.
+//! place in its queue. A quarantine outlasts idleness: sleep would end it.
 
 mod handle;
 mod partition;
@@ -16,9 +16,10 @@ use std::time::Duration;
 use actix::{Actor, ArbiterHandle, AsyncContext, Context, Handler, Supervisor};
 
 use crate::kernel::clock::SharedClock;
-use crate::kernel::permits::Permits;
+use crate::kernel::contain::contain;
+use crate::kernel::permits::{Permit, Permits};
 use crate::model::address::EncodedPartition;
-use crate::partition::{Partition, PartitionSettings, Vitals};
+use crate::partition::{Partition, PartitionSettings, Phase, Vitals};
 use crate::protocol::directory::{ReopenPartition, WakePartition};
 use crate::protocol::partition::{FallAsleep, Reopen, WriteError};
 use crate::shard::ShardHandle;
@@ -52,9 +53,9 @@ pub struct Directory {
 }
 
 impl Directory {
-    fn wake(&mut self, address: EncodedPartition, ctx: &mut Context<Self>) -> Result<(), WriteError> {
-        if self.table.get(&address, self.clock.elapsed()).is_some() {
-            return Ok(());
+    fn wake(&mut self, address: EncodedPartition, ctx: &mut Context<Self>) -> Result<Permit, WriteError> {
+        if let Some(awake) = self.table.get(&address, self.clock.elapsed()) {
+            return awake.permits().try_take().ok_or(WriteError::Busy);
         }
         if self.table.len() >= self.settings.awake && !self.make_room() {
             return Err(WriteError::Busy);
@@ -71,17 +72,19 @@ impl Directory {
             vitals.clone(),
         );
         let arbiter = self.arbiter(&address).ok_or(WriteError::Unavailable)?;
-        // One place more than there are permits, so that a permit is always enough.
+        // One place more than there are permits, for the directory's own messages.
         let capacity = self.settings.queue + 1;
         let addr = Supervisor::start_in_arbiter(arbiter, move |ctx: &mut Context<Partition>| {
             ctx.set_mailbox_capacity(capacity);
             partition
         });
         let permits = Permits::new(self.settings.queue);
+        // Taken before anybody else sees the partition: it cannot be put to sleep before its first use.
+        let permit = permits.try_take().ok_or(WriteError::Busy)?;
         let entry = Entry::new(addr, permits, vitals, self.clock.elapsed());
         self.table.insert(address, entry);
         self.sweep_later(ctx);
-        Ok(())
+        Ok(permit)
     }
 
     /// Partitions are spread over threads by their address.
@@ -92,21 +95,29 @@ impl Directory {
         self.arbiters.get(usize::try_from((hash >> 32) % count).unwrap_or(0))
     }
 
-    /// Puts the least recently used idle partitions to sleep.
+    /// Puts the least recently used idle partitions to sleep. Only when all others are in use does
+    /// one in quarantine go: better an early end of that than no room for anybody.
     fn make_room(&self) -> bool {
         /// Share of the table that is freed at once, so that a full table is not swept for each wake.
         const SHARE: usize = 16;
-        let mut idle = self.table.idle_before(Duration::MAX);
+        self.free(Phase::Open, self.settings.awake.div_ceil(SHARE)) || self.free(Phase::Quarantined, 1)
+    }
+
+    fn free(&self, phase: Phase, wanted: usize) -> bool {
+        let mut idle = self.table.idle_before(Duration::MAX, phase);
         idle.sort_unstable_by_key(|(_, used)| *used);
         let mut freed = 0;
-        for (address, _) in idle.into_iter().take(self.settings.awake.div_ceil(SHARE)) {
-            freed += usize::from(self.put_to_sleep(&address));
+        for (address, _) in idle {
+            if freed >= wanted {
+                break;
+            }
+            freed += usize::from(self.put_to_sleep(&address, phase));
         }
         freed > 0
     }
 
-    fn put_to_sleep(&self, address: &EncodedPartition) -> bool {
-        let Some(entry) = self.table.remove_idle(address) else { return false };
+    fn put_to_sleep(&self, address: &EncodedPartition, phase: Phase) -> bool {
+        let Some(entry) = self.table.remove_idle(address, phase) else { return false };
         // A full mailbox is impossible: nobody holds a permit. A closed one is asleep already.
         entry.addr().try_send(FallAsleep).ok();
         true
@@ -124,8 +135,8 @@ impl Directory {
             let idle = actor.settings.idle;
             let before = actor.clock.elapsed().saturating_sub(idle);
             if actor.clock.elapsed() >= idle {
-                for (address, _) in actor.table.idle_before(before) {
-                    actor.put_to_sleep(&address);
+                for (address, _) in actor.table.idle_before(before, Phase::Open) {
+                    actor.put_to_sleep(&address, Phase::Open);
                 }
             }
             if actor.table.len() > 0 {
@@ -140,11 +151,14 @@ impl Actor for Directory {
 }
 
 impl Handler<WakePartition> for Directory {
-    type Result = Result<(), WriteError>;
+    type Result = Result<Permit, WriteError>;
 
     fn handle(&mut self, WakePartition(address): WakePartition, ctx: &mut Self::Context) -> Self::Result {
         self.table.asked.fetch_add(1, Ordering::Relaxed);
-        self.wake(address, ctx)
+        contain(|| self.wake(address, ctx)).unwrap_or_else(|panicked| {
+            tracing::error!(panic = panicked.0, "partition not woken");
+            Err(WriteError::Crashed)
+        })
     }
 }
 

@@ -30,14 +30,14 @@ impl PartitionHandle {
         self.shard.id()
     }
 
-    /// Writes one document and waits until that is durable and visible, at most `deadline`.
+    /// Writes one document and waits until that is durable and visible, at most `deadline`
+    /// (and once more that long, if the partition has to be woken by a directory that is busy).
     ///
     /// # Errors
     /// [`WriteError::Unknown`] when no answer came in time: the write may still happen.
     pub async fn write(&self, write: Write, deadline: Duration) -> WriteResult {
         let (reply, wait) = oneshot::channel();
-        let awake = self.directory.wake(&self.address).await?;
-        let permit = awake.permits().try_take().ok_or(WriteError::Busy)?;
+        let (awake, permit) = self.directory.enter(&self.address, deadline).await?;
         awake.tell(WriteDocument { write, permit, reply })?;
         match answer(wait, deadline).await {
             Ok(result) => result,
@@ -47,7 +47,7 @@ impl PartitionHandle {
 
     /// One document as it was committed last.
     pub fn read(&self, id: &DocumentId) -> Result<Option<StoredDocument>, ShardReadError> {
-        Ok(self.shard.view()?.document(&self.address, id)?)
+        self.shard.document(&self.address, id)
     }
 
     /// Documents in the order of their ids, after `after`.
@@ -57,6 +57,6 @@ impl PartitionHandle {
         limit: usize,
         max_bytes: usize,
     ) -> Result<Page, ShardReadError> {
-        Ok(self.shard.view()?.list(&self.address, after, limit, max_bytes)?)
+        self.shard.list(&self.address, after, limit, max_bytes)
     }
 }

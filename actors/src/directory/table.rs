@@ -9,7 +9,7 @@ use actix::Addr;
 
 use crate::kernel::permits::Permits;
 use crate::model::address::EncodedPartition;
-use crate::partition::{Partition, Vitals};
+use crate::partition::{Partition, Phase, Vitals};
 use crate::protocol::partition::{WriteDocument, WriteError};
 
 /// Parts of the table, so that writers of different partitions seldom meet at a lock.
@@ -37,9 +37,14 @@ impl Awake {
 
     /// Sends a write that has its permit.
     pub(super) fn tell(&self, message: WriteDocument) -> Result<(), WriteError> {
-        // The mailbox has a place for every permit; a closed one belongs to a partition that
-        // fell asleep between the look-up and the permit.
-        self.0.addr.try_send(message).map_err(|_| WriteError::Unavailable)
+        if !self.0.addr.connected() {
+            return Err(WriteError::Unavailable);
+        }
+        // `try_send` would refuse a burst at a partition that is just waking: its mailbox has
+        // the default size until its thread has run for the first time.
+        #[expect(clippy::disallowed_methods, reason = "the message carries its permit, which is the bound")]
+        self.0.addr.do_send(message);
+        Ok(())
     }
 
     pub(super) fn addr(&self) -> &Addr<Partition> {
@@ -54,6 +59,10 @@ impl Awake {
 impl Entry {
     pub(super) fn new(addr: Addr<Partition>, permits: Permits, vitals: Arc<Vitals>, now: Duration) -> Self {
         Self { addr, permits, vitals, used: AtomicU64::new(millis(now)) }
+    }
+
+    fn is_idle(&self, phase: Phase) -> bool {
+        self.permits.taken() == 0 && self.vitals.phase() == phase
     }
 }
 
@@ -86,26 +95,26 @@ impl Table {
         part.insert(address, Arc::new(entry));
     }
 
-    /// Removes a partition that nobody uses: no permit is out, and nobody holds its entry, so
-    /// nobody can take one.
-    pub(super) fn remove_idle(&self, address: &EncodedPartition) -> Option<Awake> {
+    /// Removes a partition in this phase that nobody uses: no permit is out, and nobody holds its
+    /// entry, so nobody can take one.
+    pub(super) fn remove_idle(&self, address: &EncodedPartition, phase: Phase) -> Option<Awake> {
         let mut part = self.part(address).write().unwrap_or_else(PoisonError::into_inner);
         let entry = part.get(address)?;
-        if Arc::strong_count(entry) > 1 || entry.permits.taken() > 0 {
+        if Arc::strong_count(entry) > 1 || !entry.is_idle(phase) {
             return None;
         }
         part.remove(address).map(Awake)
     }
 
-    /// Partitions last used before `time`, with that time.
-    pub(super) fn idle_before(&self, time: Duration) -> Vec<(EncodedPartition, u64)> {
+    /// Idle partitions in this phase that were last used before `time`, with that time.
+    pub(super) fn idle_before(&self, time: Duration, phase: Phase) -> Vec<(EncodedPartition, u64)> {
         let before = millis(time);
         let mut idle = Vec::new();
         for part in &self.parts {
             let part = part.read().unwrap_or_else(PoisonError::into_inner);
             for (address, entry) in &*part {
                 let used = entry.used.load(Ordering::Relaxed);
-                if used < before && entry.permits.taken() == 0 {
+                if used < before && entry.is_idle(phase) {
                     idle.push((address.clone(), used));
                 }
             }

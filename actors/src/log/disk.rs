@@ -53,7 +53,7 @@ pub struct RealDisk {
 impl RealDisk {
     /// The folder `root`, made if it is not there.
     pub fn new(root: &Path) -> io::Result<Self> {
-        fs::create_dir_all(root)?;
+        make_folder(root)?;
         Ok(Self { root: root.to_owned() })
     }
 
@@ -98,6 +98,21 @@ impl Disk for RealDisk {
 
     fn sync_names(&self) -> io::Result<()> {
         File::open(&self.root)?.sync_all()
+    }
+}
+
+/// Makes a folder and those above it, and makes their names durable: what is synced inside a
+/// folder is lost with the folder's own name.
+pub(crate) fn make_folder(path: &Path) -> io::Result<()> {
+    if path.is_dir() {
+        return Ok(());
+    }
+    let parent = path.parent().filter(|parent| !parent.as_os_str().is_empty());
+    let parent = parent.unwrap_or(Path::new("."));
+    make_folder(parent)?;
+    match fs::create_dir(path) {
+        Err(error) if error.kind() != io::ErrorKind::AlreadyExists => Err(error),
+        Ok(()) | Err(_) => File::open(parent)?.sync_all(),
     }
 }
 

@@ -12,13 +12,15 @@ use std::thread::JoinHandle;
 use fail::fail_point;
 
 use super::disk::{Disk, DiskFile};
-use super::record::{self, HEADER, Hash};
+use super::record::{self, Hash};
+use super::recovery::{self, Recovered};
 use super::segment::{Origin, START, Segment};
 use super::{AppendError, CommitLog, LogReader, MAX_MUTATIONS, ReadError};
 use crate::model::change::{CommittedGroup, Mutation};
 use crate::model::ids::Lsn;
 
-const SPARE: &str = "spare.tmp";
+/// Name of a segment that is being prepared.
+pub(super) const SPARE: &str = "spare.tmp";
 
 /// Sizes of the log's files.
 #[derive(Debug, Clone, Copy)]
@@ -48,8 +50,8 @@ impl Default for LogSettings {
 /// Where the durable log ended, as this process knew it before an error.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct DurableEnd {
-    index: u64,
-    offset: u64,
+    pub(super) index: u64,
+    pub(super) offset: u64,
 }
 
 /// The file implementation of [`CommitLog`].
@@ -68,15 +70,6 @@ pub struct FileLog {
     spare: Option<JoinHandle<io::Result<Arc<dyn DiskFile>>>>,
 }
 
-/// Where an opened log stands.
-struct Ends {
-    /// The last mutation that is there.
-    durable: Lsn,
-    /// The last LSN that may have been used.
-    used: Lsn,
-    hash: Hash,
-}
-
 #[derive(Debug)]
 struct Shared {
     segments: RwLock<Vec<Arc<Segment>>>,
@@ -89,14 +82,10 @@ impl FileLog {
         let origin = Origin { index: 1, before: Lsn::ZERO, hash: [0; 16], previous_end: 0 };
         let length = settings.first_segment_bytes;
         let file = zeroed(&*disk, length).map_err(AppendError::NoRoom)?;
-        let segment = begin(&*disk, origin, file).map_err(AppendError::NoRoom)?;
-        Ok(Self::assemble(
-            disk,
-            settings,
-            vec![segment],
-            length,
-            Ends { durable: Lsn::ZERO, used: Lsn::ZERO, hash: [0; 16] },
-        ))
+        let current = begin(&*disk, origin, file).map_err(AppendError::NoRoom)?;
+        let segments = vec![current.clone()];
+        let empty = Recovered { segments, current, length, last: Lsn::ZERO, found: Lsn::ZERO, hash: [0; 16] };
+        Ok(Self::assemble(disk, settings, empty))
     }
 
     /// Opens a log and makes its end clean.
@@ -112,62 +101,34 @@ impl FileLog {
         settings: LogSettings,
         known: Option<DurableEnd>,
     ) -> Result<Self, ReadError> {
-        let indexes = indexes(&*disk)?;
-        let mut segments = Vec::with_capacity(indexes.len());
-        for index in indexes {
-            let segment = Arc::new(Segment::open(&*disk, index)?);
-            join(segments.last(), &segment)?;
-            segments.push(segment);
-        }
-        if disk.list()?.iter().any(|name| name == SPARE) {
-            disk.remove(SPARE)?;
-        }
-        let Some(current) = segments.last().cloned() else {
-            return Err(ReadError::Missing(Segment::file_name(1)));
-        };
-        let length = current.file.len()?;
-        let limit = match known {
-            Some(end) if end.index == current.origin.index => end.offset,
-            // The failed append had just begun this file.
-            Some(end) if end.index < current.origin.index => START,
-            Some(_) | None => length,
-        };
-        let tail = walk(&current, limit)?;
-        if known.is_none() {
-            refuse_life_after(&current, &tail, length)?;
-        }
-        clean(&current, &tail, length)?;
-        current.end.store(tail.offset, Ordering::Release);
-        // LSNs of a cut record may have been seen in a log line or a core dump: never use them again.
-        let used = tail.last.plus(MAX_MUTATIONS as u64);
-        let ends = Ends { durable: tail.last, used, hash: tail.hash };
-        Ok(Self::assemble(disk, settings, segments, length, ends))
+        Self::open_reaching(disk, settings, known, Lsn::ZERO)
     }
 
-    fn assemble(
+    /// As [`FileLog::open`], but refuses a log that ends before `reach`, which somebody has read
+    /// from it. Nothing is cut off then, so that what was damaged can still be looked at.
+    pub fn open_reaching(
         disk: Arc<dyn Disk>,
         settings: LogSettings,
-        segments: Vec<Arc<Segment>>,
-        length: u64,
-        ends: Ends,
-    ) -> Self {
-        // Both callers hand over at least one segment.
-        let current = segments.last().cloned().unwrap_or_else(|| unreachable!("a log has a segment"));
-        let offset = current.end();
-        let shared =
-            Arc::new(Shared { segments: RwLock::new(segments), tail: AtomicU64::new(ends.durable.0) });
-        let buffer = Vec::with_capacity(1 << 20);
-        let (last, hash) = (ends.used, ends.hash);
+        known: Option<DurableEnd>,
+        reach: Lsn,
+    ) -> Result<Self, ReadError> {
+        let recovered = recovery::recover(&*disk, known, reach)?;
+        Ok(Self::assemble(disk, settings, recovered))
+    }
+
+    fn assemble(disk: Arc<dyn Disk>, settings: LogSettings, log: Recovered) -> Self {
+        let offset = log.current.end();
+        let tail = AtomicU64::new(log.found.0);
         Self {
             disk,
             settings,
-            shared,
-            current,
-            length,
+            shared: Arc::new(Shared { segments: RwLock::new(log.segments), tail }),
+            current: log.current,
+            length: log.length,
             offset,
-            last,
-            hash,
-            buffer,
+            last: log.last,
+            hash: log.hash,
+            buffer: Vec::with_capacity(1 << 20),
             stopped: false,
             spare: None,
         }
@@ -249,6 +210,9 @@ impl CommitLog for FileLog {
             return Err(AppendError::Fenced { expected: expect, tail: self.last });
         }
         let first = self.last.next();
+        if mutations.is_empty() {
+            return Ok(first);
+        }
         record::encode(first, self.hash, mutations, &mut self.buffer);
         if mutations.len() > MAX_MUTATIONS || self.buffer.len() > self.settings.max_record_bytes {
             let limit = self.settings.max_record_bytes;
@@ -273,10 +237,10 @@ impl CommitLog for FileLog {
     }
 
     fn reopen(&mut self) -> Result<(), ReadError> {
-        // The old handles are closed by the assignment; the new ones have never failed.
         if let Some(spare) = self.spare.take() {
             spare.join().ok();
         }
+        // The old handles are closed by the assignment; the new ones have never failed.
         *self = Self::open(self.disk.clone(), self.settings, Some(self.durable_end()))?;
         Ok(())
     }
@@ -324,9 +288,13 @@ impl LogReader for Shared {
         };
         let mut groups = Vec::new();
         let mut budget = max_bytes.max(1);
+        let mut previous: Option<Hash> = None;
         for (i, segment) in segments.iter().skip(start).enumerate() {
+            if previous.is_some_and(|hash| hash != segment.origin.hash) {
+                return Err(segment.damaged(0, "the segment does not continue the one before it"));
+            }
             let offset = if i == 0 { segment.place(from)? } else { START };
-            segment.read(offset, from, &mut budget, &mut groups)?;
+            previous = segment.read(offset, from, &mut budget, &mut groups)?;
             if budget == 0 {
                 break;
             }
@@ -335,112 +303,19 @@ impl LogReader for Shared {
     }
 }
 
-/// Numbers of the segment files, which must follow each other.
-fn indexes(disk: &dyn Disk) -> Result<Vec<u64>, ReadError> {
-    let mut indexes: Vec<u64> = Vec::new();
-    for name in disk.list()? {
-        if let Some(index) = name.strip_suffix(".log").and_then(|number| number.parse().ok()) {
-            indexes.push(index);
-        }
-    }
-    indexes.sort_unstable();
-    for pair in indexes.windows(2) {
-        if let [a, b] = pair
-            && a + 1 != *b
-        {
-            return Err(ReadError::Missing(Segment::file_name(a + 1)));
-        }
-    }
-    Ok(indexes)
-}
-
-/// Closes the segment before `next` at the end that `next` names.
-fn join(before: Option<&Arc<Segment>>, next: &Segment) -> Result<(), ReadError> {
-    let Some(before) = before else { return Ok(()) };
-    let end = next.origin.previous_end;
-    if end > before.file.len()? || end < START {
-        return Err(before.damaged(end, "the segment is shorter than the next one says"));
-    }
-    before.end.store(end, Ordering::Release);
-    Ok(())
-}
-
-/// Where the whole records of the last segment end.
-struct Tail {
-    offset: u64,
-    last: Lsn,
-    hash: Hash,
-    last_record: Option<(u64, bytes::Bytes)>,
-}
-
-fn walk(segment: &Segment, limit: u64) -> Result<Tail, ReadError> {
-    let origin = &segment.origin;
-    let mut tail = Tail { offset: START, last: origin.before, hash: origin.hash, last_record: None };
-    while let Some(found) = segment.record_at(tail.offset, limit)? {
-        if found.header.previous != tail.hash || found.header.first <= tail.last {
-            return Err(segment.damaged(tail.offset, "a whole record does not continue the one before it"));
-        }
-        segment.note(found.header.first, tail.offset);
-        tail.hash = record::hash(&found.bytes);
-        tail.last = found.header.last;
-        let end = tail.offset + found.bytes.len() as u64;
-        tail.last_record = Some((tail.offset, found.bytes));
-        tail.offset = end;
-    }
-    Ok(tail)
-}
-
-/// A torn tail is the last thing in the log. A whole record behind bytes that are none means
-/// that something in the middle was lost, and cutting there would lose acknowledged writes.
-fn refuse_life_after(segment: &Segment, tail: &Tail, length: u64) -> Result<(), ReadError> {
-    let mut window = vec![0; 1 << 20];
-    let mut at = tail.offset;
-    while at + (HEADER as u64) <= length {
-        let take = usize::try_from((length - at).min(window.len() as u64)).unwrap_or(0);
-        let Some(bytes) = window.get_mut(..take) else { break };
-        segment.file.read_at(at, bytes)?;
-        for (i, four) in bytes.windows(4).enumerate() {
-            if four != record::MAGIC {
-                continue;
-            }
-            let place = at + i as u64;
-            if let Some(found) = segment.record_at(place, length)?
-                && found.header.first > tail.last
-            {
-                return Err(segment.damaged(tail.offset, "a record is damaged, and whole records follow it"));
-            }
-        }
-        // Windows overlap by three bytes, so that a magic across their border is seen.
-        at += (take as u64).saturating_sub(3).max(1);
-    }
-    Ok(())
-}
-
-/// Removes what is left of a cut record, and makes the last whole one durable for certain:
-/// it may so far be only in memory, read back from a write whose sync never happened.
-fn clean(segment: &Segment, tail: &Tail, length: u64) -> Result<(), ReadError> {
-    let mut window = vec![0; 1 << 20];
-    let mut at = tail.offset;
-    while at < length {
-        let take = usize::try_from((length - at).min(window.len() as u64)).unwrap_or(0);
-        let Some(bytes) = window.get_mut(..take) else { break };
-        segment.file.read_at(at, bytes)?;
-        if bytes.iter().any(|b| *b != 0) {
-            bytes.fill(0);
-            segment.file.write_at(at, bytes)?;
-        }
-        at += take as u64;
-    }
-    if let Some((offset, bytes)) = &tail.last_record {
-        segment.file.write_at(*offset, bytes)?;
-    }
-    segment.file.sync()?;
-    Ok(())
-}
-
 /// A file of zeros that were really written, so that later syncs change no metadata.
 fn zeroed(disk: &dyn Disk, length: u64) -> io::Result<Arc<dyn DiskFile>> {
     let file = disk.create(SPARE)?;
+    if let Err(error) = fill(&*file, length) {
+        // Half a segment is of no use, and the room that it takes may be the last there is.
+        drop(file);
+        disk.remove(SPARE).ok();
+        return Err(error);
+    }
+    Ok(file)
+}
+
+fn fill(file: &dyn DiskFile, length: u64) -> io::Result<()> {
     let zeros = vec![0; 1 << 20];
     let mut at = 0;
     while at < length {
@@ -448,8 +323,7 @@ fn zeroed(disk: &dyn Disk, length: u64) -> io::Result<Arc<dyn DiskFile>> {
         file.write_at(at, zeros.get(..take).unwrap_or_default())?;
         at += take as u64;
     }
-    file.sync()?;
-    Ok(file)
+    file.sync()
 }
 
 /// Turns a file of zeros into the next segment.

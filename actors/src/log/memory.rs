@@ -4,9 +4,12 @@
 use std::io;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use super::{AppendError, CommitLog, LogReader, ReadError};
+use super::{AppendError, CommitLog, LogReader, MAX_MUTATIONS, ReadError};
 use crate::model::change::{CommittedGroup, Mutation};
 use crate::model::ids::Lsn;
+
+/// Heaviest group that is taken, in bytes.
+pub const MAX_BYTES: usize = 8 << 20;
 
 /// What goes wrong at one append.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -79,6 +82,16 @@ impl CommitLog for MemoryLog {
             return Err(AppendError::Stopped);
         }
         let mut state = self.storage.state();
+        if expect != state.last {
+            return Err(AppendError::Fenced { expected: expect, tail: state.last });
+        }
+        let bytes = mutations.iter().map(Mutation::weight).sum();
+        if mutations.len() > MAX_MUTATIONS || bytes > MAX_BYTES {
+            return Err(AppendError::TooLarge { bytes, limit: MAX_BYTES });
+        }
+        if mutations.is_empty() {
+            return Ok(expect.next());
+        }
         state.appends += 1;
         let now = state.appends;
         let fault = state.faults.iter().find(|(at, _)| *at == now).map(|(_, fault)| *fault);
@@ -86,19 +99,19 @@ impl CommitLog for MemoryLog {
             Some(Fault::NoRoom) => return Err(AppendError::NoRoom(io::ErrorKind::StorageFull.into())),
             Some(Fault::Overtaken) => {
                 Self::store(&mut state, mutations);
+                return Err(AppendError::Fenced { expected: expect, tail: state.last });
             }
             Some(fault @ (Fault::LostBefore | Fault::LostAfter)) => {
                 if fault == Fault::LostAfter {
                     Self::store(&mut state, mutations);
+                } else {
+                    // Its positions are not given to another group.
+                    state.last = state.last.plus(mutations.len() as u64);
                 }
                 self.stopped = true;
                 return Err(AppendError::Unknown(io::Error::other("injected")));
             }
             None => {}
-        }
-        if expect != state.last {
-            self.stopped = true;
-            return Err(AppendError::Fenced { expected: expect, tail: state.last });
         }
         let first = Self::store(&mut state, mutations);
         self.last = state.last;

@@ -9,6 +9,7 @@ pub mod file;
 #[cfg(any(test, feature = "failpoints"))]
 pub mod memory;
 mod record;
+mod recovery;
 mod segment;
 #[cfg(any(test, feature = "failpoints"))]
 pub mod sim;
@@ -23,10 +24,10 @@ use crate::model::ids::Lsn;
 
 /// An ordered, durable sequence of groups of mutations with one writer.
 pub trait CommitLog: Send {
-    /// The position of the last mutation; the next append continues after it.
+    /// The position to append after. It may be past the last mutation, never before it.
     fn tail(&self) -> Lsn;
 
-    /// Appends one group and returns once it is durable.
+    /// Appends one group and returns once it is durable. An empty group changes nothing.
     ///
     /// # Errors
     /// See [`AppendError`]; after [`AppendError::Unknown`] the log takes nothing until reopened.

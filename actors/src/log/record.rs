@@ -1,5 +1,6 @@
 //! The bytes of one record: a header with length, checksum, LSN range and the hash of the record
-//! before it, then the mutations in MessagePack.
+//! before it, then the mutations in MessagePack. A record without a payload is a gap: its LSNs
+//! are given up, because a record that was cut off may have used them.
 //!
 //! ```text
 //!  0 magic "LKR1"   4 crc32c of all after it   8 payload length   12 format version, 3 zeros
@@ -60,6 +61,16 @@ impl Header {
         (whole && version.get(1..) == Some(&[0, 0, 0])).then_some(header)
     }
 
+    /// Refuses a record that a newer program wrote.
+    pub(super) fn check_version(&self) -> Result<(), Unreadable> {
+        if self.version > VERSION { Err(Unreadable::Newer(self.version)) } else { Ok(()) }
+    }
+
+    /// Whether the record only gives up LSNs.
+    pub(super) fn is_gap(&self) -> bool {
+        self.payload == 0
+    }
+
     /// Length of the whole record.
     pub(super) fn record_len(&self) -> usize {
         HEADER + self.payload
@@ -78,24 +89,36 @@ pub(super) fn hash(record: &[u8]) -> Hash {
 
 /// Writes one record into `out`, which is emptied first.
 pub(super) fn encode(first: Lsn, previous: Hash, mutations: &[Mutation], out: &mut Vec<u8>) {
-    out.clear();
-    out.extend_from_slice(&[0; HEADER]);
+    let last = Lsn(first.0 + (mutations.len() as u64).saturating_sub(1));
+    encode_header(first, last, previous, out);
     for mutation in mutations {
         // Writing MessagePack into memory cannot fail.
         rmp_serde::encode::write(out, &Wire::from(mutation)).ok();
     }
+    seal(out);
+}
+
+/// Writes the record that gives up `first` to `last` into `out`, which is emptied first.
+pub(super) fn encode_gap(first: Lsn, last: Lsn, previous: Hash, out: &mut Vec<u8>) {
+    encode_header(first, last, previous, out);
+    seal(out);
+}
+
+fn encode_header(first: Lsn, last: Lsn, previous: Hash, out: &mut Vec<u8>) {
+    out.clear();
+    out.extend_from_slice(&MAGIC);
+    // Checksum and length follow when the payload is there.
+    out.extend_from_slice(&[0; 8]);
+    out.extend_from_slice(&[VERSION, 0, 0, 0]);
+    out.extend_from_slice(&first.0.to_le_bytes());
+    out.extend_from_slice(&last.0.to_le_bytes());
+    out.extend_from_slice(&previous);
+}
+
+fn seal(out: &mut [u8]) {
     let payload = u32::try_from(out.len() - HEADER).unwrap_or(u32::MAX);
-    let last = Lsn(first.0 + (mutations.len() as u64).saturating_sub(1));
-    let mut header = Vec::with_capacity(HEADER);
-    header.extend_from_slice(&MAGIC);
-    header.extend_from_slice(&[0; 4]);
-    header.extend_from_slice(&payload.to_le_bytes());
-    header.extend_from_slice(&[VERSION, 0, 0, 0]);
-    header.extend_from_slice(&first.0.to_le_bytes());
-    header.extend_from_slice(&last.0.to_le_bytes());
-    header.extend_from_slice(&previous);
-    if let Some(head) = out.get_mut(..HEADER) {
-        head.copy_from_slice(&header);
+    if let Some(place) = out.get_mut(8..12) {
+        place.copy_from_slice(&payload.to_le_bytes());
     }
     let crc = checksum(out).to_le_bytes();
     if let Some(place) = out.get_mut(4..8) {
@@ -112,9 +135,7 @@ pub(super) enum Unreadable {
 
 /// Reads the mutations of a record whose checksum was found right.
 pub(super) fn decode(header: &Header, record: &Bytes) -> Result<CommittedGroup, Unreadable> {
-    if header.version > VERSION {
-        return Err(Unreadable::Newer(header.version));
-    }
+    header.check_version()?;
     let payload = record.get(HEADER..).ok_or(Unreadable::Payload)?;
     let count = header.last.0 - header.first.0 + 1;
     let mut mutations = Vec::with_capacity(usize::try_from(count).unwrap_or(0).min(MAX_MUTATIONS));

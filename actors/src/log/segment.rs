@@ -1,7 +1,7 @@
 //! One file of the log: a header, then records until the first bytes that are none.
 //!
 //! ```text
-//!  0 magic "LKSEG\0\0\x01"   8 index   16 LSN before this file   24 hash of the record before it
+//!  0 magic "LKSEG\0\0"   7 format, 1   8 index   16 LSN before this file   24 hash of the record before it
 //! 40 where the file before ends   48 crc32c of all before   64 records, then zeros
 //! ```
 //! The header names the end of the file before it, so a tail that was cut off there can never
@@ -18,7 +18,9 @@ use super::record::{self, HEADER, Hash, Header, Unreadable};
 use crate::model::change::CommittedGroup;
 use crate::model::ids::Lsn;
 
-const MAGIC: [u8; 8] = *b"LKSEG\0\0\x01";
+const MAGIC: [u8; 7] = *b"LKSEG\0\0";
+/// Version of the segment, the eighth byte. Later ones keep the checksum where it is.
+const FORMAT: u8 = 1;
 /// Where records begin.
 pub(super) const START: u64 = 64;
 /// Bytes of log between two entries of the sparse index.
@@ -41,6 +43,7 @@ impl Origin {
     pub(super) fn encode(&self) -> Vec<u8> {
         let mut out = Vec::with_capacity(64);
         out.extend_from_slice(&MAGIC);
+        out.push(FORMAT);
         out.extend_from_slice(&self.index.to_le_bytes());
         out.extend_from_slice(&self.before.0.to_le_bytes());
         out.extend_from_slice(&self.hash);
@@ -50,21 +53,26 @@ impl Origin {
         out
     }
 
-    fn parse(bytes: &[u8; 64]) -> Option<Self> {
+    /// The format and the origin, or `None` if this is no header or not whole.
+    fn parse(bytes: &[u8; 64]) -> Option<(u8, Self)> {
         let (body, rest) = bytes.split_at_checked(48)?;
         let (crc, _) = rest.split_first_chunk::<4>()?;
-        let (magic, body) = body.split_first_chunk::<8>()?;
+        if u32::from_le_bytes(*crc) != crc32c::crc32c(body) {
+            return None;
+        }
+        let body = body.strip_prefix(&MAGIC)?;
+        let (format, body) = body.split_first()?;
         let (index, body) = body.split_first_chunk::<8>()?;
         let (before, body) = body.split_first_chunk::<8>()?;
         let (hash, body) = body.split_first_chunk::<16>()?;
         let (previous_end, _) = body.split_first_chunk::<8>()?;
-        let whole = *magic == MAGIC && u32::from_le_bytes(*crc) == crc32c::crc32c(bytes.get(..48)?);
-        whole.then_some(Self {
+        let origin = Self {
             index: u64::from_le_bytes(*index),
             before: Lsn(u64::from_le_bytes(*before)),
             hash: *hash,
             previous_end: u64::from_le_bytes(*previous_end),
-        })
+        };
+        Some((*format, origin))
     }
 }
 
@@ -106,8 +114,15 @@ impl Segment {
         let file = disk.open(&name)?;
         let mut bytes = [0; 64];
         let damaged = |what| ReadError::Damaged { file: name.clone(), offset: 0, what };
-        file.read_at(0, &mut bytes).map_err(|_| damaged("the segment header is cut off"))?;
-        let origin = Origin::parse(&bytes).ok_or_else(|| damaged("the segment header is not whole"))?;
+        if file.len()? < START {
+            return Err(damaged("the segment header is cut off"));
+        }
+        file.read_at(0, &mut bytes)?;
+        let (format, origin) =
+            Origin::parse(&bytes).ok_or_else(|| damaged("the segment header is not whole"))?;
+        if format != FORMAT {
+            return Err(ReadError::Newer { file: name, found: format.into(), supported: FORMAT.into() });
+        }
         if origin.index != index {
             return Err(damaged("the segment header belongs to another file"));
         }
@@ -164,6 +179,17 @@ impl Segment {
 
     /// Walks the headers of a file that was closed long ago.
     fn build_index(&self) -> Result<(), ReadError> {
+        self.headers(|header, offset| self.note(header.first, offset))
+    }
+
+    /// LSN of the last mutation in a closed file, if it has one.
+    pub(super) fn last_mutation(&self) -> Result<Option<Lsn>, ReadError> {
+        let mut last = None;
+        self.headers(|header, _| last = if header.is_gap() { last } else { Some(header.last) })?;
+        Ok(last)
+    }
+
+    fn headers(&self, mut visit: impl FnMut(&Header, u64)) -> Result<(), ReadError> {
         let end = self.end();
         let mut offset = START;
         while offset < end {
@@ -171,40 +197,50 @@ impl Segment {
             self.file.read_at(offset, &mut head)?;
             let header =
                 Header::parse(&head).ok_or_else(|| self.damaged(offset, "no record where one must be"))?;
-            self.note(header.first, offset);
+            visit(&header, offset);
             offset += header.record_len() as u64;
         }
         Ok(())
     }
 
     /// Reads groups from `offset` into `out`; stops at the end or when `budget` is used up.
+    /// Returns the hash of the last record that was read, for the link to the next segment.
     pub(super) fn read(
         &self,
         mut offset: u64,
         from: Lsn,
         budget: &mut usize,
         out: &mut Vec<CommittedGroup>,
-    ) -> Result<(), ReadError> {
+    ) -> Result<Option<Hash>, ReadError> {
         let end = self.end();
+        let mut previous = (offset == START).then_some(self.origin.hash);
         while offset < end && *budget > 0 {
             let found = self
                 .record_at(offset, end)?
                 .ok_or_else(|| self.damaged(offset, "a record does not match its checksum"))?;
-            if found.header.last >= from {
+            if previous.is_some_and(|hash| hash != found.header.previous) {
+                return Err(self.damaged(offset, "a whole record does not continue the one before it"));
+            }
+            if found.header.last >= from && !found.header.is_gap() {
                 out.push(self.group(&found, offset)?);
                 *budget = budget.saturating_sub(found.bytes.len());
             }
+            previous = Some(record::hash(&found.bytes));
             offset += found.bytes.len() as u64;
         }
-        Ok(())
+        Ok(previous)
     }
 
     pub(super) fn group(&self, found: &Found, offset: u64) -> Result<CommittedGroup, ReadError> {
-        record::decode(&found.header, &found.bytes).map_err(|error| match error {
+        record::decode(&found.header, &found.bytes).map_err(|error| self.unreadable(error, offset))
+    }
+
+    pub(super) fn unreadable(&self, error: Unreadable, offset: u64) -> ReadError {
+        match error {
             Unreadable::Newer(version) => {
                 ReadError::Newer { file: self.name.clone(), found: version.into(), supported: 1 }
             }
             Unreadable::Payload => self.damaged(offset, "a record's checksum holds but it cannot be read"),
-        })
+        }
     }
 }

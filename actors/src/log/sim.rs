@@ -1,10 +1,12 @@
 //! A disk in memory that can fail a call, lose power, or flip a bit.
 //!
-//! Power loss keeps what was synced; of everything since, each 512-byte sector is kept or lost
-//! by a seeded chance, and each file name likewise. (The same rules hold for the view's file.)
+//! Power loss keeps what was synced; of every write since, each 512-byte sector is kept or lost
+//! by a seeded chance, so a sector may also show an older one of several writes. Each change of a
+//! file's name or length is kept or lost likewise. (The same rules hold for the view's file.)
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::io;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use super::disk::{Disk, DiskFile};
@@ -14,17 +16,101 @@ const SECTOR: usize = 512;
 /// Which kind of call fails.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Call {
+    /// A write or a change of length.
     Write,
+    /// A sync of a file.
     Sync,
+    /// Making a file.
     Create,
+    /// A sync of the folder.
+    Names,
+}
+
+/// One change of a file since its last sync.
+#[derive(Debug, Clone)]
+enum Change {
+    Write(usize, Arc<[u8]>),
+    Length(usize),
+}
+
+impl Change {
+    fn apply(&self, bytes: &mut Vec<u8>) {
+        match self {
+            Self::Write(offset, new) => write(bytes, *offset, new),
+            Self::Length(len) => bytes.resize(*len, 0),
+        }
+    }
+
+    /// What power loss leaves of the change.
+    fn apply_by_chance(&self, bytes: &mut Vec<u8>, rng: &mut fastrand::Rng) {
+        let Self::Write(offset, new) = self else {
+            if rng.bool() {
+                self.apply(bytes);
+            }
+            return;
+        };
+        let end = offset + new.len();
+        for sector in offset / SECTOR..end.div_ceil(SECTOR) {
+            let (from, to) = (sector * SECTOR, (sector + 1) * SECTOR);
+            let (from, to) = (from.max(*offset), to.min(end));
+            if let (true, Some(part)) = (rng.bool(), new.get(from - offset..to - offset)) {
+                write(bytes, from, part);
+            }
+        }
+    }
+}
+
+fn write(bytes: &mut Vec<u8>, offset: usize, new: &[u8]) {
+    let end = offset + new.len();
+    if bytes.len() < end {
+        bytes.resize(end, 0);
+    }
+    if let Some(place) = bytes.get_mut(offset..end) {
+        place.copy_from_slice(new);
+    }
 }
 
 #[derive(Debug, Clone, Default)]
 struct Content {
     now: Vec<u8>,
     durable: Vec<u8>,
-    /// Ranges written since the last sync.
-    dirty: Vec<(usize, usize)>,
+    unsynced: Vec<Change>,
+}
+
+impl Content {
+    fn durable(bytes: Vec<u8>) -> Self {
+        Self { now: bytes.clone(), durable: bytes, unsynced: Vec::new() }
+    }
+
+    fn change(&mut self, change: Change) {
+        change.apply(&mut self.now);
+        self.unsynced.push(change);
+    }
+
+    fn after_power_loss(&self, rng: &mut fastrand::Rng) -> Vec<u8> {
+        // 0: nothing survives, 1: everything, 2: each sector by chance.
+        match rng.u8(0..3) {
+            0 => self.durable.clone(),
+            1 => {
+                let mut bytes = self.durable.clone();
+                self.unsynced.iter().for_each(|change| change.apply(&mut bytes));
+                bytes
+            }
+            _ => {
+                let mut bytes = self.durable.clone();
+                self.unsynced.iter().for_each(|change| change.apply_by_chance(&mut bytes, rng));
+                bytes
+            }
+        }
+    }
+}
+
+#[derive(Debug, Clone, Copy)]
+struct Fault {
+    call: Call,
+    at: u64,
+    kind: io::ErrorKind,
+    lasting: bool,
 }
 
 #[derive(Debug, Clone, Default)]
@@ -33,8 +119,15 @@ struct State {
     names: BTreeMap<String, usize>,
     durable_names: BTreeMap<String, usize>,
     calls: BTreeMap<u8, u64>,
-    fault: Option<(Call, u64, io::ErrorKind)>,
+    fault: Option<Fault>,
+    synced_again: u64,
     lie: bool,
+}
+
+impl State {
+    fn count(&self, call: Call) -> u64 {
+        self.calls.get(&(call as u8)).copied().unwrap_or(0)
+    }
 }
 
 /// The simulated disk. Clones share it.
@@ -51,16 +144,40 @@ impl SimDisk {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Makes the `nth` call of a kind (counted from now, from 1) fail once.
+    /// Makes the `nth` call of a kind (counted from now, from 1) fail once. Half of a failing
+    /// write is written, and some of what a failing sync was to make durable is.
     pub fn fail(&self, call: Call, nth: u64, kind: io::ErrorKind) {
         let mut state = self.state();
-        let at = state.calls.get(&(call as u8)).copied().unwrap_or(0) + nth;
-        state.fault = Some((call, at, kind));
+        let at = state.count(call) + nth;
+        state.fault = Some(Fault { call, at, kind, lasting: false });
     }
 
-    /// Whether a planned fault has not come up yet.
+    /// Makes every call of a kind fail from now on, until [`SimDisk::heal`].
+    pub fn break_down(&self, call: Call, kind: io::ErrorKind) {
+        let mut state = self.state();
+        let at = state.count(call) + 1;
+        state.fault = Some(Fault { call, at, kind, lasting: true });
+    }
+
+    /// Takes back what [`SimDisk::fail`] and [`SimDisk::break_down`] planned.
+    pub fn heal(&self) {
+        self.state().fault = None;
+    }
+
+    /// Whether a planned fault has not come up yet, or lasts.
     pub fn fault_pending(&self) -> bool {
         self.state().fault.is_some()
+    }
+
+    /// How many calls of a kind there were, failed ones too.
+    pub fn calls(&self, call: Call) -> u64 {
+        self.state().count(call)
+    }
+
+    /// How often a handle was synced after a write or sync through it had failed. The kernel may
+    /// have dropped what was to be written, so such a sync promises nothing.
+    pub fn synced_again(&self) -> u64 {
+        self.state().synced_again
     }
 
     /// Makes syncs do nothing while saying that they did: the mutant that tests must catch.
@@ -71,38 +188,23 @@ impl SimDisk {
     /// The disk as a machine might find it after losing power now.
     pub fn lose_power(&self, rng: &mut fastrand::Rng) -> Self {
         let state = self.state();
-        let mut after = State::default();
-        for content in &state.files {
-            let mut bytes = content.durable.clone();
-            // A grown length may or may not have reached the disk.
-            if content.now.len() > bytes.len() && rng.bool() {
-                bytes.resize(content.now.len(), 0);
-            }
-            // 0: nothing survives, 1: everything, 2: each sector by chance.
-            let mode = rng.u8(0..3);
-            for &(start, end) in &content.dirty {
-                for sector in start / SECTOR..end.div_ceil(SECTOR) {
-                    let (from, to) = (start.max(sector * SECTOR), end.min((sector + 1) * SECTOR));
-                    let kept = mode == 1 || mode == 2 && rng.bool();
-                    if let (true, Some(new)) = (kept, content.now.get(from..to)) {
-                        if bytes.len() < to {
-                            bytes.resize(to, 0);
-                        }
-                        if let Some(place) = bytes.get_mut(from..to) {
-                            place.copy_from_slice(new);
-                        }
-                    }
+        let bytes = state.files.iter().map(|content| content.after_power_loss(rng));
+        let files = bytes.map(Content::durable).collect();
+        let mut names = state.durable_names.clone();
+        let changed: BTreeSet<&String> = state.names.keys().chain(state.durable_names.keys()).collect();
+        for name in changed {
+            match (state.names.get(name), state.durable_names.get(name)) {
+                (now, durable) if now == durable => {}
+                (Some(file), _) if rng.bool() => {
+                    names.insert(name.clone(), *file);
                 }
-            }
-            after.files.push(Content { now: bytes.clone(), durable: bytes, dirty: Vec::new() });
-        }
-        after.names = state.durable_names.clone();
-        for (name, file) in &state.names {
-            if state.durable_names.get(name) != Some(file) && rng.bool() {
-                after.names.insert(name.clone(), *file);
+                (None, _) if rng.bool() => {
+                    names.remove(name);
+                }
+                (Some(_) | None, _) => {}
             }
         }
-        after.durable_names = after.names.clone();
+        let after = State { files, names: names.clone(), durable_names: names, ..State::default() };
         Self(Arc::new(Mutex::new(after)))
     }
 
@@ -125,37 +227,44 @@ impl SimDisk {
         if let Some(file) = state.names.get(name).copied()
             && let Some(content) = state.files.get_mut(file)
         {
-            *content = Content { now: bytes.clone(), durable: bytes, dirty: Vec::new() };
+            *content = Content::durable(bytes);
         }
     }
 
-    fn call(&self, call: Call) -> io::Result<MutexGuard<'_, State>> {
+    /// Counts a call; the error that was planned for it, if any.
+    fn call(&self, call: Call) -> (MutexGuard<'_, State>, io::Result<()>) {
         let mut state = self.state();
         let count = state.calls.entry(call as u8).or_insert(0);
         *count += 1;
         let now = *count;
-        match state.fault {
-            Some((planned, at, kind)) if planned == call && at == now => {
-                state.fault = None;
-                Err(kind.into())
-            }
-            Some(_) | None => Ok(state),
+        let Some(fault) = state.fault else { return (state, Ok(())) };
+        if fault.call != call || now < fault.at {
+            return (state, Ok(()));
         }
+        if !fault.lasting {
+            state.fault = None;
+        }
+        (state, Err(fault.kind.into()))
+    }
+
+    fn file(&self, number: usize) -> Arc<dyn DiskFile> {
+        Arc::new(SimFile { disk: self.clone(), number, failed: AtomicBool::new(false) })
     }
 }
 
 impl Disk for SimDisk {
     fn create(&self, name: &str) -> io::Result<Arc<dyn DiskFile>> {
-        let mut state = self.call(Call::Create)?;
+        let (mut state, planned) = self.call(Call::Create);
+        planned?;
         let number = state.files.len();
         state.files.push(Content::default());
         state.names.insert(name.to_owned(), number);
-        Ok(Arc::new(SimFile { disk: self.clone(), number }))
+        Ok(self.file(number))
     }
 
     fn open(&self, name: &str) -> io::Result<Arc<dyn DiskFile>> {
         let number = *self.state().names.get(name).ok_or(io::ErrorKind::NotFound)?;
-        Ok(Arc::new(SimFile { disk: self.clone(), number }))
+        Ok(self.file(number))
     }
 
     fn list(&self) -> io::Result<Vec<String>> {
@@ -174,7 +283,8 @@ impl Disk for SimDisk {
     }
 
     fn sync_names(&self) -> io::Result<()> {
-        let mut state = self.state();
+        let (mut state, planned) = self.call(Call::Names);
+        planned?;
         if !state.lie {
             state.durable_names = state.names.clone();
         }
@@ -182,27 +292,43 @@ impl Disk for SimDisk {
     }
 }
 
+/// One handle on a file; several may share the file.
 #[derive(Debug)]
 struct SimFile {
     disk: SimDisk,
     number: usize,
+    failed: AtomicBool,
 }
 
 impl SimFile {
-    fn with<R>(state: &mut State, number: usize, work: impl FnOnce(&mut Content) -> R) -> io::Result<R> {
-        state.files.get_mut(number).map(work).ok_or_else(|| io::ErrorKind::NotFound.into())
+    fn with<R>(&self, state: &mut State, work: impl FnOnce(&mut Content) -> R) -> io::Result<R> {
+        state.files.get_mut(self.number).map(work).ok_or_else(|| io::ErrorKind::NotFound.into())
+    }
+
+    fn change(&self, change: Change) -> io::Result<()> {
+        let (mut state, planned) = self.disk.call(Call::Write);
+        if let Err(error) = planned {
+            self.failed.store(true, Ordering::Relaxed);
+            if let Change::Write(offset, bytes) = &change {
+                let half = bytes.get(..bytes.len() / 2).unwrap_or_default();
+                self.with(&mut state, |content| content.change(Change::Write(*offset, half.into())))?;
+            }
+            return Err(error);
+        }
+        self.with(&mut state, |content| content.change(change))
     }
 }
 
 impl DiskFile for SimFile {
     fn len(&self) -> io::Result<u64> {
-        Self::with(&mut self.disk.state(), self.number, |content| content.now.len() as u64)
+        self.with(&mut self.disk.state(), |content| content.now.len() as u64)
     }
 
     fn read_at(&self, offset: u64, out: &mut [u8]) -> io::Result<()> {
         let offset = usize::try_from(offset).map_err(|_| io::ErrorKind::UnexpectedEof)?;
-        Self::with(&mut self.disk.state(), self.number, |content| {
-            let bytes = content.now.get(offset..offset + out.len()).ok_or(io::ErrorKind::UnexpectedEof)?;
+        self.with(&mut self.disk.state(), |content| {
+            let end = offset.saturating_add(out.len());
+            let bytes = content.now.get(offset..end).ok_or(io::ErrorKind::UnexpectedEof)?;
             out.copy_from_slice(bytes);
             Ok(())
         })?
@@ -210,47 +336,35 @@ impl DiskFile for SimFile {
 
     fn write_at(&self, offset: u64, bytes: &[u8]) -> io::Result<()> {
         let offset = usize::try_from(offset).map_err(|_| io::ErrorKind::FileTooLarge)?;
-        Self::with(&mut *self.disk.call(Call::Write)?, self.number, |content| {
-            let end = offset + bytes.len();
-            if content.now.len() < end {
-                content.now.resize(end, 0);
-            }
-            if let Some(place) = content.now.get_mut(offset..end) {
-                place.copy_from_slice(bytes);
-            }
-            content.dirty.push((offset, end));
-        })
+        self.change(Change::Write(offset, bytes.into()))
     }
 
     fn set_len(&self, len: u64) -> io::Result<()> {
         let len = usize::try_from(len).map_err(|_| io::ErrorKind::FileTooLarge)?;
-        Self::with(&mut *self.disk.call(Call::Write)?, self.number, |content| {
-            content.now.resize(len, 0);
-            content.dirty.retain(|(start, _)| *start < len);
-        })
+        self.change(Change::Length(len))
     }
 
     fn sync(&self) -> io::Result<()> {
-        let mut state = match self.disk.call(Call::Sync) {
-            Ok(state) => state,
-            Err(error) => {
-                // The kernel marks the pages clean all the same: they are never written.
-                Self::with(&mut self.disk.state(), self.number, |content| content.dirty.clear())?;
-                return Err(error);
-            }
-        };
+        let (mut state, planned) = self.disk.call(Call::Sync);
+        if self.failed.load(Ordering::Relaxed) {
+            state.synced_again += 1;
+        }
+        if let Err(error) = planned {
+            self.failed.store(true, Ordering::Relaxed);
+            // The kernel marks the pages clean all the same: what was not written never is.
+            let mut rng = fastrand::Rng::with_seed(state.count(Call::Sync));
+            self.with(&mut state, |content| {
+                content.durable = content.after_power_loss(&mut rng);
+                content.unsynced.clear();
+            })?;
+            return Err(error);
+        }
         if state.lie {
             return Ok(());
         }
-        Self::with(&mut state, self.number, |content| {
-            content.durable.resize(content.now.len(), 0);
-            for (start, end) in std::mem::take(&mut content.dirty) {
-                let end = end.min(content.now.len());
-                if let (Some(place), Some(new)) =
-                    (content.durable.get_mut(start..end), content.now.get(start..end))
-                {
-                    place.copy_from_slice(new);
-                }
+        self.with(&mut state, |content| {
+            for change in std::mem::take(&mut content.unsynced) {
+                change.apply(&mut content.durable);
             }
         })
     }

@@ -93,12 +93,8 @@ impl Batch {
     }
 
     fn committed(&self, id: &DocumentId) -> Result<Current, WriteError> {
-        let view = self.shard.view().map_err(|_| WriteError::Unavailable)?;
-        match view.version(&self.address, id) {
-            Ok(Some(lsn)) => Ok(Current::Committed(lsn)),
-            Ok(None) => Ok(Current::Absent),
-            Err(error) => Err(read_error(&error)),
-        }
+        let version = self.shard.version(&self.address, id)?;
+        Ok(version.map_or(Current::Absent, Current::Committed))
     }
 
     fn push(&mut self, write: Write, kind: ChangeKind, previous: Option<Previous>) -> u32 {

@@ -39,7 +39,8 @@ impl Hints {
     fn push(&self, new: &[CommittedGroup], limit: usize) {
         let mut hints = self.groups.lock().unwrap_or_else(PoisonError::into_inner);
         let (groups, missed) = &mut *hints;
-        if *missed || groups.len() + new.len() > limit {
+        // No groups at all means that some are only in the log.
+        if *missed || new.is_empty() || groups.len() + new.len() > limit {
             groups.clear();
             *missed = true;
         } else {

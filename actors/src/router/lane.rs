@@ -7,6 +7,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use actix::Recipient;
+use actix::prelude::SendError;
 use fail::fail_point;
 
 use crate::model::change::CommittedGroup;
@@ -19,6 +20,25 @@ use crate::protocol::subscriber::HandOver;
 /// cursor, and with it the log's beginning, moves on.
 const TELL_AFTER: u64 = 1_024;
 
+/// Whether a lane takes part.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Phase {
+    Open,
+    /// Its subscriber's mailbox is full, or its part of the log cannot be read: it waits a little.
+    Stalled,
+    /// Its subscriber is gone.
+    Gone,
+}
+
+/// What became of a group that was offered.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Offered {
+    /// The lane is past it.
+    Whole,
+    /// The lane stopped in it, or before it.
+    NotAll,
+}
+
 pub(super) struct Lane {
     subscription: Name,
     epoch: u64,
@@ -26,6 +46,7 @@ pub(super) struct Lane {
     to: Recipient<HandOver>,
     position: Lsn,
     credit: usize,
+    phase: Phase,
     told: Lsn,
     /// The position, for whoever asks how far behind the lane is.
     shown: Arc<AtomicU64>,
@@ -35,7 +56,8 @@ impl Lane {
     pub(super) fn new(join: JoinLane, shown: Arc<AtomicU64>) -> Self {
         let JoinLane { subscription, epoch, from, credit, interest, to } = join;
         shown.store(from.0, Ordering::Relaxed);
-        Self { subscription, epoch, interest, to, position: from, credit, told: from, shown }
+        let phase = Phase::Open;
+        Self { subscription, epoch, interest, to, position: from, credit, phase, told: from, shown }
     }
 
     pub(super) fn subscription(&self) -> &Name {
@@ -50,12 +72,34 @@ impl Lane {
         self.position
     }
 
-    pub(super) fn has_credit(&self) -> bool {
-        self.credit > 0
+    /// Whether the log is worth reading for it, up to `tail`.
+    pub(super) fn wants(&self, tail: Lsn) -> bool {
+        self.phase == Phase::Open && self.credit > 0 && self.position < tail
     }
 
     pub(super) fn grant(&mut self, credit: usize) {
         self.credit += credit;
+    }
+
+    pub(super) fn stall(&mut self) {
+        if self.phase == Phase::Open {
+            self.phase = Phase::Stalled;
+        }
+    }
+
+    pub(super) fn is_stalled(&self) -> bool {
+        self.phase == Phase::Stalled
+    }
+
+    pub(super) fn is_gone(&self) -> bool {
+        self.phase == Phase::Gone
+    }
+
+    /// The wait of a stalled lane is over.
+    pub(super) fn go_on(&mut self) {
+        if self.phase == Phase::Stalled {
+            self.phase = Phase::Open;
+        }
     }
 
     /// Nothing stands between the lane's position and `lsn`.
@@ -64,10 +108,13 @@ impl Lane {
         self.shown.store(lsn.0, Ordering::Relaxed);
     }
 
-    /// Looks at a group that follows the lane's position. False when the credit ran out in it.
-    pub(super) fn offer(&mut self, shard: ShardId, group: &CommittedGroup) -> bool {
+    /// Looks at a group that follows the lane's position.
+    pub(super) fn offer(&mut self, shard: ShardId, group: &CommittedGroup) -> Offered {
         if group.last() <= self.position {
-            return true;
+            return Offered::Whole;
+        }
+        if self.phase != Phase::Open {
+            return Offered::NotAll;
         }
         let mut events = Vec::new();
         let mut routed = group.last();
@@ -77,7 +124,7 @@ impl Lane {
             }
             let Some(event_type) = self.interest.types.of(change.kind) else { continue };
             let Some(event) = Event::new(Position { shard, lsn }, change) else { continue };
-            fail_point!("router::route", change.id.as_str().starts_with("poison-route"), |_| false);
+            fail_point!("router::route", change.id.as_str().starts_with("poison-route"), |_| Offered::NotAll);
             if event.address.container != self.interest.container
                 || !self.interest.filter.matches(event_type, &event.subject)
             {
@@ -91,10 +138,10 @@ impl Lane {
         }
         let whole = routed == group.last();
         if !self.hand_over(shard, events, routed) {
-            return false;
+            return Offered::NotAll;
         }
         self.skip_to(routed);
-        whole
+        if whole { Offered::Whole } else { Offered::NotAll }
     }
 
     fn hand_over(&mut self, shard: ShardId, events: Vec<Arc<Event>>, routed: Lsn) -> bool {
@@ -102,12 +149,21 @@ impl Lane {
             return true;
         }
         let count = events.len();
-        let sent = self.to.try_send(HandOver { shard, epoch: self.epoch, events, routed });
-        if sent.is_ok() {
-            self.credit -= count;
-            self.told = routed;
+        match self.to.try_send(HandOver { shard, epoch: self.epoch, events, routed }) {
+            Ok(()) => {
+                self.credit -= count;
+                self.told = routed;
+                true
+            }
+            // Far behind with what it was told already: the log keeps the events until it is not.
+            Err(SendError::Full(_)) => {
+                self.phase = Phase::Stalled;
+                false
+            }
+            Err(SendError::Closed(_)) => {
+                self.phase = Phase::Gone;
+                false
+            }
         }
-        // A full mailbox is a subscriber that is far behind: it grants credit when it is not.
-        sent.is_ok()
     }
 }

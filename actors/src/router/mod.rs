@@ -2,8 +2,9 @@
 //! that have credit.
 //!
 //! Stands between the log and the subscribers. Invariants: it keeps the only copy of nothing (a
-//! position and a credit for each lane, both told by the subscriber); a subscriber without credit
-//! costs the others nothing.
+//! position and a credit for each lane, both told by the subscriber); a subscriber that is far
+//! behind, has no credit, or whose part of the log cannot be read, costs the others nothing: lanes
+//! take turns in having the log read for them.
 
 mod handle;
 mod lane;
@@ -23,7 +24,7 @@ use crate::shard::ShardHandle;
 
 use handle::Hints;
 pub use handle::{Positions, RouterHandle};
-use lane::Lane;
+use lane::{Lane, Offered};
 
 /// Bounds of a router.
 #[derive(Debug, Clone)]
@@ -50,6 +51,10 @@ pub struct Router {
     /// Lanes at this position have seen everything.
     tail: Lsn,
     reading: bool,
+    /// The lane that the log is read for next, if it is behind.
+    turn: usize,
+    /// Whether a timer runs that lets stalled lanes go on.
+    unstalling: bool,
     budget: CrashBudget,
     restart_after: Option<Duration>,
     quarantined: bool,
@@ -67,6 +72,8 @@ impl Router {
             lanes,
             tail,
             reading: false,
+            turn: 0,
+            unstalling: false,
             budget,
             restart_after: None,
             quarantined: false,
@@ -81,7 +88,9 @@ impl Router {
         if let Err(panicked) = contain(|| self.take_hints()) {
             return self.crash(&panicked.0, ctx);
         }
+        self.lanes.retain(|lane| !lane.is_gone());
         self.catch_up(ctx);
+        self.unstall_later(ctx);
     }
 
     fn take_hints(&mut self) {
@@ -102,13 +111,16 @@ impl Router {
         }
     }
 
+    /// Reads the log for the next lane that is behind, and for all that stand in the same part.
     fn catch_up(&mut self, ctx: &mut Context<Self>) {
         if self.reading {
             return;
         }
-        let tail = self.tail;
-        let behind = self.lanes.iter().filter(|lane| lane.has_credit() && lane.position() < tail);
-        let Some(from) = behind.map(Lane::position).min() else { return };
+        let (tail, count) = (self.tail, self.lanes.len());
+        let mut in_turn = self.lanes.iter().enumerate().cycle().skip(self.turn).take(count);
+        let Some((number, lane)) = in_turn.find(|(_, lane)| lane.wants(tail)) else { return };
+        let from = lane.position();
+        self.turn = (number + 1) % count;
         self.reading = true;
         let (log, chunk) = (self.shard.log(), self.settings.read_chunk);
         // Reading may wait for the disk, which the other actors of this thread must not.
@@ -119,7 +131,8 @@ impl Router {
                 Ok(Ok(groups)) => actor.take_read(from, tail, &groups, ctx),
                 Ok(Err(error)) => {
                     tracing::error!(shard = %actor.shard.id(), %from, %error, "log not read for routing");
-                    ctx.run_later(actor.settings.backoff, |actor, ctx| actor.advance(ctx));
+                    actor.lanes.iter_mut().filter(|lane| lane.position() == from).for_each(Lane::stall);
+                    actor.advance(ctx);
                 }
                 Err(join) => actor.crash(&join.to_string(), ctx),
             }
@@ -129,19 +142,15 @@ impl Router {
     fn take_read(&mut self, from: Lsn, tail: Lsn, groups: &[CommittedGroup], ctx: &mut Context<Self>) {
         let shard = self.shard.id();
         let routed = contain(|| {
-            for lane in self.lanes.iter_mut().filter(|lane| lane.has_credit() && lane.position() >= from) {
+            for lane in self.lanes.iter_mut().filter(|lane| lane.position() >= from && lane.wants(tail)) {
+                if groups.is_empty() {
+                    // Nothing stands between here and where the tail was when the reading began.
+                    lane.skip_to(tail);
+                }
                 for group in groups {
-                    if !lane.offer(shard, group) {
+                    if lane.offer(shard, group) == Offered::NotAll {
                         break;
                     }
-                }
-            }
-            if groups.is_empty() {
-                // Nothing stands between here and where the tail was when the reading began.
-                for lane in
-                    self.lanes.iter_mut().filter(|lane| lane.position() >= from && lane.position() < tail)
-                {
-                    lane.skip_to(tail);
                 }
             }
         });
@@ -149,6 +158,18 @@ impl Router {
             return self.crash(&panicked.0, ctx);
         }
         self.advance(ctx);
+    }
+
+    fn unstall_later(&mut self, ctx: &mut Context<Self>) {
+        if self.unstalling || !self.lanes.iter().any(Lane::is_stalled) {
+            return;
+        }
+        self.unstalling = true;
+        ctx.run_later(self.settings.backoff, |actor, ctx| {
+            actor.unstalling = false;
+            actor.lanes.iter_mut().for_each(Lane::go_on);
+            actor.advance(ctx);
+        });
     }
 
     /// All facts are in the log and all positions in the lanes: drop the hints, and start again.
@@ -181,7 +202,8 @@ impl Actor for Router {
 impl Supervised for Router {
     fn restarting(&mut self, _: &mut Self::Context) {
         self.hints.take();
-        self.reading = false;
+        (self.reading, self.unstalling) = (false, false);
+        self.lanes.iter_mut().for_each(Lane::go_on);
         self.tail = self.tail.max(self.shard.log().tail());
     }
 }

@@ -1,30 +1,34 @@
-//! The thread that owns the view's writes: applies groups, answers, rings the doorbell, makes
+//! The thread that owns the view's writes: applies groups, answers who waits for that, makes
 //! checkpoints, and rebuilds the view's end from the log when its file failed.
 
 use std::sync::Arc;
-use std::sync::PoisonError;
 use std::sync::atomic::Ordering;
 use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender};
 use std::time::Duration;
 
 use fail::fail_point;
 
-use super::{Committed, Phase, Reply, ShardSettings, Shared};
+use super::{Committed, Reply, ShardSettings, Shared};
 use crate::kernel::clock::SharedClock;
 use crate::log::disk::Disk;
 use crate::model::change::CommittedGroup;
 use crate::model::ids::Lsn;
 use crate::store::{ApplyError, View};
 
-/// Most groups that share one transaction of the view.
-const GROUPS: usize = 16;
+/// Mutations after which a transaction of the view takes no further group.
+const STEP: usize = 1_024;
+/// How long a step gathers groups that nobody waits for. Documents are answered and seen before
+/// they are in the view, and a page that many of them share is then written once.
+const GATHER: Duration = Duration::from_millis(4);
 
 /// What the applier is asked.
 pub(super) enum Job {
-    /// Make this durable group visible, then answer.
+    /// Bring this durable group into the view, then answer.
     Apply { group: CommittedGroup, bytes: usize, replies: Vec<(Committed, Reply)> },
     /// Apply what the log has and the view has not.
     Replay,
+    /// The view's file has been synced as far as it was; make the rest durable.
+    Checkpoint,
     /// Say when everything before is done.
     Barrier { done: SyncSender<()> },
     /// Make everything durable and end.
@@ -33,12 +37,16 @@ pub(super) enum Job {
 
 pub(super) struct Applier {
     pub(super) jobs: Receiver<Job>,
+    /// The other end of `jobs`, for the thread that prepares a checkpoint.
+    pub(super) own_jobs: SyncSender<Job>,
     pub(super) shared: Arc<Shared>,
     pub(super) disk: Arc<dyn Disk>,
     pub(super) settings: ShardSettings,
     pub(super) clock: SharedClock,
     pub(super) unsaved_bytes: usize,
     pub(super) checkpoint_at: Option<Duration>,
+    /// Whether a checkpoint is being prepared.
+    pub(super) preparing: bool,
 }
 
 impl Applier {
@@ -50,7 +58,7 @@ impl Applier {
                 None => match self.next() {
                     Some(job) => job,
                     None => {
-                        self.checkpoint();
+                        self.prepare_checkpoint();
                         continue;
                     }
                 },
@@ -58,6 +66,7 @@ impl Applier {
             match job {
                 Job::Apply { group, bytes, replies } => held = self.apply(group, bytes, replies),
                 Job::Replay => self.replay(),
+                Job::Checkpoint => self.checkpoint(),
                 Job::Barrier { done } => {
                     done.send(()).ok();
                 }
@@ -67,8 +76,10 @@ impl Applier {
                     return;
                 }
             }
-            if self.unsaved_bytes >= self.settings.checkpoint_bytes || self.is_checkpoint_due() {
-                self.checkpoint();
+            let pressing =
+                self.unsaved_bytes >= self.settings.checkpoint_bytes && self.checkpoint_at.is_some();
+            if pressing || self.is_checkpoint_due() {
+                self.prepare_checkpoint();
             }
         }
     }
@@ -101,9 +112,14 @@ impl Applier {
         let mut answers = vec![replies];
         self.unsaved_bytes += bytes;
         let mut held = None;
-        while groups.len() < GROUPS {
-            match self.jobs.try_recv() {
+        let mut mutations = groups.iter().map(|group| group.mutations.len()).sum();
+        let until = self.clock.elapsed() + GATHER;
+        while mutations < STEP {
+            let awaited = answers.iter().any(|replies| !replies.is_empty());
+            let left = if awaited { Duration::ZERO } else { until.saturating_sub(self.clock.elapsed()) };
+            match self.jobs.recv_timeout(left) {
                 Ok(Job::Apply { group, bytes, replies }) => {
+                    mutations += group.mutations.len();
                     groups.push(group);
                     answers.push(replies);
                     self.unsaved_bytes += bytes;
@@ -117,8 +133,10 @@ impl Applier {
         }
         fail_point!("applier::panic", |_| None);
         self.make_visible(&groups);
+        for group in &groups {
+            self.shared.overlay.remove(group);
+        }
         fail_point!("applier::reply", |_| None);
-        let mutations: usize = groups.iter().map(|group| group.mutations.len()).sum();
         self.shared.groups.fetch_add(groups.len() as u64, Ordering::Relaxed);
         self.shared.mutations.fetch_add(mutations as u64, Ordering::Relaxed);
         self.shared.lag.remove(mutations);
@@ -126,10 +144,7 @@ impl Applier {
             // A caller that gave up will find its write; there is nobody to tell.
             reply.send(Ok(committed)).ok();
         }
-        if let Some(ring) = &*self.shared.doorbell.read().unwrap_or_else(PoisonError::into_inner) {
-            ring(&groups);
-        }
-        if self.checkpoint_at.is_none() {
+        if self.checkpoint_at.is_none() && !self.preparing {
             self.checkpoint_at = Some(self.clock.elapsed() + self.settings.checkpoint_interval);
         }
         held
@@ -148,7 +163,26 @@ impl Applier {
         }
     }
 
+    /// Lets another thread write and sync what the view's file holds so far, which may take long,
+    /// while groups go on being applied; the checkpoint itself then has little left to write.
+    fn prepare_checkpoint(&mut self) {
+        self.checkpoint_at = None;
+        let Some(view) = self.shared.view.load_full() else { return };
+        let jobs = self.own_jobs.clone();
+        let work = move || {
+            // An error shows again, and is dealt with, when the checkpoint is made.
+            view.write_back().ok();
+            drop(view);
+            jobs.send(Job::Checkpoint).ok();
+        };
+        self.preparing = true;
+        if std::thread::Builder::new().name("view-sync".into()).spawn(work).is_err() {
+            self.checkpoint();
+        }
+    }
+
     fn checkpoint(&mut self) {
+        self.preparing = false;
         self.checkpoint_at = None;
         let saved = match &*self.shared.view.load() {
             Some(view) => view.checkpoint(),
@@ -176,11 +210,13 @@ impl Applier {
         if behind {
             self.reopen(target);
         }
+        // What the log kept of a group whose outcome was unknown rings for nobody else.
+        self.shared.ring(&[]);
     }
 
     /// Closes the view, opens it again and applies the log's end, until that works.
     fn reopen(&mut self, target: Lsn) {
-        self.shared.enter(Phase::Unavailable);
+        self.shared.view_is_down(true);
         let mut backoff = self.settings.reopen_backoff;
         loop {
             self.close_view();
@@ -194,7 +230,7 @@ impl Applier {
                 Ok(view) if view.applied() >= target => {
                     self.shared.view.store(Some(Arc::new(view)));
                     self.shared.reopened.fetch_add(1, Ordering::Relaxed);
-                    self.shared.enter(Phase::Open);
+                    self.shared.view_is_down(false);
                     return;
                 }
                 Ok(_) => tracing::error!(shard = %self.shared.id, "the log ends before an applied position"),

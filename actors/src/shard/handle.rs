@@ -7,11 +7,13 @@ use std::sync::{Arc, PoisonError};
 
 use tokio::sync::oneshot;
 
+use super::overlay::{Recent, lay_over};
 use super::{CommitError, Committed, Doorbell, Op, Phase, ShardReadError, Shared};
 use crate::log::LogReader;
+use crate::model::address::EncodedPartition;
 use crate::model::change::Mutation;
-use crate::model::ids::{Lsn, ShardId};
-use crate::store::View;
+use crate::model::ids::{DocumentId, Lsn, ShardId};
+use crate::store::{Page, StoredDocument, View};
 
 /// A reply that will come when the batch is durable and visible.
 pub type CommitReply = oneshot::Receiver<Result<Committed, CommitError>>;
@@ -106,7 +108,56 @@ impl ShardHandle {
         }
     }
 
-    /// The view, for a short read: do not hold it across an await.
+    /// One document as it was committed last, or `None` if there is none.
+    pub fn document(
+        &self,
+        partition: &EncodedPartition,
+        id: &DocumentId,
+    ) -> Result<Option<StoredDocument>, ShardReadError> {
+        match self.shared.overlay.get(partition, id) {
+            Some(Recent::Present(document)) => Ok(Some(document)),
+            Some(Recent::Gone(_)) => Ok(None),
+            None => Ok(self.view()?.document(partition, id)?),
+        }
+    }
+
+    /// The version of a document.
+    pub fn version(
+        &self,
+        partition: &EncodedPartition,
+        id: &DocumentId,
+    ) -> Result<Option<Lsn>, ShardReadError> {
+        match self.shared.overlay.get(partition, id) {
+            Some(Recent::Present(document)) => Ok(Some(document.lsn)),
+            Some(Recent::Gone(_)) => Ok(None),
+            None => Ok(self.view()?.version(partition, id)?),
+        }
+    }
+
+    /// Documents of a partition after `after`, at most `limit` and about `max_bytes`.
+    pub fn list(
+        &self,
+        partition: &EncodedPartition,
+        after: Option<&DocumentId>,
+        limit: usize,
+        max_bytes: usize,
+    ) -> Result<Page, ShardReadError> {
+        let mut after = after.cloned();
+        loop {
+            // The overlay first: what it loses meanwhile is in the view.
+            let recent = self.shared.overlay.range(partition, after.as_ref());
+            let page = self.view()?.list(partition, after.as_ref(), limit, max_bytes)?;
+            let last = page.documents.last().map(|document| document.id.clone());
+            let page = lay_over(page, recent, limit);
+            if !page.documents.is_empty() || !page.more || last.is_none() {
+                return Ok(page);
+            }
+            // Everything on this page was deleted a moment ago.
+            after = last;
+        }
+    }
+
+    /// The view, for a short read of state rows: do not hold it across an await.
     pub fn view(&self) -> Result<Arc<View>, ShardReadError> {
         self.shared.view.load_full().ok_or(ShardReadError::Unavailable)
     }
@@ -116,7 +167,7 @@ impl ShardHandle {
         self.shared.reader()
     }
 
-    /// Who is told when groups became visible; replaces who was told before.
+    /// Who is told when groups became durable; replaces who was told before.
     pub fn on_commit(&self, doorbell: Doorbell) {
         *self.shared.doorbell.write().unwrap_or_else(PoisonError::into_inner) = Some(doorbell);
     }

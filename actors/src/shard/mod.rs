@@ -2,11 +2,12 @@
 //!
 //! Stands between partitions, which prepare mutations, and the router, which reads what was
 //! committed. Invariants: no reply and no reader's sight of a write before its record is on
-//! disk; after an error nothing is taken until log and view are open again and agree.
+//! disk (a document is then seen in the overlay, until the view has it); after an error nothing is taken until log and view are open again and agree.
 
 mod applier;
 mod handle;
 mod open;
+mod overlay;
 mod writer;
 
 use std::sync::Arc;
@@ -64,7 +65,7 @@ impl Default for ShardSettings {
             checkpoint_bytes: 64 << 20,
             lazy_delay: Duration::from_millis(100),
             reopen_backoff: Duration::from_millis(50),
-            cache_bytes: 32 << 20,
+            cache_bytes: 256 << 20,
             read_chunk: 1 << 20,
             log: LogSettings::default(),
         }
@@ -107,7 +108,8 @@ impl Phase {
     }
 }
 
-/// A batch that is durable and visible.
+/// A batch that is durable, and visible: documents by [`ShardHandle::document`] and its like, state
+/// rows in the view.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Committed {
     /// LSN of the batch's first mutation; the others follow without a gap.
@@ -148,7 +150,8 @@ pub enum ShardReadError {
     Log(#[from] ReadError),
 }
 
-/// Called by the shard after groups became visible; must return at once.
+/// Called by the shard after groups became durable; must return at once. Without groups it says that
+/// some became durable that are only in the log.
 pub type Doorbell = Arc<dyn Fn(&[CommittedGroup]) + Send + Sync>;
 
 /// Called when a thread of the shard died: the process must end.
@@ -174,8 +177,13 @@ enum Op {
 struct Shared {
     id: ShardId,
     view: ArcSwapOption<View>,
+    overlay: overlay::Overlay,
     reader: RwLock<Arc<dyn LogReader>>,
-    phase: AtomicU8,
+    /// What the writer knows of the log: open, full, read-only or closed.
+    log_phase: AtomicU8,
+    /// What the applier knows of the view. Apart from the log's phase, because both may fail at once,
+    /// and the first to come back must not speak for the other.
+    view_down: AtomicBool,
     doorbell: RwLock<Option<Doorbell>>,
     /// Set when the log may be trimmed up to here; 0 until somebody who reads it says so.
     floor: AtomicU64,
@@ -190,13 +198,37 @@ struct Shared {
 
 impl Shared {
     fn phase(&self) -> Phase {
-        Phase::from_u8(self.phase.load(Ordering::Acquire))
+        let log = Phase::from_u8(self.log_phase.load(Ordering::Acquire));
+        if log != Phase::Closed && self.view_down.load(Ordering::Acquire) {
+            return Phase::Unavailable;
+        }
+        log
     }
 
-    fn enter(&self, phase: Phase) {
-        let before = Phase::from_u8(self.phase.swap(phase as u8, Ordering::AcqRel));
-        if before != phase {
-            tracing::info!(shard = %self.id, from = before.as_str(), to = phase.as_str(), "shard phase changed");
+    /// For the writer alone.
+    fn enter(&self, log: Phase) {
+        let before = self.phase();
+        self.log_phase.store(log as u8, Ordering::Release);
+        self.tell_of_phase(before);
+    }
+
+    /// For the applier alone.
+    fn view_is_down(&self, down: bool) {
+        let before = self.phase();
+        self.view_down.store(down, Ordering::Release);
+        self.tell_of_phase(before);
+    }
+
+    fn tell_of_phase(&self, before: Phase) {
+        let now = self.phase();
+        if before != now {
+            tracing::info!(shard = %self.id, from = before.as_str(), to = now.as_str(), "shard phase changed");
+        }
+    }
+
+    fn ring(&self, groups: &[CommittedGroup]) {
+        if let Some(ring) = &*self.doorbell.read().unwrap_or_else(PoisonError::into_inner) {
+            ring(groups);
         }
     }
 

@@ -10,7 +10,8 @@ use std::time::Duration;
 use arc_swap::ArcSwapOption;
 
 use super::applier::{Applier, catch_up};
-use super::writer::Writer;
+use super::overlay::Overlay;
+use super::writer::{Group, Writer};
 use super::{Fatal, Lag, Phase, ShardHandle, ShardSettings, Shared};
 use crate::kernel::clock::SharedClock;
 use crate::kernel::contain;
@@ -100,8 +101,10 @@ impl Shard {
         let shared = Arc::new(Shared {
             id,
             view: ArcSwapOption::empty(),
+            overlay: Overlay::default(),
             reader: RwLock::new(reader),
-            phase: AtomicU8::new(Phase::Open as u8),
+            log_phase: AtomicU8::new(Phase::Open as u8),
+            view_down: AtomicBool::new(false),
             doorbell: RwLock::new(None),
             floor: AtomicU64::new(0),
             checkpointed: AtomicU64::new(view.applied().0),
@@ -119,12 +122,14 @@ impl Shard {
         let (send_job, jobs) = sync_channel(JOBS);
         let applier = Applier {
             jobs,
+            own_jobs: send_job.clone(),
             shared: shared.clone(),
             disk,
             settings: settings.clone(),
             clock: clock.clone(),
             unsaved_bytes: 0,
             checkpoint_at: Some(clock.elapsed()),
+            preparing: false,
         };
         let writer = Writer {
             log,
@@ -134,7 +139,7 @@ impl Shard {
             settings,
             clock,
             carried: None,
-            lazy: Vec::new(),
+            lazy: Group::default(),
             lazy_until: Duration::ZERO,
         };
         spawn(id, "applier", fatal.clone(), move || applier.run())?;
@@ -143,7 +148,10 @@ impl Shard {
     }
 }
 
-fn disks(id: ShardId, folder: &Path) -> Result<(Arc<dyn Disk>, Arc<dyn Disk>), ShardOpenError> {
+/// The folder of the view, and that of the log.
+type Disks = (Arc<dyn Disk>, Arc<dyn Disk>);
+
+fn disks(id: ShardId, folder: &Path) -> Result<Disks, ShardOpenError> {
     let open =
         |path: &Path| RealDisk::new(path).map_err(|source| ShardOpenError::Folder { shard: id, source });
     Ok((Arc::new(open(folder)?), Arc::new(open(&folder.join("log"))?)))

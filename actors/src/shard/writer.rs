@@ -2,9 +2,9 @@
 //!
 //! There is no linger timer: while one sync is under way the next group gathers by itself.
 
-use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender, TryRecvError};
+use std::sync::{Arc, PoisonError};
 use std::time::Duration;
 
 use fail::fail_point;
@@ -26,8 +26,8 @@ pub(super) struct Writer {
     pub(super) clock: SharedClock,
     /// An operation that did not fit into the group before.
     pub(super) carried: Option<Op>,
-    /// Batches that wait for company, and until when.
-    pub(super) lazy: Vec<(Vec<Mutation>, Reply)>,
+    /// Batches that wait for company, and until when. Bounded like a group.
+    pub(super) lazy: Group,
     pub(super) lazy_until: Duration,
 }
 
@@ -37,17 +37,36 @@ pub(super) struct Group {
     mutations: Vec<Mutation>,
     bytes: usize,
     replies: Vec<(u64, Reply)>,
+    /// Replies of batches with state rows, which are seen only in the view.
+    after_apply: Vec<(u64, Reply)>,
 }
 
 impl Group {
     fn push(&mut self, mutations: Vec<Mutation>, reply: Reply) {
-        self.replies.push((self.mutations.len() as u64, reply));
+        let in_overlay = mutations.iter().all(|mutation| mutation.change().is_some());
+        let replies = if in_overlay { &mut self.replies } else { &mut self.after_apply };
+        replies.push((self.mutations.len() as u64, reply));
         self.bytes += mutations.iter().map(Mutation::weight).sum::<usize>();
         self.mutations.extend(mutations);
     }
 
+    /// Takes over all of `other`, behind what is here.
+    fn append(&mut self, other: &mut Self) {
+        let Self { mutations, bytes, replies, after_apply } = std::mem::take(other);
+        let before = self.mutations.len() as u64;
+        let later = |(at, reply)| (before + at, reply);
+        self.mutations.extend(mutations);
+        self.bytes += bytes;
+        self.replies.extend(replies.into_iter().map(later));
+        self.after_apply.extend(after_apply.into_iter().map(later));
+    }
+
+    fn is_empty(&self) -> bool {
+        self.replies.is_empty() && self.after_apply.is_empty()
+    }
+
     fn fail(self, error: CommitError) {
-        for (_, reply) in self.replies {
+        for (_, reply) in self.replies.into_iter().chain(self.after_apply) {
             // Whoever asked may be gone; there is nobody else to tell.
             reply.send(Err(error)).ok();
         }
@@ -77,46 +96,50 @@ impl Writer {
         let mut group = Group::default();
         loop {
             let Some(op) = self.next(&group) else {
-                if !group.replies.is_empty() {
-                    return Gathered::Group(group);
-                }
-                // The wait for company is over.
-                self.take_lazy(&mut group);
+                // All that waited is taken, or the wait for company is over.
+                group.append(&mut self.lazy);
                 return Gathered::Group(group);
             };
-            let (mutations, reply) = match op {
-                Op::Drain { done } if group.replies.is_empty() && self.lazy.is_empty() => {
+            let (mutations, lazy, reply) = match op {
+                Op::Drain { done } if group.is_empty() && self.lazy.is_empty() => {
                     return Gathered::Drain(Some(done));
                 }
                 Op::Drain { done } => {
                     self.carried = Some(Op::Drain { done });
-                    self.take_lazy(&mut group);
+                    group.append(&mut self.lazy);
                     return Gathered::Group(group);
                 }
                 Op::Hurry => {
                     self.lazy_until = Duration::ZERO;
                     continue;
                 }
-                Op::Commit { mutations, lazy: true, reply } if group.replies.is_empty() => {
-                    if self.lazy.is_empty() {
-                        self.lazy_until = self.clock.elapsed() + self.settings.lazy_delay;
-                    }
-                    self.lazy.push((mutations, reply));
-                    continue;
-                }
-                Op::Commit { mutations, reply, .. } => (mutations, reply),
+                Op::Commit { mutations, lazy, reply } => (mutations, lazy, reply),
             };
-            let weight: usize = mutations.iter().map(Mutation::weight).sum();
-            let full = group.mutations.len() + mutations.len() > self.settings.batch_mutations
-                || group.bytes + weight > self.settings.batch_bytes;
-            if full && !group.replies.is_empty() {
-                self.carried = Some(Op::Commit { mutations, lazy: false, reply });
+            if self.overflows(&group, &mutations) {
+                self.carried = Some(Op::Commit { mutations, lazy, reply });
+                group.append(&mut self.lazy);
                 return Gathered::Group(group);
             }
+            if lazy && group.is_empty() {
+                if self.lazy.is_empty() {
+                    self.lazy_until = self.clock.elapsed() + self.settings.lazy_delay;
+                }
+                self.lazy.push(mutations, reply);
+                continue;
+            }
             // Who waited longest goes first: later states of a row must stay later.
-            self.take_lazy(&mut group);
+            group.append(&mut self.lazy);
             group.push(mutations, reply);
         }
+    }
+
+    /// Whether one more batch is too much for what is gathered so far. A batch alone never is.
+    fn overflows(&self, group: &Group, mutations: &[Mutation]) -> bool {
+        let gathered = group.mutations.len() + self.lazy.mutations.len();
+        let weight: usize = mutations.iter().map(Mutation::weight).sum();
+        let full = gathered + mutations.len() > self.settings.batch_mutations
+            || group.bytes + self.lazy.bytes + weight > self.settings.batch_bytes;
+        full && !(group.is_empty() && self.lazy.is_empty())
     }
 
     /// The next operation. Blocks only while the group is empty; `None` ends the gathering.
@@ -124,7 +147,7 @@ impl Writer {
         if let Some(op) = self.carried.take() {
             return Some(op);
         }
-        let received = if !group.replies.is_empty() {
+        let received = if !group.is_empty() {
             match self.ops.try_recv() {
                 Ok(op) => Some(op),
                 Err(TryRecvError::Empty | TryRecvError::Disconnected) => return None,
@@ -145,12 +168,6 @@ impl Writer {
         }
         // All handles are gone: end as if drained, with nobody to tell.
         Some(Op::Drain { done: oneshot::channel().0 })
-    }
-
-    fn take_lazy(&mut self, group: &mut Group) {
-        for (mutations, reply) in self.lazy.drain(..) {
-            group.push(mutations, reply);
-        }
     }
 
     fn commit(&mut self, group: Group) {
@@ -175,16 +192,20 @@ impl Writer {
         }
     }
 
+    /// The group is durable: it is shown, handed to the applier, answered, and told onwards.
     fn hand_over(&self, first: Lsn, group: Group) {
-        let mutations = Arc::from(group.mutations);
-        let replies = group
-            .replies
-            .into_iter()
-            .map(|(at, reply)| (Committed { first: first.plus(at) }, reply))
-            .collect();
-        let job = Job::Apply { group: CommittedGroup { first, mutations }, bytes: group.bytes, replies };
+        let at = |(at, reply)| (Committed { first: first.plus(at) }, reply);
+        let committed = CommittedGroup { first, mutations: Arc::from(group.mutations) };
+        self.shared.overlay.add(&committed);
+        let replies = group.after_apply.into_iter().map(at).collect();
+        let job = Job::Apply { group: committed.clone(), bytes: group.bytes, replies };
         // The applier ends only after this thread, or with the whole process.
         self.jobs.send(job).ok();
+        for (committed, reply) in group.replies.into_iter().map(at) {
+            // A caller that gave up will find its write; there is nobody to tell.
+            reply.send(Ok(committed)).ok();
+        }
+        self.shared.ring(&[committed]);
     }
 
     fn refuse(&mut self, group: Group, error: &AppendError) {
@@ -217,7 +238,7 @@ impl Writer {
             }
             backoff = (backoff * 2).min(self.settings.reopen_backoff * 64);
         }
-        *self.shared.reader.write().unwrap_or_else(std::sync::PoisonError::into_inner) = self.log.reader();
+        *self.shared.reader.write().unwrap_or_else(PoisonError::into_inner) = self.log.reader();
         self.shared.reopened.fetch_add(1, Ordering::Relaxed);
         // What the log kept of an unknown group becomes visible now.
         self.jobs.send(Job::Replay).ok();
@@ -228,9 +249,7 @@ impl Writer {
     /// Answers everybody who asks during `time` that nothing can be written. True on drain.
     fn refuse_for(&mut self, time: Duration) -> bool {
         let until = self.clock.elapsed() + time;
-        for (_, reply) in self.lazy.drain(..) {
-            reply.send(Err(CommitError::Unavailable)).ok();
-        }
+        std::mem::take(&mut self.lazy).fail(CommitError::Unavailable);
         loop {
             let left = until.saturating_sub(self.clock.elapsed());
             let op = match self.carried.take() {
@@ -276,14 +295,27 @@ impl Writer {
         }
     }
 
-    fn drain(&mut self, done: Option<oneshot::Sender<()>>) {
+    fn drain(self, done: Option<oneshot::Sender<()>>) {
         self.shared.enter(Phase::Closed);
+        let mut told: Vec<_> = done.into_iter().collect();
+        while let Ok(op) = self.ops.try_recv() {
+            self.shared.waiting.fetch_sub(1, Ordering::Relaxed);
+            match op {
+                Op::Commit { reply, .. } => {
+                    reply.send(Err(CommitError::Unavailable)).ok();
+                }
+                Op::Hurry => {}
+                Op::Drain { done } => told.push(done),
+            }
+        }
         let (finished, wait) = std::sync::mpsc::sync_channel(1);
         if self.jobs.send(Job::Finish { done: finished }).is_ok() {
             wait.recv().ok();
         }
+        // The log's helper thread must have ended before anybody is told that the folder is free.
+        drop(self.log);
         self.shared.drained.store(true, Ordering::Release);
-        if let Some(done) = done {
+        for done in told {
             done.send(()).ok();
         }
     }

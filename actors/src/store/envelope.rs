@@ -51,13 +51,17 @@ pub(super) fn open_document<'a>(key: &[u8], sealed: &'a [u8]) -> Result<Document
     Ok(Document { lsn: Lsn(u64::from_le_bytes(*lsn)), at: Timestamp(u64::from_le_bytes(*at)), body })
 }
 
-/// A row's value with its checksum.
-pub(super) fn seal(key: &[u8], value: &[u8]) -> Vec<u8> {
+/// Length of a sealed row with a value of this length.
+pub(super) fn row_len(value: usize) -> usize {
+    PREFIX + value
+}
+
+/// Writes a row's value with its checksum into `out`, which has [`row_len`] bytes.
+pub(super) fn seal_row(key: &[u8], value: &[u8], out: &mut [u8]) {
     let crc = crc32c::crc32c_append(crc32c::crc32c(key), value);
-    let mut out = Vec::with_capacity(PREFIX + value.len());
-    out.extend_from_slice(&prefix_bytes(crc));
-    out.extend_from_slice(value);
-    out
+    let (prefix, place) = out.split_at_mut(PREFIX);
+    prefix.copy_from_slice(&prefix_bytes(crc));
+    place.copy_from_slice(value);
 }
 
 /// Checks and reads a row's value.

@@ -4,7 +4,9 @@
 //! Invariant: the view holds exactly the mutations up to its applied LSN, and no bytes leave it
 //! whose checksum does not hold.
 
+mod apply;
 mod backend;
+mod buffer;
 mod envelope;
 pub mod superblock;
 mod view;

@@ -9,8 +9,11 @@ use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
 
+use crate::log::disk::make_folder;
+
 const FILE: &str = "superblock.json";
 const LOCK: &str = "lock";
+const SHARD: &str = "shard-";
 const FORMAT: u32 = 1;
 
 /// The contents of the superblock.
@@ -24,6 +27,11 @@ pub struct Superblock {
     pub shards: u16,
     /// `false` while the shards are being made for the first time.
     pub complete: bool,
+}
+
+#[derive(Deserialize)]
+struct Format {
+    format: u32,
 }
 
 /// Why a data directory cannot be used.
@@ -72,7 +80,7 @@ impl DataDirectory {
         default: u16,
         id: &str,
     ) -> Result<Self, DirectoryError> {
-        fs::create_dir_all(path).map_err(|source| io_error(path, source))?;
+        make_folder(path).map_err(|source| io_error(path, source))?;
         let lock = lock(path)?;
         let superblock = match read(path)? {
             Some(found) if found.complete => {
@@ -84,7 +92,7 @@ impl DataDirectory {
                 found
             }
             begun => {
-                if begun.is_none() && shard_path(path, 0).exists() {
+                if begun.is_none() && !shard_folders(path)?.is_empty() {
                     return Err(DirectoryError::NoSuperblock(path.to_owned()));
                 }
                 begin(
@@ -155,13 +163,30 @@ impl DataDirectory {
 
     /// States that all shards have been made.
     pub fn complete(&mut self) -> Result<(), DirectoryError> {
-        self.superblock.complete = true;
-        write(&self.path, &self.superblock)
+        let complete = Superblock { complete: true, ..self.superblock.clone() };
+        write(&self.path, &complete)?;
+        self.superblock = complete;
+        Ok(())
     }
 }
 
 fn shard_path(path: &Path, number: u16) -> PathBuf {
-    path.join(format!("shard-{number:02}"))
+    path.join(format!("{SHARD}{number:02}"))
+}
+
+/// Everything in the directory that is called as a shard is.
+fn shard_folders(path: &Path) -> Result<Vec<PathBuf>, DirectoryError> {
+    let list = || -> io::Result<Vec<PathBuf>> {
+        let mut found = Vec::new();
+        for entry in fs::read_dir(path)? {
+            let entry = entry?;
+            if entry.file_name().as_encoded_bytes().starts_with(SHARD.as_bytes()) {
+                found.push(entry.path());
+            }
+        }
+        Ok(found)
+    };
+    list().map_err(|source| io_error(path, source))
 }
 
 fn io_error(path: &Path, source: io::Error) -> DirectoryError {
@@ -192,21 +217,18 @@ fn read(path: &Path) -> Result<Option<Superblock>, DirectoryError> {
     if sum != expected.as_bytes() {
         return Err(damaged());
     }
-    let superblock: Superblock = serde_json::from_slice(json).map_err(|_| damaged())?;
-    if superblock.format > FORMAT {
-        return Err(DirectoryError::Newer { found: superblock.format, supported: FORMAT });
+    // A later format may have other fields, but it has this one.
+    let Format { format } = serde_json::from_slice(json).map_err(|_| damaged())?;
+    if format > FORMAT {
+        return Err(DirectoryError::Newer { found: format, supported: FORMAT });
     }
-    Ok(Some(superblock))
+    serde_json::from_slice(json).map(Some).map_err(|_| damaged())
 }
 
 /// Clears what an interrupted first start left behind.
 fn begin(path: &Path, superblock: Superblock) -> Result<Superblock, DirectoryError> {
     write(path, &superblock)?;
-    for number in 0..u16::MAX {
-        let shard = shard_path(path, number);
-        if !shard.exists() {
-            break;
-        }
+    for shard in shard_folders(path)? {
         fs::remove_dir_all(&shard).map_err(|source| io_error(&shard, source))?;
     }
     Ok(superblock)

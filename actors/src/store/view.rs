@@ -1,59 +1,32 @@
 //! The redb file: applying groups, checkpoints, snapshots for readers.
 
 use std::fmt;
+use std::io;
 use std::ops::Bound;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Mutex, PoisonError};
 
 use bytes::Bytes;
 use fail::fail_point;
-use redb::{
-    Database, Durability, ReadTransaction, ReadableDatabase, StorageError, Table as Tree, TableDefinition,
-    WriteTransaction,
-};
+use redb::{Durability, ReadTransaction, ReadableDatabase, StorageError, TableDefinition, WriteTransaction};
 
-use super::backend::Backend;
-use super::envelope::{self, Document};
+use super::apply::{DOCUMENTS, Definition, ORDER, STATE_TABLES, Tables, definition};
+use super::backend::Contained;
+use super::envelope;
 use super::{ApplyError, OpenError, ViewReadError};
 use crate::log::disk::Disk;
-use crate::model::address::EncodedPartition;
-use crate::model::change::{ChangeKind, CommittedGroup, DocumentChange, Mutation, Table};
+use crate::model::address::{EncodedPartition, PartitionAddress};
+use crate::model::change::{CommittedGroup, Table};
 use crate::model::ids::{DocumentId, Lsn};
 use crate::model::time::Timestamp;
 
-type Definition = TableDefinition<'static, &'static [u8], &'static [u8]>;
-type Writer<'t> = Tree<'t, &'static [u8], &'static [u8]>;
-
-const DOCUMENTS: Definition = TableDefinition::new("documents");
-const ORDER: Definition = TableDefinition::new("order");
 const META: Definition = TableDefinition::new("meta");
 const FORMAT: u32 = 1;
 const FORMAT_KEY: &[u8] = b"format";
 const APPLIED_KEY: &[u8] = b"applied";
 /// Name of the view's file in its shard's folder.
 const FILE: &str = "view.redb";
-
-/// Tables that [`Mutation::Put`] and [`Mutation::Delete`] reach, in the order of their numbers.
-const STATE_TABLES: [(Table, Definition); 6] = [
-    (Table::Progress, TableDefinition::new("progress")),
-    (Table::Deliveries, TableDefinition::new("deliveries")),
-    (Table::Due, TableDefinition::new("due")),
-    (Table::DeadLetters, TableDefinition::new("dead_letters")),
-    (Table::Idempotency, TableDefinition::new("idempotency")),
-    (Table::System, TableDefinition::new("system")),
-];
-
-fn definition(table: Table) -> Definition {
-    let [progress, deliveries, due, dead_letters, idempotency, system] = STATE_TABLES;
-    match table {
-        Table::Progress => progress.1,
-        Table::Deliveries => deliveries.1,
-        Table::Due => due.1,
-        Table::DeadLetters => dead_letters.1,
-        Table::Idempotency => idempotency.1,
-        Table::System => system.1,
-    }
-}
 
 /// A document as it is stored.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -82,8 +55,10 @@ pub struct Page {
 
 /// The view of one shard.
 pub struct View {
-    database: Database,
+    database: Contained,
     applied: AtomicU64,
+    /// Held while something is written; true after a write failed.
+    broken: Mutex<bool>,
 }
 
 impl fmt::Debug for View {
@@ -95,11 +70,20 @@ impl fmt::Debug for View {
 impl View {
     /// Makes an empty view.
     pub fn create(disk: &dyn Disk, cache_bytes: usize) -> Result<Self, OpenError> {
-        let file = disk.create(FILE).map_err(|error| OpenError::Broken(error.to_string()))?;
-        let database = build(Backend(file), cache_bytes)?;
-        let view = Self { database, applied: AtomicU64::new(0) };
-        view.prepare().map_err(|error| OpenError::Broken(error.to_string()))?;
-        disk.sync_names().map_err(|error| OpenError::Broken(error.to_string()))?;
+        let file = disk.create(FILE).map_err(broken)?;
+        let view = Self::assemble(Contained::open(file, cache_bytes)?);
+        view.write(|transaction| {
+            transaction.set_quick_repair(true);
+            transaction.open_table(DOCUMENTS)?;
+            transaction.open_table(ORDER)?;
+            for table in STATE_TABLES {
+                transaction.open_table(definition(table))?;
+            }
+            put_meta(transaction, FORMAT_KEY, &FORMAT.to_le_bytes())?;
+            mark(transaction, Lsn::ZERO)
+        })
+        .map_err(broken)?;
+        disk.sync_names().map_err(broken)?;
         Ok(view)
     }
 
@@ -107,38 +91,24 @@ impl View {
     pub fn open(disk: &dyn Disk, cache_bytes: usize) -> Result<Self, OpenError> {
         let file = disk.open(FILE).map_err(|_| OpenError::NotAView(FILE.into()))?;
         // An empty or cut file would be taken for a new database: refuse it here.
-        if file.is_empty().map_err(|error| OpenError::Broken(error.to_string()))? {
+        if file.is_empty().map_err(broken)? {
             return Err(OpenError::NotAView(FILE.into()));
         }
-        let database = build(Backend(file), cache_bytes)?;
-        let view = Self { database, applied: AtomicU64::new(0) };
-        let meta = |key: &'static [u8]| view.meta(key).map_err(|error| OpenError::Broken(error.to_string()));
-        let format =
-            meta(FORMAT_KEY)?.and_then(|bytes| Some(u32::from_le_bytes(bytes.as_ref().try_into().ok()?)));
-        match format {
+        let view = Self::assemble(Contained::open(file, cache_bytes)?);
+        let format = view.meta(FORMAT_KEY)?.and_then(|bytes| bytes.as_ref().try_into().ok());
+        match format.map(u32::from_le_bytes) {
             None => return Err(OpenError::NotAView(FILE.into())),
             Some(found) if found > FORMAT => return Err(OpenError::Newer { found, supported: FORMAT }),
             Some(_) => {}
         }
-        let applied =
-            meta(APPLIED_KEY)?.and_then(|bytes| Some(u64::from_le_bytes(bytes.as_ref().try_into().ok()?)));
-        view.applied.store(applied.unwrap_or(0), Ordering::Release);
+        let applied = view.meta(APPLIED_KEY)?.and_then(|bytes| bytes.as_ref().try_into().ok());
+        let applied = applied.map(u64::from_le_bytes).ok_or_else(|| OpenError::NotAView(FILE.into()))?;
+        view.applied.store(applied, Ordering::Release);
         Ok(view)
     }
 
-    fn prepare(&self) -> Result<(), redb::Error> {
-        let mut transaction = self.database.begin_write()?;
-        transaction.set_quick_repair(true);
-        transaction.open_table(DOCUMENTS)?;
-        transaction.open_table(ORDER)?;
-        for (_, table) in STATE_TABLES {
-            transaction.open_table(table)?;
-        }
-        let mut meta = transaction.open_table(META)?;
-        meta.insert(FORMAT_KEY, envelope::seal(FORMAT_KEY, &FORMAT.to_le_bytes()).as_slice())?;
-        drop(meta);
-        transaction.commit()?;
-        Ok(())
+    fn assemble(database: Contained) -> Self {
+        Self { database, applied: AtomicU64::new(0), broken: Mutex::new(false) }
     }
 
     /// The position up to which the log has been applied.
@@ -151,7 +121,6 @@ impl View {
     pub fn apply(&self, groups: &[CommittedGroup]) -> Result<(), ApplyError> {
         fail_point!("view::apply", |_| Err(ApplyError::Broken("injected".into())));
         let Some(last) = groups.last().map(CommittedGroup::last) else { return Ok(()) };
-        let applied = self.applied();
         for pair in groups.windows(2) {
             if let [before, group] = pair
                 && group.first <= before.last()
@@ -159,44 +128,63 @@ impl View {
                 return Err(ApplyError::OutOfOrder { group: group.first, applied: before.last() });
             }
         }
-        if last <= applied {
+        if last <= self.applied() {
             return Ok(());
         }
         self.write(|transaction| {
+            let applied = self.applied();
             transaction.set_durability(Durability::None).map_err(redb::Error::from)?;
-            put_all(transaction, groups, applied)?;
-            mark(transaction, last)
+            let mut tables = Tables::new(transaction);
+            for group in groups {
+                tables.apply(group, applied)?;
+            }
+            drop(tables);
+            let reached = last.max(applied);
+            mark(transaction, reached)
         })?;
-        self.applied.store(last.0, Ordering::Release);
         Ok(())
+    }
+
+    /// Writes and syncs what the file holds so far, beside everything else that goes on. Nothing
+    /// becomes durable by it, but the next checkpoint has less to write.
+    pub fn write_back(&self) -> io::Result<()> {
+        self.database.write_back()
     }
 
     /// Makes everything applied durable, in a way that opens again at once after a crash.
     pub fn checkpoint(&self) -> Result<Lsn, ApplyError> {
         fail_point!("view::checkpoint", |_| Err(ApplyError::Broken("injected".into())));
-        let applied = self.applied();
         self.write(|transaction| {
             transaction.set_quick_repair(true);
-            mark(transaction, applied)
-        })?;
-        Ok(applied)
+            mark(transaction, self.applied())
+        })
     }
 
+    /// Runs one transaction, alone; `work` returns the position that the view then has.
     fn write(
         &self,
-        work: impl FnOnce(&mut WriteTransaction) -> Result<(), redb::Error>,
-    ) -> Result<(), ApplyError> {
-        let attempt = || -> Result<(), redb::Error> {
-            let mut transaction = self.database.begin_write()?;
-            work(&mut transaction)?;
+        work: impl FnOnce(&mut WriteTransaction) -> Result<Lsn, redb::Error>,
+    ) -> Result<Lsn, ApplyError> {
+        let mut broken = self.broken.lock().unwrap_or_else(PoisonError::into_inner);
+        if *broken {
+            return Err(ApplyError::Broken("stopped after an earlier error".into()));
+        }
+        let attempt = || -> Result<Lsn, redb::Error> {
+            let mut transaction = self.database.get()?.begin_write()?;
+            let reached = work(&mut transaction)?;
             transaction.commit()?;
-            Ok(())
+            Ok(reached)
         };
         // A damaged page can make redb panic; to us that is a broken file like any other.
-        match catch_unwind(AssertUnwindSafe(attempt)) {
+        let result = match catch_unwind(AssertUnwindSafe(attempt)) {
             Ok(result) => result.map_err(|error| ApplyError::Broken(error.to_string())),
             Err(_) => Err(ApplyError::Broken("the file's structure is damaged".into())),
+        };
+        match &result {
+            Ok(reached) => self.applied.store(reached.0, Ordering::Release),
+            Err(_) => *broken = true,
         }
+        result
     }
 
     /// One document, or `None` if there is none.
@@ -329,7 +317,7 @@ impl View {
             for entry in transaction.open_table(DOCUMENTS)?.range::<&[u8]>(..)? {
                 let (key, sealed) = entry?;
                 count += 1;
-                let partition = crate::model::address::PartitionAddress::decode(key.value());
+                let partition = PartitionAddress::decode(key.value());
                 let checked = envelope::open_document(key.value(), sealed.value());
                 let (Some((_, id)), Ok(document)) = (partition, checked) else {
                     report(format!("document {count} does not match its checksum"));
@@ -348,8 +336,8 @@ impl View {
             if ordered != count {
                 report(format!("{count} documents but {ordered} entries in the order of partitions"));
             }
-            for (table, definition) in STATE_TABLES {
-                for entry in transaction.open_table(definition)?.range::<&[u8]>(..)? {
+            for table in STATE_TABLES {
+                for entry in transaction.open_table(definition(table))?.range::<&[u8]>(..)? {
                     let (key, sealed) = entry?;
                     if envelope::open(key.value(), sealed.value()).is_err() {
                         report(format!("a row of {table:?} does not match its checksum"));
@@ -360,20 +348,21 @@ impl View {
         })
     }
 
-    fn meta(&self, key: &'static [u8]) -> Result<Option<Bytes>, ViewReadError> {
-        self.read(|transaction| {
+    fn meta(&self, key: &'static [u8]) -> Result<Option<Bytes>, OpenError> {
+        let found = self.read(|transaction| {
             let meta = match transaction.open_table(META) {
                 Err(redb::TableError::TableDoesNotExist(_)) => return Ok(None),
                 other => other?,
             };
             let found = meta.get(key)?;
             found.map(|sealed| Ok(Bytes::copy_from_slice(envelope::open(key, sealed.value())?))).transpose()
-        })
+        });
+        found.map_err(broken)
     }
 
     /// Runs `work` on a snapshot, which ends with it. A panic on a damaged page is contained.
     fn read<R>(&self, work: impl FnOnce(&ReadTransaction) -> Result<R, Failure>) -> Result<R, ViewReadError> {
-        let attempt = || -> Result<R, Failure> { work(&self.database.begin_read()?) };
+        let attempt = || -> Result<R, Failure> { work(&self.database.get()?.begin_read()?) };
         match catch_unwind(AssertUnwindSafe(attempt)) {
             Ok(result) => result.map_err(|failure| failure.0),
             Err(_) => Err(ViewReadError::Corrupt),
@@ -381,74 +370,19 @@ impl View {
     }
 }
 
-fn build(backend: Backend, cache_bytes: usize) -> Result<Database, OpenError> {
-    let open = || {
-        let mut builder = Database::builder();
-        builder.set_cache_size(cache_bytes);
-        builder.create_with_backend(backend)
-    };
-    match catch_unwind(AssertUnwindSafe(open)) {
-        Ok(result) => result.map_err(|error| OpenError::Broken(error.to_string())),
-        Err(_) => Err(OpenError::Broken("the file's structure is damaged".into())),
-    }
+fn broken(error: impl fmt::Display) -> OpenError {
+    OpenError::Broken(error.to_string())
 }
 
-fn mark(transaction: &WriteTransaction, applied: Lsn) -> Result<(), redb::Error> {
+fn mark(transaction: &WriteTransaction, applied: Lsn) -> Result<Lsn, redb::Error> {
+    put_meta(transaction, APPLIED_KEY, &applied.0.to_le_bytes())?;
+    Ok(applied)
+}
+
+fn put_meta(transaction: &WriteTransaction, key: &[u8], value: &[u8]) -> Result<(), redb::Error> {
     let mut meta = transaction.open_table(META)?;
-    meta.insert(APPLIED_KEY, envelope::seal(APPLIED_KEY, &applied.0.to_le_bytes()).as_slice())?;
-    Ok(())
-}
-
-fn put_all(
-    transaction: &WriteTransaction,
-    groups: &[CommittedGroup],
-    applied: Lsn,
-) -> Result<(), redb::Error> {
-    let mut documents = transaction.open_table(DOCUMENTS)?;
-    let mut order = transaction.open_table(ORDER)?;
-    for group in groups {
-        for (i, mutation) in group.mutations.iter().enumerate() {
-            let lsn = group.first.plus(i as u64);
-            if lsn <= applied {
-                continue;
-            }
-            match mutation {
-                Mutation::Document(change) => put_document(&mut documents, &mut order, lsn, change)?,
-                Mutation::Put { table, key, value } => {
-                    let sealed = envelope::seal(key, value);
-                    transaction.open_table(definition(*table))?.insert(key.as_ref(), sealed.as_slice())?;
-                }
-                Mutation::Delete { table, key } => {
-                    transaction.open_table(definition(*table))?.remove(key.as_ref())?;
-                }
-            }
-        }
-    }
-    Ok(())
-}
-
-/// A document and its place in the order of its partition move together.
-fn put_document(
-    documents: &mut Writer<'_>,
-    order: &mut Writer<'_>,
-    lsn: Lsn,
-    change: &DocumentChange,
-) -> Result<(), redb::Error> {
-    let partition = change.partition.as_bytes();
-    let key = change.partition.document(&change.id);
-    let place = |lsn: Lsn| [partition.as_ref(), &lsn.0.to_be_bytes()].concat();
-    if let Some(previous) = change.previous {
-        order.remove(place(previous.resolve(lsn)).as_slice())?;
-    }
-    if change.kind == ChangeKind::Delete {
-        documents.remove(key.as_slice())?;
-        return Ok(());
-    }
-    let mut reserved = documents.insert_reserve(key.as_slice(), envelope::document_len(change.body.len()))?;
-    let document = Document { lsn, at: change.at, body: &change.body };
-    envelope::seal_document(&key, document, reserved.as_mut());
-    drop(reserved);
-    order.insert(place(lsn).as_slice(), change.id.as_str().as_bytes())?;
+    let mut reserved = meta.insert_reserve(key, envelope::row_len(value.len()))?;
+    envelope::seal_row(key, value, reserved.as_mut());
     Ok(())
 }
 
@@ -461,6 +395,7 @@ impl From<ViewReadError> for Failure {
     }
 }
 
+#[expect(clippy::wildcard_enum_match_arm, reason = "redb may add variants at any time")]
 impl From<StorageError> for Failure {
     fn from(error: StorageError) -> Self {
         Self(match error {
@@ -470,6 +405,7 @@ impl From<StorageError> for Failure {
     }
 }
 
+#[expect(clippy::wildcard_enum_match_arm, reason = "redb may add variants at any time")]
 impl From<redb::TableError> for Failure {
     fn from(error: redb::TableError) -> Self {
         match error {
@@ -479,6 +415,7 @@ impl From<redb::TableError> for Failure {
     }
 }
 
+#[expect(clippy::wildcard_enum_match_arm, reason = "redb may add variants at any time")]
 impl From<redb::TransactionError> for Failure {
     fn from(error: redb::TransactionError) -> Self {
         match error {

@@ -1,20 +1,30 @@
 //! One attempt: from an event or a retry to an outcome and its verdict.
 
+use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
+use std::time::Duration;
 
 use actix::{ActorFutureExt, AsyncContext, Context, WrapFuture};
 use fail::fail_point;
+use futures_util::FutureExt;
 
 use super::rows::{DeadLetter, RetryRow, decode, parse_due, prefix};
+use super::schedule::Page;
 use super::settle::{Effect, Settled};
 use super::{Subscriber, rows};
+use crate::kernel::contain;
 use crate::model::change::Table;
-use crate::model::delivery::{Attempt, Outcome, OutcomeKind};
+use crate::model::delivery::{Attempt, Outcome, OutcomeKind, Transport};
 use crate::model::event::{CLOUD_EVENT, Event, StoredEvent};
-use crate::model::ids::{Position, ShardId};
+use crate::model::ids::Position;
 use crate::model::time::Timestamp;
 use crate::policy::retry::{DeadLetterReason, Due, Verdict, verdict, when_due};
 use crate::shard::ShardHandle;
+use crate::store::ViewReadError;
+
+/// How long after its deadline an attempt is given up here, if the transport did not do so: a place
+/// in the window must come back in any case.
+const GRACE: Duration = Duration::from_secs(1);
 
 /// An event under way, and the row that it has if it failed before.
 struct UnderWay {
@@ -31,9 +41,17 @@ struct End<'a> {
 }
 
 impl Subscriber {
-    pub(super) fn begin_first(&mut self, event: Arc<Event>, ctx: &mut Context<Self>) {
-        self.in_flight += 1;
-        self.deliver(UnderWay { event, row: None }, ctx);
+    /// An event that was handed over: too old, or tried for the first time.
+    pub(super) fn begin_first(&mut self, event: Arc<Event>, now: Timestamp, ctx: &mut Context<Self>) {
+        match when_due(Self::published(&event), &self.config.retry, now) {
+            Due::Attempt => {
+                self.in_flight += 1;
+                self.deliver(UnderWay { event, row: None }, ctx);
+            }
+            Due::DeadLetter(reason) => {
+                self.give_up(&event, None, End { attempts: 0, reason, outcome: None }, ctx);
+            }
+        }
     }
 
     /// A retry that falls due: too old, or tried again.
@@ -95,7 +113,7 @@ impl Subscriber {
             body: event.to_cloud_event(&event_type),
             timeout: self.settings.timeout,
         };
-        let delivery = self.transport.deliver(attempt);
+        let delivery = deliver(self.transport.clone(), attempt);
         ctx.spawn(delivery.into_actor(self).map(move |outcome, actor, ctx| {
             actor.guarded(ctx, |actor, ctx| actor.judge(under_way, number, &outcome, ctx));
         }));
@@ -110,7 +128,7 @@ impl Subscriber {
         let UnderWay { event, row } = under_way;
         self.leave_flight(row.is_some());
         if outcome.kind == OutcomeKind::Aborted {
-            return self.put_back(event, row);
+            return self.put_back(event, row, ctx);
         }
         self.note(event.position, number, outcome);
         let now = self.clock.now();
@@ -182,39 +200,32 @@ impl Subscriber {
         }
     }
 
-    /// An attempt that was not made counts for nothing.
-    fn put_back(&mut self, event: Arc<Event>, row: Option<RetryRow>) {
+    /// An attempt that was not made counts for nothing, and is made a little later.
+    fn put_back(&mut self, event: Arc<Event>, row: Option<RetryRow>, ctx: &mut Context<Self>) {
         match row {
             Some(row) => {
-                let at = row.next_at;
+                let at = self.clock.now().after(self.settings.backoff);
                 self.schedule.give_back(event.position, row, at);
             }
             None => self.ready.push_front(event),
         }
+        self.pump_later(ctx);
         self.answer_drain();
     }
+}
 
-    /// Asks the store for the retries that fall due next, when none is in memory.
-    pub(super) fn fill_schedule(&mut self) {
-        if !self.schedule.needs_fill() {
-            return;
+/// Makes the attempt. Neither a transport that panics nor one that never ends costs more than it.
+async fn deliver(transport: Arc<dyn Transport>, attempt: Attempt) -> Outcome {
+    let limit = attempt.timeout.saturating_add(GRACE);
+    let made = AssertUnwindSafe(async move { transport.deliver(attempt).await }).catch_unwind();
+    match tokio::time::timeout(limit, made).await {
+        Ok(Ok(outcome)) => outcome,
+        Ok(Err(panic)) => {
+            let text = contain::message(&*panic);
+            tracing::error!(panic = text, "transport crashed");
+            Outcome::failed(OutcomeKind::SocketError, "the transport crashed")
         }
-        let (page, name) = (self.schedule.page(), self.config.name.clone());
-        let mut found = Vec::new();
-        let mut complete = true;
-        for lot in &self.shards {
-            match read_due(lot.router.shard(), &name, page) {
-                Ok(rows) => {
-                    complete &= rows.len() < page;
-                    found.extend(rows);
-                }
-                Err(why) => {
-                    tracing::warn!(subscription = %name, why, "retries not read");
-                    return;
-                }
-            }
-        }
-        self.schedule.fill(found, complete);
+        Err(_) => Outcome::failed(OutcomeKind::TimedOut, "the transport did not keep the deadline"),
     }
 }
 
@@ -230,19 +241,24 @@ fn find(shard: &ShardHandle, position: Position, stored: Option<StoredEvent>) ->
     event.ok_or_else(|| "the log has no event there".to_owned())
 }
 
-fn read_due(shard: &ShardHandle, name: &str, page: usize) -> Result<Vec<(Position, RetryRow)>, String> {
+/// The retries of a shard that fall due next, at most `limit`.
+pub(super) fn read_due(shard: &ShardHandle, name: &str, limit: usize) -> Result<Page, String> {
     let view = shard.view().map_err(|error| error.to_string())?;
-    let due = view.rows(Table::Due, &prefix(name), None, page).map_err(|error| error.to_string())?;
+    let due = view.rows(Table::Due, &prefix(name), None, limit).map_err(|error| error.to_string())?;
+    let complete = due.len() < limit;
     let mut rows = Vec::with_capacity(due.len());
     for (rest, _) in due {
-        let (_, lsn) = parse_due(&rest).ok_or("a due time cannot be read")?;
-        let value = view.row(Table::Deliveries, &rows::key(name, lsn)).map_err(|error| error.to_string())?;
-        let row: Option<RetryRow> = value.as_deref().and_then(decode);
-        rows.push((at(shard.id(), lsn), row.ok_or("a delivery cannot be read")?));
+        let Some((_, lsn)) = parse_due(&rest) else { continue };
+        let row: Option<RetryRow> = match view.row(Table::Deliveries, &rows::key(name, lsn)) {
+            Ok(value) => value.as_deref().and_then(decode),
+            Err(ViewReadError::Corrupt | ViewReadError::Newer) => None,
+            Err(error @ ViewReadError::Disk(_)) => return Err(error.to_string()),
+        };
+        // One row that cannot be read must not keep the others waiting for ever.
+        match row {
+            Some(row) => rows.push((Position { shard: shard.id(), lsn }, row)),
+            None => tracing::error!(subscription = name, %lsn, "delivery not read: it is passed over"),
+        }
     }
-    Ok(rows)
-}
-
-fn at(shard: ShardId, lsn: crate::model::ids::Lsn) -> Position {
-    Position { shard, lsn }
+    Ok(Page { rows, complete })
 }

@@ -9,6 +9,8 @@ mod attempt;
 mod floors;
 mod handle;
 mod letters;
+mod open;
+mod pump;
 mod rows;
 mod schedule;
 mod settle;
@@ -18,12 +20,12 @@ use std::collections::VecDeque;
 use std::sync::Arc;
 use std::time::Duration;
 
-use actix::{Actor, ActorContext, AsyncContext, Context, Handler, ResponseFuture, SpawnHandle, Supervised};
-use tokio::sync::oneshot;
+use actix::{Actor, ActorContext, AsyncContext, Context, Handler, ResponseFuture, Supervised};
+use futures_util::future::AbortHandle;
+use tokio::sync::{Mutex, oneshot};
 
 use crate::kernel::clock::SharedClock;
 use crate::kernel::contain::contain;
-use crate::model::change::Table;
 use crate::model::delivery::{Endpoint, Outcome, Transport};
 use crate::model::event::{Event, EventTypes};
 use crate::model::ids::{Name, Position, ShardId};
@@ -31,7 +33,6 @@ use crate::model::time::Timestamp;
 use crate::policy::budget::CrashBudget;
 use crate::policy::filter::Filter;
 use crate::policy::retry::RetryPolicy;
-use crate::protocol::router::{Interest, JoinLane};
 use crate::protocol::subscriber::{
     DrainDeliveries, HandOver, Pause, ReportStatus, Resume, SubscriptionStatus,
 };
@@ -101,6 +102,13 @@ pub struct Subscriber {
     restart_after: Option<Duration>,
     epoch: u64,
     shown: SubscriptionStatus,
+    counts: Counts,
+    /// Held by every commit that was sent and not answered, also those of an earlier start.
+    on_its_way: Arc<()>,
+    /// Held by whoever replays or purges dead letters: one at a time.
+    deciding: Arc<Mutex<()>>,
+    draining: Vec<oneshot::Sender<()>>,
+    is_draining: bool,
     /// Everything below is rebuilt from the store at each start.
     shards: Vec<Lot>,
     ready: VecDeque<Arc<Event>>,
@@ -108,9 +116,18 @@ pub struct Subscriber {
     retries_in_flight: usize,
     retry_next: bool,
     schedule: Schedule,
-    timer: Option<SpawnHandle>,
-    draining: Vec<oneshot::Sender<()>>,
-    is_draining: bool,
+    /// When the timer wakes this actor, and how it is called off. Not by actix' own handles: those
+    /// that are called off as the actor crashes would call off a future of its next start.
+    timer: Option<(Timestamp, AbortHandle)>,
+    is_pumping: bool,
+}
+
+/// How many events are in the store. Signed, because a replay and the outcomes of its first events
+/// may be told in either order.
+#[derive(Debug, Clone, Copy, Default)]
+struct Counts {
+    retrying: i64,
+    dead_letters: i64,
 }
 
 /// What is owed of one shard.
@@ -143,83 +160,19 @@ impl Subscriber {
             restart_after: None,
             epoch: 0,
             shown: SubscriptionStatus::default(),
+            counts: Counts::default(),
+            on_its_way: Arc::default(),
+            deciding: Arc::default(),
+            draining: Vec::new(),
+            is_draining: false,
             shards: Vec::new(),
             ready: VecDeque::new(),
             in_flight: 0,
             retries_in_flight: 0,
             retry_next: false,
             timer: None,
-            draining: Vec::new(),
-            is_draining: false,
+            is_pumping: false,
         }
-    }
-
-    /// Reads its state from the shards and joins their routers.
-    fn open(&mut self, ctx: &mut Context<Self>) {
-        self.epoch += 1;
-        match self.load() {
-            Ok(()) => self.join(ctx),
-            Err(why) => {
-                tracing::warn!(subscription = %self.config.name, why, "subscription not started yet");
-                ctx.run_later(self.settings.backoff, |actor, ctx| actor.guarded(ctx, Self::open));
-            }
-        }
-    }
-
-    fn load(&mut self) -> Result<(), String> {
-        let name = &*self.config.name;
-        let (mut shards, mut retrying, mut dead) = (Vec::new(), 0, 0);
-        for router in self.routers.iter() {
-            let view = router.shard().view().map_err(|error| error.to_string())?;
-            let row = view.row(Table::Progress, name.as_bytes()).map_err(|error| error.to_string())?;
-            let row = row.ok_or("it has no cursor")?;
-            let mut progress: Progress = decode(&row).ok_or("its cursor cannot be read")?;
-            // The log is only trimmed past what has an outcome.
-            progress.cursor = progress.cursor.max(router.shard().log().first().previous());
-            let prefix = prefix(name);
-            retrying += view.count(Table::Deliveries, &prefix).map_err(|error| error.to_string())?;
-            dead += view.count(Table::DeadLetters, &prefix).map_err(|error| error.to_string())?;
-            shards.push(Lot {
-                router: router.clone(),
-                track: Track::resume(progress),
-                ledger: Ledger::default(),
-            });
-        }
-        let first = self.routers.first().ok_or("there are no shards")?;
-        let view = first.shard().view().map_err(|error| error.to_string())?;
-        let paused = view.row(Table::System, &handle::pause_key(name)).map_err(|error| error.to_string())?;
-        self.shards = shards;
-        self.schedule = Schedule::new(self.settings.retry_page);
-        self.shown.paused = paused.is_some();
-        (self.shown.retrying, self.shown.dead_letters) = (retrying, dead);
-        Ok(())
-    }
-
-    fn join(&mut self, ctx: &mut Context<Self>) {
-        let credit = self.credit();
-        for lot in &self.shards {
-            let joined = lot.router.join(JoinLane {
-                subscription: self.config.name.clone(),
-                epoch: self.epoch,
-                from: lot.track.cursor(),
-                credit,
-                interest: Interest {
-                    container: self.config.container.clone(),
-                    types: self.config.types.clone(),
-                    filter: self.config.filter.clone(),
-                },
-                to: ctx.address().recipient(),
-            });
-            if !joined {
-                tracing::warn!(subscription = %self.config.name, "router too busy for a new lane");
-                ctx.run_later(self.settings.backoff, |actor, ctx| actor.guarded(ctx, Self::open));
-                return;
-            }
-        }
-        for i in 0..self.shards.len() {
-            self.release_log(i);
-        }
-        self.pump(ctx);
     }
 
     /// Each shard may hand over its part of the queue.
@@ -251,45 +204,6 @@ impl Subscriber {
         self.shards.iter().map(|lot| lot.ledger.len()).sum()
     }
 
-    /// Starts attempts while there is room in the window; retries take at most half of it.
-    fn pump(&mut self, ctx: &mut Context<Self>) {
-        while self.is_open() && self.in_flight + self.unsettled() < self.settings.window {
-            self.fill_schedule();
-            let now = self.clock.now();
-            let retry_share = (self.settings.window / 2).max(1);
-            let may_retry = self.retries_in_flight < retry_share;
-            let retry_first = may_retry && (self.retry_next || self.ready.is_empty());
-            let retry = if retry_first { self.schedule.take_due(now) } else { None };
-            self.retry_next = !self.retry_next;
-            if let Some((position, row)) = retry {
-                self.begin_retry(position, row, now, ctx);
-            } else if let Some(event) = self.ready.pop_front() {
-                self.begin_first(event, ctx);
-            } else if retry_first || !may_retry || self.schedule.next_at().is_none_or(|at| at > now) {
-                break;
-            }
-        }
-        self.set_timer(ctx);
-        self.answer_drain();
-    }
-
-    /// Wakes up when the next retry falls due.
-    fn set_timer(&mut self, ctx: &mut Context<Self>) {
-        if let Some(timer) = self.timer.take() {
-            ctx.cancel_future(timer);
-        }
-        let Some(at) = self.schedule.next_at().filter(|_| self.is_open()) else { return };
-        let wait = at.since(self.clock.now());
-        if wait.is_zero() {
-            // Due already: whoever leaves the window next makes room for it.
-            return;
-        }
-        self.timer = Some(ctx.run_later(wait, |actor, ctx| {
-            actor.timer = None;
-            actor.guarded(ctx, Self::pump);
-        }));
-    }
-
     fn note(&mut self, position: Position, attempt: u32, outcome: &Outcome) {
         let now = self.clock.now();
         self.shown.recent.insert(0, (position, attempt, now, outcome.clone()));
@@ -298,6 +212,9 @@ impl Subscriber {
 
     fn status(&self) -> SubscriptionStatus {
         let mut status = self.shown.clone();
+        let shown = |count: i64| u64::try_from(count).unwrap_or(0);
+        status.retrying = shown(self.counts.retrying);
+        status.dead_letters = shown(self.counts.dead_letters);
         status.in_flight = self.in_flight;
         status.ready = self.ready.len();
         status.unsettled = self.unsettled();
@@ -309,14 +226,6 @@ impl Subscriber {
         let age = oldest.map_or(0, |at| self.clock.now().since(at).as_millis());
         status.lag_millis = u64::try_from(age).unwrap_or(u64::MAX);
         status
-    }
-
-    fn answer_drain(&mut self) {
-        if self.is_draining && self.in_flight == 0 && self.unsettled() == 0 {
-            for done in self.draining.drain(..) {
-                done.send(()).ok();
-            }
-        }
     }
 
     fn published(event: &Event) -> Timestamp {
@@ -344,9 +253,11 @@ impl Supervised for Subscriber {
         self.shards.clear();
         self.ready.clear();
         self.schedule = Schedule::new(self.settings.retry_page);
-        (self.in_flight, self.retries_in_flight, self.timer) = (0, 0, None);
+        (self.in_flight, self.retries_in_flight, self.timer, self.is_pumping) = (0, 0, None, false);
         // What an earlier start was handed is handed over again; late replies find no lane.
         self.epoch += 1;
+        // Nothing is under way any more, and nobody knows when this comes up again.
+        self.answer_drain();
     }
 }
 
@@ -379,7 +290,7 @@ impl Subscriber {
             lot.ledger.owe(known);
         }
         self.release_log(index);
-        self.pay_credit(index);
+        self.pay_credit(index, ctx);
         self.pump(ctx);
     }
 }
@@ -397,7 +308,7 @@ impl Handler<Pause> for Subscriber {
 
     fn handle(&mut self, _: Pause, ctx: &mut Self::Context) -> Self::Result {
         self.shown.paused = true;
-        self.set_timer(ctx);
+        self.guarded(ctx, Self::set_timer);
         Ok(())
     }
 }
@@ -413,7 +324,6 @@ impl Handler<Resume> for Subscriber {
             return Ok(());
         }
         self.guarded(ctx, |actor, ctx| {
-            actor.fill_schedule();
             actor.schedule.hasten(actor.clock.now());
             actor.pump(ctx);
         });

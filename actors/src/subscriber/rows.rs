@@ -24,8 +24,8 @@ use crate::policy::retry::DeadLetterReason;
 pub struct Progress {
     /// Everything up to here is delivered, pending or dead-lettered.
     pub cursor: Lsn,
-    /// Positions after the cursor of which the same is true.
-    pub done: Vec<Lsn>,
+    /// First and last positions of stretches after the cursor of which the same is true.
+    pub done: Vec<(Lsn, Lsn)>,
 }
 
 /// An event that failed and will be tried again.

@@ -3,14 +3,22 @@
 //! A healthy subscription writes nothing of its own: its cursor rides along with the next commit
 //! of others, unless the window is running out.
 
+use std::collections::VecDeque;
+
 use actix::{ActorFutureExt, AsyncContext, Context, WrapFuture};
 use fail::fail_point;
 
 use super::Subscriber;
 use super::rows::{DeadLetter, RetryRow, advance, bury, finish, postpone, prefix};
 use crate::model::change::{Mutation, Table};
-use crate::model::ids::Position;
+use crate::model::ids::{Lsn, Position};
 use crate::shard::CommitError;
+
+/// Bytes after which a commit takes no further outcome: dead letters carry their events, and all of
+/// a window together may be more than a record of the log can be.
+const COMMIT_BYTES: usize = 1 << 20;
+/// Mutations after which a commit takes no further outcome.
+const COMMIT_MUTATIONS: usize = 1_000;
 
 /// What became of an event.
 pub(super) enum Effect {
@@ -33,8 +41,10 @@ pub(super) struct Settled {
 /// Outcomes of one shard that are not durable yet.
 #[derive(Default)]
 pub(super) struct Ledger {
-    entered: Vec<Settled>,
+    entered: VecDeque<Settled>,
     committing: Vec<Settled>,
+    /// A commit failed; the next one waits a little.
+    resting: bool,
     /// Places that the router may fill again.
     credit: usize,
 }
@@ -45,19 +55,23 @@ impl Ledger {
     }
 
     pub(super) fn enter(&mut self, settled: Settled) {
-        self.entered.push(settled);
+        self.entered.push_back(settled);
     }
 
     pub(super) fn owe(&mut self, credit: usize) {
         self.credit += credit;
+    }
+
+    /// The first position whose outcome is in memory alone.
+    fn first(&self) -> Option<Lsn> {
+        self.entered.iter().chain(&self.committing).map(|settled| settled.position.lsn).min()
     }
 }
 
 impl Subscriber {
     /// Commits what has an outcome in a shard, unless a commit is under way there.
     pub(super) fn settle(&mut self, index: usize, ctx: &mut Context<Self>) {
-        let unsettled = self.unsettled();
-        let pressing = unsettled * 2 >= self.settings.window || self.is_draining;
+        let pressing = self.unsettled() * 2 >= self.settings.window || self.is_draining;
         let name = self.config.name.clone();
         let Some(lot) = self.shards.get_mut(index) else { return };
         if !lot.ledger.committing.is_empty() {
@@ -66,31 +80,45 @@ impl Subscriber {
             }
             return;
         }
-        if lot.ledger.entered.is_empty() {
+        if lot.ledger.entered.is_empty() || lot.ledger.resting {
             return;
         }
-        lot.ledger.committing = std::mem::take(&mut lot.ledger.entered);
-        for settled in &lot.ledger.committing {
+        let (mut mutations, mut bytes, mut quiet) = (Vec::new(), 0, true);
+        while let Some(settled) = lot.ledger.entered.pop_front() {
+            let before = mutations.len();
+            write(&name, &settled, &mut mutations);
+            let written = mutations.get(before..).unwrap_or_default();
+            quiet &= written.is_empty();
+            bytes += written.iter().map(Mutation::weight).sum::<usize>();
             lot.track.done(settled.position.lsn);
+            lot.ledger.committing.push(settled);
+            if bytes >= COMMIT_BYTES || mutations.len() >= COMMIT_MUTATIONS {
+                break;
+            }
         }
-        let mut mutations = vec![advance(&name, &lot.track.progress())];
-        let mut quiet = true;
-        for settled in &lot.ledger.committing {
-            quiet &= write(&name, settled, &mut mutations);
-        }
+        mutations.push(advance(&name, &lot.track.progress()));
         let shard = lot.router.shard();
         let lazy = quiet && !pressing;
         let sent = if lazy { shard.commit_lazily(mutations) } else { shard.commit(mutations) };
+        let on_its_way = self.on_its_way.clone();
         let answer = async move {
-            fail_point!("subscriber::settle", |_| Err(CommitError::Unavailable));
-            match sent {
-                Ok(reply) => reply.await.unwrap_or(Err(CommitError::Unknown)),
-                Err(error) => Err(error),
-            }
+            let answered = async {
+                fail_point!("subscriber::settle", |_| Err(CommitError::Unknown));
+                match sent {
+                    Ok(reply) => reply.await.unwrap_or(Err(CommitError::Unknown)),
+                    Err(error) => Err(error),
+                }
+            };
+            let answered = answered.await;
+            drop(on_its_way);
+            answered
         };
-        ctx.spawn(answer.into_actor(self).map(move |result, actor, ctx| match result {
-            Ok(_) => actor.guarded(ctx, |actor, ctx| actor.settled(index, ctx)),
-            Err(error) => actor.not_settled(index, error, ctx),
+        // A task of its own: if this actor crashes, its next start waits until the answer is here.
+        ctx.spawn(actix_rt::spawn(answer).into_actor(self).map(move |answered, actor, ctx| {
+            match answered.unwrap_or(Err(CommitError::Unknown)) {
+                Ok(_) => actor.guarded(ctx, |actor, ctx| actor.settled(index, ctx)),
+                Err(error) => actor.guarded(ctx, |actor, ctx| actor.not_settled(index, error, ctx)),
+            }
         }));
     }
 
@@ -99,21 +127,21 @@ impl Subscriber {
         for Settled { position, row, effect } in std::mem::take(&mut lot.ledger.committing) {
             if row.is_some() {
                 self.schedule.settled(position);
-                self.shown.retrying = self.shown.retrying.saturating_sub(1);
+                self.counts.retrying -= 1;
             } else {
                 lot.ledger.credit += 1;
             }
             match effect {
                 Effect::Done => {}
                 Effect::Postpone(next) => {
-                    self.shown.retrying += 1;
+                    self.counts.retrying += 1;
                     self.schedule.insert(position, next);
                 }
-                Effect::Bury(_) => self.shown.dead_letters += 1,
+                Effect::Bury(_) => self.counts.dead_letters += 1,
             }
         }
         self.release_log(index);
-        self.pay_credit(index);
+        self.pay_credit(index, ctx);
         self.settle(index, ctx);
         self.pump(ctx);
     }
@@ -123,49 +151,63 @@ impl Subscriber {
     fn not_settled(&mut self, index: usize, error: CommitError, ctx: &mut Context<Self>) {
         tracing::warn!(subscription = %self.config.name, shard = index, %error, "outcomes not committed yet");
         let Some(lot) = self.shards.get_mut(index) else { return };
-        let mut again = std::mem::take(&mut lot.ledger.committing);
-        again.append(&mut lot.ledger.entered);
-        lot.ledger.entered = again;
+        for settled in std::mem::take(&mut lot.ledger.committing).into_iter().rev() {
+            lot.ledger.entered.push_front(settled);
+        }
+        lot.ledger.resting = true;
         ctx.run_later(self.settings.backoff, move |actor, ctx| {
+            if let Some(lot) = actor.shards.get_mut(index) {
+                lot.ledger.resting = false;
+            }
             actor.guarded(ctx, |actor, ctx| actor.settle(index, ctx));
         });
     }
 
     /// Places that came free go back to the router, a few at a time.
-    pub(super) fn pay_credit(&mut self, index: usize) {
+    pub(super) fn pay_credit(&mut self, index: usize, ctx: &mut Context<Self>) {
         let enough = (self.credit() / 4).max(1);
         let Some(lot) = self.shards.get_mut(index) else { return };
-        if lot.ledger.credit >= enough
-            && lot.router.grant(self.config.name.clone(), self.epoch, lot.ledger.credit)
-        {
-            lot.ledger.credit = 0;
+        if lot.ledger.credit < enough {
+            return;
         }
+        if lot.router.grant(self.config.name.clone(), self.epoch, lot.ledger.credit) {
+            lot.ledger.credit = 0;
+            return;
+        }
+        // Without this grant the lane may stand still, and then nothing else would try again.
+        ctx.run_later(self.settings.backoff, move |actor, ctx| {
+            actor.guarded(ctx, |actor, ctx| actor.pay_credit(index, ctx));
+        });
     }
 
-    /// Tells the shard which part of its log this subscription still needs.
+    /// Tells the shard which part of its log this subscription still needs: from the first event
+    /// that is open, has an outcome that is not durable, or waits for a retry.
     pub(super) fn release_log(&mut self, index: usize) {
         let Some(lot) = self.shards.get(index) else { return };
-        let mut floor = lot.track.cursor();
-        if self.shown.retrying > 0 {
+        let mut floor = lot.track.cursor().next();
+        if let Some(first) = lot.ledger.first() {
+            floor = floor.min(first);
+        }
+        if self.counts.retrying > 0 {
             let Ok(view) = lot.router.shard().view() else { return };
             let Ok(rows) = view.rows(Table::Deliveries, &prefix(&self.config.name), None, 1) else { return };
             if let Some(first) = rows.first().and_then(|(rest, _)| super::parse_lsn(rest)) {
-                floor = floor.min(first.previous());
+                floor = floor.min(first);
             }
         }
-        self.floors.set(lot.router.shard(), &self.config.name, floor.next());
+        self.floors.set(lot.router.shard(), &self.config.name, floor);
     }
 
+    /// Ends the wait of outcomes that are in no hurry.
     pub(super) fn hurry(&self) {
-        for lot in &self.shards {
-            lot.router.shard().hurry();
+        for router in self.routers.iter() {
+            router.shard().hurry();
         }
     }
 }
 
-/// Writes what an outcome makes true; whether that was nothing beyond the cursor.
-fn write(name: &str, settled: &Settled, out: &mut Vec<Mutation>) -> bool {
-    let before = out.len();
+/// Writes what an outcome makes true beyond the cursor.
+fn write(name: &str, settled: &Settled, out: &mut Vec<Mutation>) {
     let lsn = settled.position.lsn;
     if let Some(row) = &settled.row {
         finish(name, lsn, row, out);
@@ -175,5 +217,4 @@ fn write(name: &str, settled: &Settled, out: &mut Vec<Mutation>) -> bool {
         Effect::Postpone(next) => postpone(name, lsn, next, out),
         Effect::Bury(letter) => bury(name, letter, out),
     }
-    out.len() == before
 }

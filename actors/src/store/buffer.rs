@@ -1,0 +1,265 @@
+//! Writes of the view's file, held in memory until they are synced.
+//!
+//! Between two checkpoints redb writes many pages that the next transaction frees again; nothing
+//! of it need reach the disk, because a crash goes back to the last checkpoint and the log. So
+//! writes are kept here by page, later ones replace earlier ones, and a sync (or a full buffer)
+//! writes what is left in long runs.
+//! Invariant: a read sees every write before it; nothing is called durable that is only here.
+
+use std::collections::HashMap;
+use std::io;
+use std::sync::{Arc, Mutex, PoisonError, RwLock, RwLockReadGuard};
+
+use crate::log::disk::DiskFile;
+
+/// redb's page size, which its writes are multiples of.
+const PAGE: usize = 4_096;
+/// Longest single write, in bytes.
+const RUN: usize = 1 << 20;
+
+type Pages = HashMap<u64, Box<[u8]>>;
+
+#[derive(Debug, Default)]
+struct State {
+    /// Pages written since the last flush began.
+    fresh: Pages,
+    /// Pages that a flush is writing; readable until it is done.
+    leaving: Arc<Pages>,
+    /// Memory of pages that left, for the next ones: new memory costs a fault for each page.
+    spare: Vec<Box<[u8]>>,
+}
+
+#[derive(Debug)]
+pub(super) struct WriteBuffer {
+    file: Arc<dyn DiskFile>,
+    limit: usize,
+    state: RwLock<State>,
+    /// Held while pages are on their way to the file: who syncs must not overtake them.
+    flushing: Mutex<()>,
+}
+
+impl WriteBuffer {
+    /// A buffer of at most about `limit` bytes before `file`.
+    pub(super) fn new(file: Arc<dyn DiskFile>, limit: usize) -> Self {
+        Self { file, limit: (limit / PAGE).max(1), state: RwLock::default(), flushing: Mutex::default() }
+    }
+
+    fn state(&self) -> RwLockReadGuard<'_, State> {
+        self.state.read().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    pub(super) fn len(&self) -> io::Result<u64> {
+        self.file.len()
+    }
+
+    pub(super) fn read(&self, offset: u64, out: &mut [u8]) -> io::Result<()> {
+        {
+            let state = self.state();
+            let covered = pieces(offset, out.len()).all(|piece| state.page(piece.page).is_some());
+            if covered {
+                overlay(&state, offset, out);
+                return Ok(());
+            }
+        }
+        // A flush may move pages to the file meanwhile, but never takes one away before it is there.
+        let before = self.state().leaving.clone();
+        self.file.read_at(offset, out)?;
+        let during = State { leaving: before, ..State::default() };
+        overlay(&during, offset, out);
+        overlay(&self.state(), offset, out);
+        Ok(())
+    }
+
+    pub(super) fn write(&self, offset: u64, data: &[u8]) -> io::Result<()> {
+        let full = {
+            let mut state = self.state.write().unwrap_or_else(PoisonError::into_inner);
+            for piece in pieces(offset, data.len()) {
+                let Some(bytes) = data.get(piece.data.clone()) else { continue };
+                if bytes.len() == PAGE {
+                    state.put(piece.page, bytes);
+                    continue;
+                }
+                if !state.fresh.contains_key(&piece.page) {
+                    let whole = self.whole_page(&state, piece.page)?;
+                    state.fresh.insert(piece.page, whole);
+                }
+                let place = state.fresh.get_mut(&piece.page).and_then(|page| page.get_mut(piece.within));
+                if let Some(place) = place {
+                    place.copy_from_slice(bytes);
+                }
+            }
+            state.fresh.len() >= self.limit
+        };
+        if full { self.flush() } else { Ok(()) }
+    }
+
+    /// A page that is about to be changed in part.
+    fn whole_page(&self, state: &State, page: u64) -> io::Result<Box<[u8]>> {
+        if let Some(leaving) = state.leaving.get(&page) {
+            return Ok(leaving.clone());
+        }
+        let mut bytes = vec![0; PAGE];
+        let start = page * PAGE as u64;
+        let there = usize::try_from(self.file.len()?.saturating_sub(start)).unwrap_or(PAGE).min(PAGE);
+        if let Some(bytes) = bytes.get_mut(..there) {
+            self.file.read_at(start, bytes)?;
+        }
+        Ok(bytes.into())
+    }
+
+    pub(super) fn set_len(&self, len: u64) -> io::Result<()> {
+        let pages = len.div_ceil(PAGE as u64);
+        let mut state = self.state.write().unwrap_or_else(PoisonError::into_inner);
+        state.fresh.retain(|page, _| *page < pages);
+        self.file.set_len(len)
+    }
+
+    pub(super) fn sync(&self) -> io::Result<()> {
+        self.flush()?;
+        self.file.sync()
+    }
+
+    /// Writes everything that is held.
+    fn flush(&self) -> io::Result<()> {
+        let _one_at_a_time = self.flushing.lock().unwrap_or_else(PoisonError::into_inner);
+        let leaving = {
+            let mut state = self.state.write().unwrap_or_else(PoisonError::into_inner);
+            state.leaving = Arc::new(std::mem::take(&mut state.fresh));
+            state.leaving.clone()
+        };
+        let mut pages: Vec<(&u64, &Box<[u8]>)> = leaving.iter().collect();
+        pages.sort_unstable_by_key(|(page, _)| **page);
+        let mut run: Vec<u8> = Vec::new();
+        let mut start = 0;
+        for (page, bytes) in pages {
+            let next = start + run.len() as u64;
+            let offset = page * PAGE as u64;
+            if !run.is_empty() && (offset != next || run.len() >= RUN) {
+                self.file.write_at(start, &run)?;
+                run.clear();
+            }
+            if run.is_empty() {
+                start = offset;
+            }
+            run.extend_from_slice(bytes);
+        }
+        if !run.is_empty() {
+            // The last page of the file may be held whole although the file ends within it.
+            let end = usize::try_from(self.file.len()?.saturating_sub(start)).unwrap_or(run.len());
+            self.file.write_at(start, run.get(..end.min(run.len())).unwrap_or_default())?;
+        }
+        let mut state = self.state.write().unwrap_or_else(PoisonError::into_inner);
+        state.leaving = Arc::default();
+        if let Ok(pages) = Arc::try_unwrap(leaving) {
+            let room = (self.limit / 4).saturating_sub(state.spare.len());
+            state.spare.extend(pages.into_values().take(room));
+        }
+        Ok(())
+    }
+}
+
+impl State {
+    fn put(&mut self, page: u64, bytes: &[u8]) {
+        if let Some(held) = self.fresh.get_mut(&page) {
+            held.copy_from_slice(bytes);
+        } else if let Some(mut spare) = self.spare.pop() {
+            spare.copy_from_slice(bytes);
+            self.fresh.insert(page, spare);
+        } else {
+            self.fresh.insert(page, bytes.into());
+        }
+    }
+
+    fn page(&self, page: u64) -> Option<&[u8]> {
+        self.fresh.get(&page).or_else(|| self.leaving.get(&page)).map(AsRef::as_ref)
+    }
+}
+
+/// The part of a read or write that falls into one page.
+struct Piece {
+    page: u64,
+    /// Where in the page.
+    within: std::ops::Range<usize>,
+    /// Where in the caller's bytes.
+    data: std::ops::Range<usize>,
+}
+
+fn pieces(offset: u64, len: usize) -> impl Iterator<Item = Piece> {
+    let mut done = 0;
+    std::iter::from_fn(move || {
+        if done >= len {
+            return None;
+        }
+        let at = offset + done as u64;
+        let start = usize::try_from(at % PAGE as u64).unwrap_or(0);
+        let take = (PAGE - start).min(len - done);
+        let piece = Piece { page: at / PAGE as u64, within: start..start + take, data: done..done + take };
+        done += take;
+        Some(piece)
+    })
+}
+
+fn overlay(state: &State, offset: u64, out: &mut [u8]) {
+    for piece in pieces(offset, out.len()) {
+        let held = state.page(piece.page).and_then(|page| page.get(piece.within));
+        if let (Some(held), Some(place)) = (held, out.get_mut(piece.data)) {
+            place.copy_from_slice(held);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+    use crate::log::disk::Disk;
+    use crate::log::sim::SimDisk;
+
+    #[derive(Debug, Clone)]
+    enum Step {
+        Write(usize, Vec<u8>),
+        Read(usize, usize),
+        Sync,
+    }
+
+    fn step() -> impl Strategy<Value = Step> {
+        let bytes = (1usize..3 * PAGE, any::<u8>()).prop_map(|(len, byte)| vec![byte; len]);
+        let write = (0usize..8, prop_oneof![Just(0usize), 0..PAGE], bytes);
+        prop_oneof![
+            write.prop_map(|(page, within, bytes)| Step::Write(page * PAGE + within, bytes)),
+            (0usize..10 * PAGE, 1usize..2 * PAGE).prop_map(|(at, len)| Step::Read(at, len)),
+            Just(Step::Sync),
+        ]
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig::with_cases(64))]
+        #[test]
+        fn a_read_sees_every_write_before_it(steps in proptest::collection::vec(step(), 1..40)) {
+            const LEN: usize = 12 * PAGE + 100;
+            let disk = SimDisk::new();
+            let file = disk.create("view").unwrap();
+            file.set_len(LEN as u64).unwrap();
+            let buffer = WriteBuffer::new(file.clone(), 3 * PAGE);
+            let mut model = vec![0; LEN];
+            for step in steps {
+                match step {
+                    Step::Write(at, bytes) => {
+                        buffer.write(at as u64, &bytes).unwrap();
+                        model[at..at + bytes.len()].copy_from_slice(&bytes);
+                    }
+                    Step::Read(at, len) => {
+                        let mut out = vec![0; len];
+                        buffer.read(at as u64, &mut out).unwrap();
+                        prop_assert_eq!(&out, &model[at..at + len]);
+                    }
+                    Step::Sync => {
+                        buffer.sync().unwrap();
+                        prop_assert_eq!(disk.bytes("view").unwrap(), model.clone());
+                    }
+                }
+            }
+        }
+    }
+}

@@ -1,0 +1,91 @@
+//! The start of a subscriber: reads what is owed from the shards, then joins their routers.
+
+use std::sync::Arc;
+
+use actix::{AsyncContext, Context};
+
+use super::rows::{Progress, decode, prefix};
+use super::schedule::Schedule;
+use super::settle::Ledger;
+use super::track::Track;
+use super::{Counts, Lot, Subscriber, handle};
+use crate::model::change::Table;
+use crate::protocol::router::{Interest, JoinLane};
+
+impl Subscriber {
+    /// Reads its state from the shards and joins their routers; tries again until that works.
+    pub(super) fn open(&mut self, ctx: &mut Context<Self>) {
+        let opened = if Arc::strong_count(&self.on_its_way) > 1 {
+            // Outcomes that an earlier start sent are about to change what would be read now.
+            self.hurry();
+            Err("earlier outcomes are on their way".to_owned())
+        } else {
+            self.load()
+        };
+        if let Err(why) = opened {
+            tracing::warn!(subscription = %self.config.name, why, "subscription not started yet");
+            ctx.run_later(self.settings.backoff, |actor, ctx| actor.guarded(ctx, Self::open));
+            return;
+        }
+        self.epoch += 1;
+        for index in 0..self.shards.len() {
+            self.join(index, ctx);
+            self.release_log(index);
+        }
+        self.pump(ctx);
+    }
+
+    fn load(&mut self) -> Result<(), String> {
+        let name = &*self.config.name;
+        let (mut shards, mut counts) = (Vec::new(), Counts::default());
+        let signed = |count: u64| i64::try_from(count).unwrap_or(i64::MAX);
+        for router in self.routers.iter() {
+            let view = router.shard().view().map_err(|error| error.to_string())?;
+            let row = view.row(Table::Progress, name.as_bytes()).map_err(|error| error.to_string())?;
+            let row = row.ok_or("it has no cursor")?;
+            let mut progress: Progress = decode(&row).ok_or("its cursor cannot be read")?;
+            // The log is only trimmed past what has an outcome.
+            progress.cursor = progress.cursor.max(router.shard().log().first().previous());
+            let prefix = prefix(name);
+            let retrying = view.count(Table::Deliveries, &prefix).map_err(|error| error.to_string())?;
+            let dead = view.count(Table::DeadLetters, &prefix).map_err(|error| error.to_string())?;
+            counts.retrying += signed(retrying);
+            counts.dead_letters += signed(dead);
+            shards.push(Lot {
+                router: router.clone(),
+                track: Track::resume(progress),
+                ledger: Ledger::default(),
+            });
+        }
+        let first = self.routers.first().ok_or("there are no shards")?;
+        let view = first.shard().view().map_err(|error| error.to_string())?;
+        let paused = view.row(Table::System, &handle::pause_key(name)).map_err(|error| error.to_string())?;
+        self.shards = shards;
+        self.schedule = Schedule::new(self.settings.retry_page);
+        self.shown.paused = paused.is_some();
+        self.counts = counts;
+        Ok(())
+    }
+
+    fn join(&mut self, index: usize, ctx: &mut Context<Self>) {
+        let Some(lot) = self.shards.get(index) else { return };
+        let joined = lot.router.join(JoinLane {
+            subscription: self.config.name.clone(),
+            epoch: self.epoch,
+            from: lot.track.cursor(),
+            credit: self.credit(),
+            interest: Interest {
+                container: self.config.container.clone(),
+                types: self.config.types.clone(),
+                filter: self.config.filter.clone(),
+            },
+            to: ctx.address().recipient(),
+        });
+        if !joined {
+            tracing::warn!(subscription = %self.config.name, shard = index, "router too busy for a new lane");
+            ctx.run_later(self.settings.backoff, move |actor, ctx| {
+                actor.guarded(ctx, |actor, ctx| actor.join(index, ctx));
+            });
+        }
+    }
+}

@@ -1,0 +1,1 @@
+//! a_log_survives_its_encoding

@@ -1,0 +1,1 @@
+//! a_missing_file_is_reported_and_nothing_starts_empty

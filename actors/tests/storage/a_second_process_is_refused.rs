@@ -1,0 +1,1 @@
+//! a_second_process_is_refused

@@ -1,0 +1,261 @@
+//! What may stand on the command line. Names, defaults and exit codes are a promise to scripts.
+
+use std::ffi::OsString;
+use std::path::PathBuf;
+
+use clap::{Args, Parser, Subcommand};
+
+use super::{dead_letters, demo, keys, lint, serve, subscriptions, verify};
+
+const EXAMPLES: &str = "\
+Examples:
+  lanekeeper demo                                    everything at work, in some seconds
+  lanekeeper serve --manifest config/northwind.yaml  run a backend
+  lanekeeper keys issue --product carrier --tenant acme
+  lanekeeper dead-letters replay partner-webhook --all
+
+Exit codes: 0 done, 1 failed, 64 wrong usage or configuration.";
+
+/// A governed, multi-tenant API backend in one binary: gateway, partitioned document store, change feed, event router
+#[derive(Debug, Parser)]
+#[command(name = "lanekeeper", version, after_help = EXAMPLES, arg_required_else_help = true)]
+pub(super) struct Cli {
+    #[command(subcommand)]
+    pub(super) verb: Verb,
+}
+
+#[derive(Debug, Subcommand)]
+pub(super) enum Verb {
+    /// Run the backend
+    #[command(after_help = serve::EXAMPLE)]
+    Serve(serve::Options),
+    /// Run the freight exchange with its subscribers, break one, and show that nothing is lost
+    #[command(after_help = demo::EXAMPLE)]
+    Demo(demo::Options),
+    /// Check manifests without a server and without secrets
+    #[command(after_help = lint::EXAMPLE)]
+    Lint(lint::Options),
+    /// Issue, list, rotate and revoke API keys
+    #[command(after_help = "Example: lanekeeper keys list")]
+    Keys {
+        #[command(flatten)]
+        connection: Connection,
+        #[command(subcommand)]
+        verb: keys::Verb,
+    },
+    /// Look at event subscriptions, pause and resume them
+    #[command(after_help = "Example: lanekeeper subscriptions list")]
+    Subscriptions {
+        #[command(flatten)]
+        connection: Connection,
+        #[command(subcommand)]
+        verb: subscriptions::Verb,
+    },
+    /// List, replay and purge events that could not be delivered
+    #[command(after_help = "Example: lanekeeper dead-letters list partner-webhook")]
+    DeadLetters {
+        #[command(flatten)]
+        connection: Connection,
+        #[command(subcommand)]
+        verb: dead_letters::Verb,
+    },
+    /// Check a stopped data directory
+    #[command(after_help = verify::EXAMPLE)]
+    Verify(verify::Options),
+    #[command(flatten)]
+    Later(Later),
+}
+
+/// Where the server is, and how to speak with it.
+#[derive(Debug, Clone, Args)]
+pub(super) struct Connection {
+    /// Address of the server's admin API
+    #[arg(
+        long,
+        global = true,
+        value_name = "URL",
+        env = "LANEKEEPER_ADMIN",
+        default_value = "http://127.0.0.1:9080"
+    )]
+    pub(super) admin: String,
+    /// Data directory of the server: its `admin.token` is used unless LANEKEEPER_ADMIN_TOKEN is set
+    #[arg(long, global = true, value_name = "DIR", default_value = "./data")]
+    pub(super) data: PathBuf,
+    /// Print the server's answer as JSON
+    #[arg(long, global = true)]
+    pub(super) json: bool,
+}
+
+/// Verbs whose names are taken for later versions.
+#[derive(Debug, Subcommand)]
+pub(super) enum Later {
+    #[command(hide = true, disable_help_flag = true)]
+    Plan(Anything),
+    #[command(hide = true, disable_help_flag = true)]
+    Apply(Anything),
+    #[command(hide = true, disable_help_flag = true)]
+    Export(Anything),
+    #[command(hide = true, disable_help_flag = true)]
+    Rollback(Anything),
+    #[command(hide = true, disable_help_flag = true)]
+    Explain(Anything),
+    #[command(hide = true, disable_help_flag = true)]
+    Query(Anything),
+    #[command(hide = true, disable_help_flag = true)]
+    Import(Anything),
+    #[command(hide = true, disable_help_flag = true)]
+    ExportDocuments(Anything),
+    #[command(hide = true, disable_help_flag = true)]
+    Backup(Anything),
+    #[command(hide = true, disable_help_flag = true)]
+    Restore(Anything),
+    #[command(hide = true, disable_help_flag = true)]
+    Audit(Anything),
+    #[command(hide = true, disable_help_flag = true)]
+    Partitions(Anything),
+}
+
+/// Whatever such a verb will take one day.
+#[derive(Debug, Args)]
+pub(super) struct Anything {
+    #[arg(trailing_var_arg = true, allow_hyphen_values = true, hide = true)]
+    _arguments: Vec<OsString>,
+}
+
+impl Later {
+    /// The verb as it was written.
+    pub(super) fn name(&self) -> &'static str {
+        match self {
+            Self::Plan(_) => "plan",
+            Self::Apply(_) => "apply",
+            Self::Export(_) => "export",
+            Self::Rollback(_) => "rollback",
+            Self::Explain(_) => "explain",
+            Self::Query(_) => "query",
+            Self::Import(_) => "import",
+            Self::ExportDocuments(_) => "export-documents",
+            Self::Backup(_) => "backup",
+            Self::Restore(_) => "restore",
+            Self::Audit(_) => "audit",
+            Self::Partitions(_) => "partitions",
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory as _;
+
+    use super::*;
+
+    fn parse(line: &str) -> Result<Verb, clap::Error> {
+        Cli::try_parse_from(line.split_whitespace()).map(|cli| cli.verb)
+    }
+
+    #[test]
+    fn the_command_line_is_consistent() {
+        Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn every_promised_line_is_understood() {
+        for line in [
+            "lanekeeper serve",
+            "lanekeeper serve --manifest a.yaml --manifest b.yaml --data /d --listen 127.0.0.1:0 --admin 127.0.0.1:0",
+            "lanekeeper demo --keep",
+            "lanekeeper demo --json",
+            "lanekeeper lint a.yaml b.yaml --json",
+            "lanekeeper verify ./data --json",
+            "lanekeeper keys issue --product carrier --tenant acme --expires 30d --json",
+            "lanekeeper keys list --admin http://127.0.0.1:1",
+            "lanekeeper keys --json list",
+            "lanekeeper keys rotate k1",
+            "lanekeeper keys rotate k1 --slot secondary",
+            "lanekeeper keys revoke k1",
+            "lanekeeper subscriptions list --data /d",
+            "lanekeeper subscriptions show s",
+            "lanekeeper subscriptions pause s",
+            "lanekeeper subscriptions resume s",
+            "lanekeeper dead-letters list s",
+            "lanekeeper dead-letters list s --limit 5",
+            "lanekeeper dead-letters replay s --all",
+            "lanekeeper dead-letters replay s 0-1 0-2",
+            "lanekeeper dead-letters purge s",
+        ] {
+            if let Err(error) = parse(line) {
+                panic!("{line}: {error}");
+            }
+        }
+    }
+
+    #[test]
+    fn nonsense_is_refused_as_wrong_usage() {
+        for line in [
+            "lanekeeper",
+            "lanekeeper lint",
+            "lanekeeper verify",
+            "lanekeeper keys",
+            "lanekeeper keys issue --product carrier",
+            "lanekeeper dead-letters list s --limit 0",
+            "lanekeeper keys rotate k1 --slot third",
+            "lanekeeper subscriptions show",
+            "lanekeeper dead-letters replay s",
+            "lanekeeper dead-letters replay s --all 0-1",
+            "lanekeeper demo --keep --json",
+            "lanekeeper swerve",
+        ] {
+            let error = parse(line).expect_err(line);
+            assert!(error.use_stderr(), "{line} would exit with 0");
+        }
+    }
+
+    #[test]
+    fn verbs_that_are_not_built_yet_take_anything_and_say_so() {
+        for name in [
+            "plan",
+            "apply",
+            "export",
+            "rollback",
+            "explain",
+            "query",
+            "import",
+            "export-documents",
+            "backup",
+            "restore",
+            "audit",
+            "partitions",
+        ] {
+            for rest in ["", " --help", " verify x --json", " GET /x --key k"] {
+                match parse(&format!("lanekeeper {name}{rest}")) {
+                    Ok(Verb::Later(verb)) => assert_eq!(verb.name(), name),
+                    other => panic!("{name}{rest}: {other:?}"),
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn the_server_is_looked_for_where_the_default_manifest_puts_it() {
+        let Ok(Verb::Keys { connection, .. }) = parse("lanekeeper keys list") else { panic!("no keys") };
+        let default = crate::manifest::load(&crate::manifest::Sources::default()).unwrap();
+        if std::env::var_os("LANEKEEPER_ADMIN").is_none() {
+            assert_eq!(connection.admin, format!("http://{}", default.server.admin));
+        }
+        assert_eq!(connection.data, default.server.data);
+    }
+
+    #[test]
+    fn every_verb_that_exists_shows_an_example() {
+        fn walk(command: &clap::Command, path: &str) {
+            for verb in
+                command.get_subcommands().filter(|verb| !verb.is_hide_set() && verb.get_name() != "help")
+            {
+                let path = format!("{path} {}", verb.get_name());
+                let help = verb.get_after_help().map(ToString::to_string).unwrap_or_default();
+                assert!(help.contains(&format!("lanekeeper{path}")), "no example for `{path}`: {help}");
+                walk(verb, &path);
+            }
+        }
+        walk(&Cli::command(), "");
+    }
+}
