@@ -152,7 +152,8 @@ fn note(gateway: &Gateway, span: &tracing::Span, seen: &Seen, response: &HttpRes
     operation.map_or(&gateway.unmatched, |operation| &operation.metrics).count(status, latency);
     let route = operation.map_or("unmatched", |operation| &operation.route);
     let tenant = seen.tenant.as_ref().map(tracing::field::display);
-    let (code, status, latency_us) = (seen.code, status.as_u16(), latency.as_micros());
+    let (code, status) = (seen.code, status.as_u16());
+    let latency_us = u64::try_from(latency.as_micros()).unwrap_or(u64::MAX);
     if status >= 500 {
         tracing::warn!(parent: span, route, tenant, status, code, latency_us, "request answered");
     } else {

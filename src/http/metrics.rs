@@ -18,8 +18,9 @@ const BUCKETS: [f64; 14] =
 const UNMATCHED: &str = "unmatched";
 const ANY: &str = "any";
 
-/// The classes of status codes (RFC 9110 section 15).
-const CLASSES: [&str; 5] = ["1xx", "2xx", "3xx", "4xx", "5xx"];
+/// The classes of final status codes (RFC 9110 section 15), the first of which is 2.
+const CLASSES: [&str; 4] = ["2xx", "3xx", "4xx", "5xx"];
+const FIRST_CLASS: usize = 2;
 
 #[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
 struct Route {
@@ -94,8 +95,8 @@ impl Metrics {
 impl RouteMetrics {
     /// Counts one answer.
     pub fn count(&self, status: StatusCode, latency: Duration) {
-        let class = usize::from(status.as_u16() / 100).saturating_sub(1);
-        if let Some(counter) = self.by_class.get(class) {
+        let class = usize::from(status.as_u16() / 100).checked_sub(FIRST_CLASS);
+        if let Some(counter) = class.and_then(|class| self.by_class.get(class)) {
             counter.inc();
         }
         self.latency.observe(latency.as_secs_f64());

@@ -208,7 +208,7 @@ impl Routes {
     /// Compiles the operations of a manifest.
     pub fn new(manifest: &Manifest, metrics: &Metrics) -> Self {
         let containers: BTreeMap<&str, Arc<Container>> =
-            manifest.containers.iter().map(|(name, _)| (name.as_str(), container(manifest, name))).collect();
+            manifest.containers.keys().map(|name| (name.as_str(), container(manifest, name))).collect();
         let mut root = Node::default();
         for (api_name, api) in &manifest.apis {
             let name = Name::from(api_name.as_str());

@@ -16,8 +16,8 @@ use lines::Lines;
 
 /// Environment variable that chooses what is logged, for instance `info,lanekeeper::http=debug`.
 pub const VARIABLE: &str = "LANEKEEPER_LOG";
-/// What is logged when nobody chooses.
-const DEFAULT: &str = "info";
+/// What is logged when nobody chooses: what the server library says of its threads is of no use to operators.
+const DEFAULT: &str = "info,actix_server=warn";
 
 /// Why there is no log.
 #[derive(Debug, thiserror::Error)]

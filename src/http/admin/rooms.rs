@@ -135,7 +135,12 @@ pub(super) async fn reopen(admin: &Admin, body: &Bytes) -> Result<HttpResponse, 
 fn key_part(value: &Value) -> Result<KeyPart, Problem> {
     match value {
         Value::Object(properties) if properties.is_empty() => Ok(KeyPart::Undefined),
-        other => Ok(KeyPart::from_json(other)?),
+        Value::Null
+        | Value::Bool(_)
+        | Value::Number(_)
+        | Value::String(_)
+        | Value::Array(_)
+        | Value::Object(_) => Ok(KeyPart::from_json(value)?),
     }
 }
 
