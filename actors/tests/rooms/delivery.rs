@@ -7,11 +7,7 @@ use lanekeeper_actors::policy::retry::{DeadLetterReason, RetryPolicy};
 use lanekeeper_actors::protocol::partition::Operation;
 use lanekeeper_actors::protocol::subscriber::Selection;
 
-use crate::support::{Endpoints, body, config, create, lane, start, subscription, until, write};
-
-fn quick(max_attempts: u32) -> RetryPolicy {
-    RetryPolicy { max_attempts, ttl: Duration::from_secs(3_600), scale: 0.0005 }
-}
+use crate::support::{Endpoints, body, config, create, lane, quick, start, subscription, until, write};
 
 #[actix::test]
 async fn one_write_reaches_every_subscriber_once() {

@@ -1,18 +1,21 @@
-//! A system in a temporary folder, with endpoints that a test scripts.
+//! A system in a temporary folder, with endpoints that a test scripts, and a look into its store.
+#![allow(dead_code, reason = "two test binaries share this, and each uses a part")]
 
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
 use std::path::Path;
 use std::sync::{Arc, Mutex};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use futures_util::future::BoxFuture;
 use lanekeeper_actors::directory::{DirectorySettings, PartitionHandle};
 use lanekeeper_actors::kernel::clock::SystemClock;
+use lanekeeper_actors::log::file::LogSettings;
 use lanekeeper_actors::model::address::{KeyPart, PartitionAddress};
-use lanekeeper_actors::model::delivery::{Attempt, Endpoint, Outcome, Transport};
+use lanekeeper_actors::model::change::{ChangeKind, Mutation, Table};
+use lanekeeper_actors::model::delivery::{Attempt, Endpoint, Outcome, OutcomeKind, Transport};
 use lanekeeper_actors::model::event::EventTypes;
-use lanekeeper_actors::model::ids::DocumentId;
+use lanekeeper_actors::model::ids::{DocumentId, Lsn, Position, TenantId};
 use lanekeeper_actors::partition::PartitionSettings;
 use lanekeeper_actors::policy::filter::Filter;
 use lanekeeper_actors::policy::precondition::Precondition;
@@ -20,22 +23,55 @@ use lanekeeper_actors::policy::retry::RetryPolicy;
 use lanekeeper_actors::protocol::partition::{Operation, Write, WriteResult};
 use lanekeeper_actors::protocol::subscriber::SubscriptionStatus;
 use lanekeeper_actors::router::RouterSettings;
-use lanekeeper_actors::shard::ShardSettings;
-use lanekeeper_actors::subscriber::{DeliverySettings, SubscriptionConfig};
+use lanekeeper_actors::shard::{ShardHandle, ShardSettings};
+use lanekeeper_actors::subscriber::{
+    DeadLetter, DeliverySettings, Progress, RetryRow, SubscriptionConfig, decode, parse_due, parse_lsn,
+    prefix,
+};
 use lanekeeper_actors::system::{System, SystemConfig};
 
-/// What an endpoint answers, given its URL and the attempt.
-pub(crate) type Script = dyn Fn(&Attempt) -> Outcome + Send + Sync;
+/// Long enough for anything on a busy machine, so that only what is stuck meets it.
+pub(crate) const AMPLE: Duration = Duration::from_secs(15);
+
+/// What an endpoint answers to an attempt, and after what time.
+pub(crate) type Script = dyn Fn(&Attempt) -> (Outcome, Duration) + Send + Sync;
+
+/// An attempt as an endpoint saw it.
+#[derive(Debug, Clone)]
+pub(crate) struct Seen {
+    pub(crate) subscription: Arc<str>,
+    pub(crate) event: String,
+    pub(crate) number: u32,
+    pub(crate) at: Instant,
+    pub(crate) body: Bytes,
+    /// `None` while it goes on, or when it was given up.
+    pub(crate) outcome: Option<OutcomeKind>,
+}
+
+/// How many attempts go on, and how many did at most.
+#[derive(Debug, Clone, Copy, Default)]
+struct Gauge {
+    now: usize,
+    most: usize,
+}
 
 /// Endpoints that answer by a script, and remember every attempt.
 pub(crate) struct Endpoints {
     script: Mutex<Arc<Script>>,
-    seen: Mutex<Vec<Attempt>>,
+    seen: Mutex<Vec<Seen>>,
+    gauges: Mutex<HashMap<Arc<str>, Gauge>>,
 }
 
 impl Endpoints {
     pub(crate) fn new(script: impl Fn(&Attempt) -> Outcome + Send + Sync + 'static) -> Arc<Self> {
-        Arc::new(Self { script: Mutex::new(Arc::new(script)), seen: Mutex::default() })
+        Self::paced(move |attempt| (script(attempt), Duration::ZERO))
+    }
+
+    pub(crate) fn paced(
+        script: impl Fn(&Attempt) -> (Outcome, Duration) + Send + Sync + 'static,
+    ) -> Arc<Self> {
+        let (seen, gauges) = (Mutex::default(), Mutex::default());
+        Arc::new(Self { script: Mutex::new(Arc::new(script)), seen, gauges })
     }
 
     pub(crate) fn all_well() -> Arc<Self> {
@@ -43,32 +79,113 @@ impl Endpoints {
     }
 
     pub(crate) fn change(&self, script: impl Fn(&Attempt) -> Outcome + Send + Sync + 'static) {
+        self.change_pace(move |attempt| (script(attempt), Duration::ZERO));
+    }
+
+    pub(crate) fn change_pace(
+        &self,
+        script: impl Fn(&Attempt) -> (Outcome, Duration) + Send + Sync + 'static,
+    ) {
         *self.script.lock().unwrap() = Arc::new(script);
     }
 
-    pub(crate) fn seen(&self) -> Vec<Attempt> {
-        self.seen.lock().unwrap().clone()
+    pub(crate) fn seen(&self, subscription: &str) -> Vec<Seen> {
+        let seen = self.seen.lock().unwrap();
+        seen.iter().filter(|seen| &*seen.subscription == subscription).cloned().collect()
     }
 
-    /// Attempts by event for one subscription.
+    /// Numbers of the attempts by event for one subscription.
     pub(crate) fn by_event(&self, subscription: &str) -> HashMap<String, Vec<u32>> {
         let mut by_event: HashMap<String, Vec<u32>> = HashMap::new();
-        for attempt in self.seen().iter().filter(|attempt| &*attempt.subscription == subscription) {
-            by_event.entry(attempt.event_id.clone()).or_default().push(attempt.number);
+        for seen in self.seen(subscription) {
+            by_event.entry(seen.event).or_default().push(seen.number);
         }
         by_event
     }
+
+    /// How often each event was taken with success by one subscription.
+    pub(crate) fn taken(&self, subscription: &str) -> HashMap<String, usize> {
+        let mut taken = HashMap::new();
+        for seen in self.seen(subscription) {
+            if seen.outcome == Some(OutcomeKind::Delivered) {
+                *taken.entry(seen.event).or_default() += 1;
+            }
+        }
+        taken
+    }
+
+    /// Most attempts of one subscription that went on at once.
+    pub(crate) fn most_at_once(&self, subscription: &str) -> usize {
+        self.gauges.lock().unwrap().get(subscription).copied().unwrap_or_default().most
+    }
 }
 
-impl Transport for Endpoints {
+/// One attempt that goes on; ends when it is dropped, however that comes.
+struct Going {
+    endpoints: Arc<Endpoints>,
+    subscription: Arc<str>,
+}
+
+impl Drop for Going {
+    fn drop(&mut self) {
+        if let Some(gauge) = self.endpoints.gauges.lock().unwrap().get_mut(&self.subscription) {
+            gauge.now -= 1;
+        }
+    }
+}
+
+/// The endpoints as the system reaches them.
+struct Wire(Arc<Endpoints>);
+
+impl Transport for Wire {
     fn deliver(&self, attempt: Attempt) -> BoxFuture<'static, Outcome> {
-        let script = self.script.lock().unwrap().clone();
-        self.seen.lock().unwrap().push(attempt.clone());
+        let endpoints = self.0.clone();
+        let script = endpoints.script.lock().unwrap().clone();
+        let number = {
+            let mut seen = endpoints.seen.lock().unwrap();
+            seen.push(Seen {
+                subscription: attempt.subscription.clone(),
+                event: attempt.event_id.clone(),
+                number: attempt.number,
+                at: Instant::now(),
+                body: attempt.body.clone(),
+                outcome: None,
+            });
+            seen.len() - 1
+        };
+        {
+            let mut gauges = endpoints.gauges.lock().unwrap();
+            let gauge = gauges.entry(attempt.subscription.clone()).or_default();
+            gauge.now += 1;
+            gauge.most = gauge.most.max(gauge.now);
+        }
+        let going = Going { endpoints: endpoints.clone(), subscription: attempt.subscription.clone() };
         Box::pin(async move {
-            tokio::task::yield_now().await;
-            script(&attempt)
+            let (outcome, after) = script(&attempt);
+            if after.is_zero() {
+                tokio::task::yield_now().await;
+            } else {
+                tokio::time::sleep(after).await;
+            }
+            endpoints.seen.lock().unwrap()[number].outcome = Some(outcome.kind);
+            drop(going);
+            outcome
         })
     }
+}
+
+pub(crate) fn status(code: u16) -> Outcome {
+    Outcome::from_status(code, None)
+}
+
+/// A policy whose steps take milliseconds.
+pub(crate) fn quick(max_attempts: u32) -> RetryPolicy {
+    RetryPolicy { max_attempts, ttl: Duration::from_secs(3_600), scale: 0.0005 }
+}
+
+/// A policy whose first step takes so long that a test does not see its end.
+pub(crate) fn patient() -> RetryPolicy {
+    RetryPolicy { max_attempts: 30, ttl: Duration::from_secs(3_600), scale: 6.0 }
 }
 
 pub(crate) fn subscription(name: &str, retry: RetryPolicy) -> SubscriptionConfig {
@@ -88,12 +205,22 @@ pub(crate) fn subscription(name: &str, retry: RetryPolicy) -> SubscriptionConfig
     }
 }
 
+/// Segments so small that a test fills many.
+pub(crate) fn tiny_segments() -> LogSettings {
+    LogSettings { segment_bytes: 64 << 10, first_segment_bytes: 64 << 10, ..LogSettings::default() }
+}
+
 pub(crate) fn config(data: &Path, subscriptions: Vec<SubscriptionConfig>) -> SystemConfig {
     SystemConfig {
         data: data.to_owned(),
         shards: None,
         default_shards: 2,
-        shard: ShardSettings { lazy_delay: Duration::from_millis(20), ..ShardSettings::default() },
+        shard: ShardSettings {
+            lazy_delay: Duration::from_millis(20),
+            reopen_backoff: Duration::from_millis(5),
+            log: LogSettings { first_segment_bytes: 256 << 10, ..LogSettings::default() },
+            ..ShardSettings::default()
+        },
         directory: DirectorySettings {
             awake: 100,
             idle: Duration::from_secs(60),
@@ -130,40 +257,197 @@ pub(crate) fn config(data: &Path, subscriptions: Vec<SubscriptionConfig>) -> Sys
 
 pub(crate) async fn start(config: SystemConfig, endpoints: &Arc<Endpoints>) -> System {
     let fatal = Arc::new(|text: &str| panic!("{text}"));
-    System::start(config, endpoints.clone(), SystemClock::shared(), fatal).await.unwrap()
+    let transport = Arc::new(Wire(endpoints.clone()));
+    System::start(config, transport, SystemClock::shared(), fatal).await.unwrap()
+}
+
+/// Ends a system in good order and waits until its files are free.
+pub(crate) async fn stop(system: System) {
+    assert!(system.drain(AMPLE).await, "the system did not end in time");
+}
+
+/// Ends a system as abruptly as one process can: actors are gone in the middle of what they do, and
+/// only the files are closed.
+pub(crate) async fn cut(system: System) {
+    system.drain(Duration::ZERO).await;
+    for shard in system.shards() {
+        shard.drain().await;
+    }
 }
 
 pub(crate) fn lane(system: &System, lane: &str) -> PartitionHandle {
-    let key = vec![KeyPart::String(lane.into())];
-    system.directory().partition(&PartitionAddress { container: "loads".into(), tenant: None, key }).unwrap()
+    at(system, "loads", None, lane)
 }
 
-pub(crate) fn write(id: &str, operation: Operation) -> Write {
-    Write { id: DocumentId::new(id).unwrap(), operation, precondition: Precondition::None, traceparent: None }
+pub(crate) fn at(system: &System, container: &str, tenant: Option<&str>, lane: &str) -> PartitionHandle {
+    let key = vec![KeyPart::String(lane.into())];
+    let tenant = tenant.map(|name| TenantId::new(name).unwrap());
+    system.directory().partition(&PartitionAddress { container: container.into(), tenant, key }).unwrap()
+}
+
+pub(crate) fn id(text: &str) -> DocumentId {
+    DocumentId::new(text).unwrap()
+}
+
+pub(crate) fn write(name: &str, operation: Operation) -> Write {
+    Write { id: id(name), operation, precondition: Precondition::None, traceparent: None }
 }
 
 pub(crate) fn body(id: &str) -> Bytes {
     format!("{{\"id\":\"{id}\",\"lane\":\"a\"}}").into()
 }
 
-pub(crate) async fn create(partition: &PartitionHandle, id: &str) -> WriteResult {
-    partition.write(write(id, Operation::Create(body(id))), Duration::from_secs(10)).await
+/// A document of about `bytes` bytes.
+pub(crate) fn large(id: &str, bytes: usize) -> Bytes {
+    format!("{{\"id\":\"{id}\",\"pad\":\"{}\"}}", "x".repeat(bytes)).into()
 }
 
-/// Waits until the subscription is as the test wants it, at most ten seconds.
+pub(crate) async fn create(partition: &PartitionHandle, id: &str) -> WriteResult {
+    partition.write(write(id, Operation::Create(body(id))), AMPLE).await
+}
+
+pub(crate) async fn upsert(partition: &PartitionHandle, id: &str) -> WriteResult {
+    partition.write(write(id, Operation::Upsert(body(id))), AMPLE).await
+}
+
+/// The event's id of a write that succeeded.
+pub(crate) fn event(written: WriteResult) -> String {
+    written.unwrap().etag.0.to_string()
+}
+
+/// Waits until something holds.
+pub(crate) async fn eventually(what: &str, holds: impl Fn() -> bool) {
+    let end = Instant::now() + AMPLE;
+    while !holds() {
+        assert!(Instant::now() < end, "not in time: {what}");
+        tokio::time::sleep(Duration::from_millis(2)).await;
+    }
+}
+
+/// Waits until the subscription is as the test wants it.
 pub(crate) async fn until(
     system: &System,
     subscription: &str,
     wanted: impl Fn(&SubscriptionStatus) -> bool,
 ) -> SubscriptionStatus {
     let handle = system.subscription(subscription).unwrap();
-    let mut status = handle.status().await;
-    for _ in 0..2_000 {
+    let end = Instant::now() + AMPLE;
+    loop {
+        let status = handle.status().await;
         if wanted(&status) {
             return status;
         }
-        tokio::time::sleep(Duration::from_millis(5)).await;
-        status = handle.status().await;
+        if Instant::now() >= end {
+            panic!("`{subscription}` did not come to the wanted state: {status:?}");
+        }
+        tokio::time::sleep(Duration::from_millis(2)).await;
     }
-    panic!("`{subscription}` did not come to the wanted state: {status:?}");
+}
+
+/// What a shard's store says of a subscription.
+#[derive(Debug, Default)]
+pub(crate) struct Owed {
+    pub(crate) progress: Progress,
+    pub(crate) retries: HashMap<Lsn, RetryRow>,
+    pub(crate) letters: HashMap<Lsn, DeadLetter>,
+}
+
+impl Owed {
+    /// Whether the position is one that the router has still to hand over, or did so in vain.
+    pub(crate) fn is_open(&self, lsn: Lsn) -> bool {
+        let done = self.progress.done.iter().any(|(first, last)| *first <= lsn && lsn <= *last);
+        lsn > self.progress.cursor && !done
+    }
+}
+
+/// Reads the rows of a subscription, and checks that the index by time agrees with them.
+pub(crate) fn owed(shard: &ShardHandle, subscription: &str) -> Owed {
+    let view = shard.view().unwrap();
+    let progress = view.row(Table::Progress, subscription.as_bytes()).unwrap();
+    let mut owed = Owed {
+        progress: progress.map_or_else(Progress::default, |row| decode(&row).unwrap()),
+        ..Owed::default()
+    };
+    let rows = |table| view.rows(table, &prefix(subscription), None, usize::MAX).unwrap();
+    for (rest, value) in rows(Table::Deliveries) {
+        owed.retries.insert(parse_lsn(&rest).unwrap(), decode(&value).unwrap());
+    }
+    for (rest, value) in rows(Table::DeadLetters) {
+        owed.letters.insert(parse_lsn(&rest).unwrap(), decode(&value).unwrap());
+    }
+    let due: BTreeSet<_> = rows(Table::Due).iter().map(|(rest, _)| parse_due(rest).unwrap()).collect();
+    let expected: BTreeSet<_> = owed.retries.iter().map(|(lsn, row)| (row.next_at, *lsn)).collect();
+    assert_eq!(due, expected, "the index by time differs from the deliveries of `{subscription}`");
+    owed
+}
+
+/// Every matched event is delivered, dead-lettered or still pending; none was tried too often.
+pub(crate) fn assert_nothing_lost(
+    system: &System,
+    endpoints: &Endpoints,
+    subscription: &str,
+    matched: &[Position],
+    max_attempts: u32,
+) {
+    let owed: Vec<Owed> = system.shards().iter().map(|shard| owed(shard, subscription)).collect();
+    let taken = endpoints.taken(subscription);
+    for position in matched {
+        let owed = &owed[usize::from(position.shard.0)];
+        let delivered = taken.contains_key(&position.to_string());
+        let pending = owed.retries.contains_key(&position.lsn) || owed.is_open(position.lsn);
+        let buried = owed.letters.contains_key(&position.lsn);
+        assert!(delivered || pending || buried, "`{subscription}` lost the event {position}");
+        let twice = owed.retries.contains_key(&position.lsn) && buried;
+        assert!(!twice, "the event {position} of `{subscription}` is pending and dead-lettered");
+    }
+    for owed in &owed {
+        assert!(owed.letters.values().all(|letter| letter.attempts <= max_attempts));
+        assert!(owed.retries.values().all(|row| row.attempts < max_attempts));
+    }
+    for (event, numbers) in endpoints.by_event(subscription) {
+        assert!(numbers.iter().all(|number| *number <= max_attempts), "{event}: {numbers:?}");
+    }
+}
+
+/// The view of a shard is what its log adds up to, and whole in itself.
+pub(crate) fn assert_view_is_the_log(shard: &ShardHandle) {
+    let (log, view) = (shard.log(), shard.view().unwrap());
+    assert_eq!(view.applied(), log.tail());
+    let (mut documents, mut rows) = (HashMap::new(), HashMap::new());
+    let mut from = log.first();
+    loop {
+        let groups = log.read(from, 1 << 20).unwrap();
+        let Some(last) = groups.last() else { break };
+        from = last.last().next();
+        for group in &groups {
+            for (i, mutation) in group.mutations.iter().enumerate() {
+                match mutation {
+                    Mutation::Document(change) => {
+                        let lsn = group.first.plus(i as u64);
+                        documents
+                            .insert((change.partition.clone(), change.id.clone()), (lsn, change.clone()));
+                    }
+                    Mutation::Put { table, key, value } => {
+                        rows.insert((*table, key.clone()), Some(value.clone()));
+                    }
+                    Mutation::Delete { table, key } => {
+                        rows.insert((*table, key.clone()), None);
+                    }
+                }
+            }
+        }
+    }
+    for ((partition, id), (lsn, change)) in documents {
+        let found = view.document(&partition, &id).unwrap();
+        if change.kind == ChangeKind::Delete {
+            assert_eq!(found, None);
+        } else {
+            let found = found.unwrap();
+            assert_eq!((found.lsn, found.body), (lsn, change.body));
+        }
+    }
+    for ((table, key), value) in rows {
+        assert_eq!(view.row(table, &key).unwrap(), value);
+    }
+    view.verify(&mut |problem| panic!("{problem}")).unwrap();
 }
