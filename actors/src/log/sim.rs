@@ -2,7 +2,8 @@
 //!
 //! Power loss keeps what was synced; of every write since, each 512-byte sector is kept or lost
 //! by a seeded chance, so a sector may also show an older one of several writes. Each change of a
-//! file's name or length is kept or lost likewise. (The same rules hold for the view's file.)
+//! file's name is kept or lost likewise; changes of one file's length are kept up to some point, as
+//! file systems with a journal do. (The same rules hold for the view's file.)
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::io;
@@ -41,14 +42,9 @@ impl Change {
         }
     }
 
-    /// What power loss leaves of the change.
+    /// What power loss may leave of a write.
     fn apply_by_chance(&self, bytes: &mut Vec<u8>, rng: &mut fastrand::Rng) {
-        let Self::Write(offset, new) = self else {
-            if rng.bool() {
-                self.apply(bytes);
-            }
-            return;
-        };
+        let Self::Write(offset, new) = self else { return };
         let end = offset + new.len();
         for sector in offset / SECTOR..end.div_ceil(SECTOR) {
             let (from, to) = (sector * SECTOR, (sector + 1) * SECTOR);
@@ -56,6 +52,14 @@ impl Change {
             if let (true, Some(part)) = (rng.bool(), new.get(from - offset..to - offset)) {
                 write(bytes, from, part);
             }
+        }
+    }
+
+    /// Length of a file of `len` bytes after the change.
+    fn length(&self, len: usize) -> usize {
+        match self {
+            Self::Write(offset, new) => len.max(offset + new.len()),
+            Self::Length(len) => *len,
         }
     }
 }
@@ -97,8 +101,19 @@ impl Content {
                 bytes
             }
             _ => {
+                // File systems keep the order of lengths, but not of what is written.
+                let lengths = rng.usize(0..=self.unsynced.len());
+                let known = self.unsynced.iter().take(lengths);
+                let length = known.fold(self.durable.len(), |len, change| change.length(len));
                 let mut bytes = self.durable.clone();
-                self.unsynced.iter().for_each(|change| change.apply_by_chance(&mut bytes, rng));
+                for (i, change) in self.unsynced.iter().enumerate() {
+                    match change {
+                        Change::Length(len) if i < lengths => bytes.resize(*len, 0),
+                        Change::Length(_) => {}
+                        Change::Write(..) => change.apply_by_chance(&mut bytes, rng),
+                    }
+                }
+                bytes.resize(length, 0);
                 bytes
             }
         }

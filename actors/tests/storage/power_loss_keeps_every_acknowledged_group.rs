@@ -2,6 +2,7 @@
 //! again while it recovers: what was acknowledged is there, what was not is there whole or gone.
 
 use std::io;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 
 use lanekeeper_actors::log::disk::{Disk, DiskFile};
@@ -12,17 +13,20 @@ use lanekeeper_actors::model::change::{CommittedGroup, Mutation};
 use lanekeeper_actors::model::ids::Lsn;
 use lanekeeper_actors::store::View;
 
-use super::support::{CACHE, Model, chance, flat, problems, replay, tiny};
+use super::support::{CACHE, Model, append, chance, flat, group, problems, replay, roomy, tiny};
 
+const VIEW: &str = "view.redb";
 /// Groups that are committed in one life.
 const GROUPS: usize = 60;
 /// Lives; each ends with the process, and the next begins with an empty disk.
-const LIVES: usize = 8;
+const LIVES: usize = 12;
 
 /// A disk that keeps, by chance, what a power loss right now would leave of it.
 #[derive(Debug, Clone)]
 struct Tap {
     disk: SimDisk,
+    /// Whether the log's syncs do nothing while saying that they did.
+    lies: Arc<AtomicBool>,
     watch: Arc<Mutex<Watch>>,
 }
 
@@ -37,7 +41,7 @@ struct Watch {
 impl Tap {
     fn new(disk: SimDisk, rng: &mut fastrand::Rng, one_in: u32) -> Self {
         let watch = Watch { rng: rng.fork(), one_in, images: Vec::new() };
-        Self { disk, watch: Arc::new(Mutex::new(watch)) }
+        Self { disk, lies: Arc::default(), watch: Arc::new(Mutex::new(watch)) }
     }
 
     fn look(&self) {
@@ -58,18 +62,18 @@ impl Tap {
         std::mem::take(&mut self.watch.lock().unwrap().images)
     }
 
-    fn file(&self, file: Arc<dyn DiskFile>) -> Arc<dyn DiskFile> {
-        Arc::new(TappedFile { file, tap: self.clone() })
+    fn file(&self, name: &str, file: Arc<dyn DiskFile>) -> Arc<dyn DiskFile> {
+        Arc::new(TappedFile { file, of_log: name != VIEW, tap: self.clone() })
     }
 }
 
 impl Disk for Tap {
     fn create(&self, name: &str) -> io::Result<Arc<dyn DiskFile>> {
         self.look();
-        Ok(self.file(self.disk.create(name)?))
+        Ok(self.file(name, self.disk.create(name)?))
     }
     fn open(&self, name: &str) -> io::Result<Arc<dyn DiskFile>> {
-        Ok(self.file(self.disk.open(name)?))
+        Ok(self.file(name, self.disk.open(name)?))
     }
     fn list(&self) -> io::Result<Vec<String>> {
         self.disk.list()
@@ -94,6 +98,7 @@ impl Disk for Tap {
 #[derive(Debug)]
 struct TappedFile {
     file: Arc<dyn DiskFile>,
+    of_log: bool,
     tap: Tap,
 }
 
@@ -116,7 +121,9 @@ impl DiskFile for TappedFile {
     }
     fn sync(&self) -> io::Result<()> {
         self.tap.look();
-        self.file.sync()?;
+        if !(self.of_log && self.tap.lies.load(Ordering::Relaxed)) {
+            self.file.sync()?;
+        }
         self.tap.look();
         Ok(())
     }
@@ -226,12 +233,11 @@ impl Verdict {
 /// One life of a shard, from its making to its last group.
 fn live(rng: &mut fastrand::Rng, lie: bool, verdict: &mut Verdict) {
     let tap = Tap::new(SimDisk::new(), rng, 12);
-    let mut log = FileLog::create(Arc::new(tap.clone()), tiny()).unwrap();
+    let settings = if lie { roomy() } else { tiny() };
+    let mut log = FileLog::create(Arc::new(tap.clone()), settings).unwrap();
     let view = View::create(&tap, CACHE).unwrap();
     tap.images().clear();
-    if lie {
-        tap.disk.lie_about_syncs();
-    }
+    tap.lies.store(lie, Ordering::Relaxed);
     let mut acknowledged = Model::default();
     let mut history: Vec<(Lsn, Mutation)> = Vec::new();
     for _ in 0..GROUPS {
@@ -275,10 +281,30 @@ fn nothing_acknowledged_is_lost_and_nothing_is_made_up() {
 
 /// The checker must be able to see a loss: without the sync, acknowledged groups are lost.
 #[test]
-fn a_disk_that_lies_about_syncs_is_found_out() {
-    let mut rng = chance("power loss, lying disk");
+fn a_log_without_its_sync_is_found_out() {
+    let mut rng = chance("power loss, no sync");
     let mut verdict = Verdict::default();
     live(&mut rng, true, &mut verdict);
     println!("{} images, {} losses", verdict.images, verdict.losses.len());
     assert!(verdict.losses.iter().any(|loss| loss.contains("acknowledged")), "{:?}", verdict.losses);
+}
+
+/// The same for every kind of log file and for the folder, on a disk that does nothing at a sync.
+#[test]
+fn a_disk_that_lies_about_syncs_is_found_out() {
+    let mut rng = chance("lying disk");
+    let lost = |lie: bool, rng: &mut fastrand::Rng| {
+        let disk = SimDisk::new();
+        let mut log = FileLog::create(Arc::new(disk.clone()), tiny()).unwrap();
+        if lie {
+            disk.lie_about_syncs();
+        }
+        for n in 0..20 {
+            append(&mut log, &group(n));
+        }
+        let after = FileLog::open(Arc::new(disk.lose_power(rng)), tiny(), None);
+        after.and_then(|log| log.reader().read(Lsn(20), 1)).map_or(true, |groups| groups.is_empty())
+    };
+    assert!((0..20).all(|_| !lost(false, &mut rng)));
+    assert!((0..20).filter(|_| lost(true, &mut rng)).count() > 10);
 }
