@@ -103,7 +103,7 @@ api_keys:
 
 /// A key for one run.
 pub(crate) fn fresh_key() -> String {
-    format!("lk_{:016x}{:016x}", fastrand::u64(..), fastrand::u64(..))
+    format!("loadtest-{:016x}{:016x}", fastrand::u64(..), fastrand::u64(..))
 }
 
 /// The server binary: the one named, or `lanekeeper` beside our own executable.

@@ -2,6 +2,8 @@
 //!
 //! Invariant: a secret comes from the environment, is never repeated in a message, and opens one key only.
 
+use lanekeeper_actors::policy::keys::ApiKeySecret;
+
 use super::Names;
 use super::fields::{self, Fields};
 use super::model::{ApiKey, Product, Secret};
@@ -9,8 +11,6 @@ use super::problem::{Place, Report, closest, quoted};
 use super::tree::{Node, Value};
 use super::{limits, units};
 
-/// Longest secret, in bytes: it is sent in a header.
-const SECRET_MAX: usize = 256;
 /// Longest name of an environment variable, in bytes.
 const VARIABLE_MAX: usize = 255;
 
@@ -62,11 +62,8 @@ impl<'e> Secrets<'e> {
             report.suggest(node.place, format!("environment variable {} is not set", quoted(name)), similar);
             return None;
         };
-        if text.is_empty() || text.len() > SECRET_MAX || !text.bytes().all(|byte| byte.is_ascii_graphic()) {
-            let message = format!(
-                "environment variable {} does not hold a secret: 1 to {SECRET_MAX} visible ASCII characters",
-                quoted(name)
-            );
+        if let Err(problem) = ApiKeySecret::parse_foreign(text) {
+            let message = format!("environment variable {} does not hold a secret: {problem}", quoted(name));
             report.add(node.place, message);
             return None;
         }
