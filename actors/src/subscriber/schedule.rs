@@ -18,8 +18,8 @@ pub(super) struct Schedule {
     rows: Rows,
     /// Retries that were taken but not made. The store has them under a time that has passed.
     parked: Rows,
-    /// Retries whose attempt, or whose settlement, is under way, and parked ones: their rows in the
-    /// store are old.
+    /// Retries whose attempt is under way, parked ones, and events whose outcome is on its way into
+    /// the store: what the store has of them may be old, or not told yet.
     taken: HashSet<Position>,
     complete: bool,
     hasty: Option<Hasty>,
@@ -123,7 +123,13 @@ impl Schedule {
         Some((position, row))
     }
 
-    /// A taken retry came to an end that the store has now.
+    /// An outcome is on its way into the store: its row is not taken from there before
+    /// [`settled`](Self::settled) and [`insert`](Self::insert).
+    pub(super) fn hold(&mut self, position: Position) {
+        self.taken.insert(position);
+    }
+
+    /// The store has the outcome now.
     pub(super) fn settled(&mut self, position: Position) {
         self.taken.remove(&position);
     }
@@ -219,6 +225,18 @@ mod tests {
         assert_eq!(due(&mut schedule, 20), Some(2));
         assert_eq!(schedule.next_at(), Some(Timestamp(500)));
         assert_eq!(due(&mut schedule, 500), Some(1));
+    }
+
+    #[test]
+    fn a_row_that_the_store_shows_before_its_outcome_was_answered_is_not_taken_twice() {
+        let mut schedule = Schedule::new(2);
+        schedule.hold(at(1));
+        schedule.fill(vec![page(&[(1, 10)], true)]);
+        assert_eq!(due(&mut schedule, 99), None);
+        schedule.settled(at(1));
+        schedule.insert(at(1), row(10));
+        assert_eq!(due(&mut schedule, 99), Some(1));
+        assert_eq!(due(&mut schedule, 99), None);
     }
 
     #[test]

@@ -91,6 +91,7 @@ impl Subscriber {
             quiet &= written.is_empty();
             bytes += written.iter().map(Mutation::weight).sum::<usize>();
             lot.track.done(settled.position.lsn);
+            self.schedule.hold(settled.position);
             lot.ledger.committing.push(settled);
             if bytes >= COMMIT_BYTES || mutations.len() >= COMMIT_MUTATIONS {
                 break;
@@ -125,8 +126,8 @@ impl Subscriber {
     fn settled(&mut self, index: usize, ctx: &mut Context<Self>) {
         let Some(lot) = self.shards.get_mut(index) else { return };
         for Settled { position, row, effect } in std::mem::take(&mut lot.ledger.committing) {
+            self.schedule.settled(position);
             if row.is_some() {
-                self.schedule.settled(position);
                 self.counts.retrying -= 1;
             } else {
                 lot.ledger.credit += 1;

@@ -138,31 +138,55 @@ async fn each_subscription_gets_what_its_filter_lets_through_from_every_shard() 
 
 #[actix::test]
 async fn a_long_backlog_of_one_does_not_hold_up_another_that_missed_a_hint() {
+    const BACKLOG: u64 = 800;
     let folder = tempfile::tempdir().unwrap();
     let endpoints = Endpoints::all_well();
-    let mut config =
-        config(folder.path(), vec![subscription("behind", quick(3)), subscription("well", quick(3))]);
-    // No hints at all: everybody reads the log, a little at a time.
+    let subscriptions = vec![subscription("behind", quick(3)), subscription("well", quick(3))];
+    let mut config = config(folder.path(), subscriptions);
+    // No hints at all: everybody reads the log, one record at a time, so that reading is what takes long.
     (config.router.hints, config.router.read_chunk, config.default_shards) = (0, 1, 1);
-    // One is far behind, and takes a long time for its backlog.
-    endpoints.change_pace(|attempt| {
-        let slow = &*attempt.subscription == "behind";
-        (status(204), if slow { Duration::from_millis(2) } else { Duration::ZERO })
-    });
+    config.delivery.queue = 256;
     let system = start(config, &endpoints).await;
-    system.subscription("behind").unwrap().pause().await.unwrap();
+    let behind = system.subscription("behind").unwrap();
+    behind.pause().await.unwrap();
     let partition = lane(&system, "a");
-    let names: Vec<_> = (0..3_000).map(|n| format!("load-{n}")).collect();
-    for names in names.chunks(60) {
-        assert!(join_all(names.iter().map(|name| create(&partition, name))).await.iter().all(Result::is_ok));
+    for n in 0..BACKLOG {
+        create(&partition, &format!("load-{n}")).await.unwrap();
     }
-    until(&system, "well", |status| status.delivered == 3_000).await;
-    system.subscription("behind").unwrap().resume().await.unwrap();
+    until(&system, "well", |status| status.delivered == BACKLOG).await;
+    behind.resume().await.unwrap();
     create(&partition, "now").await.unwrap();
-    until(&system, "well", |status| status.delivered == 3_001).await;
-    let behind = system.subscription("behind").unwrap().status().await.delivered;
-    assert!(behind < 2_000, "`well` had to wait until `behind` had {behind}");
-    until(&system, "behind", |status| status.delivered == 3_001).await;
+    until(&system, "well", |status| status.delivered == BACKLOG + 1).await;
+    let done = behind.status().await.delivered;
+    assert!(done < BACKLOG * 9 / 10, "`well` had to wait until `behind` had {done}");
+    until(&system, "behind", |status| status.delivered == BACKLOG + 1).await;
+    stop(system).await;
+}
+
+#[actix::test]
+async fn a_transport_that_panics_or_never_ends_costs_one_attempt() {
+    let folder = tempfile::tempdir().unwrap();
+    let endpoints = Endpoints::paced(|attempt| {
+        if attempt.number == 1 && attempt.event_id.ends_with('1') {
+            // Unwinds like a panic, but does not fill the test's output.
+            std::panic::resume_unwind(Box::new("a transport that panics"));
+        }
+        let never = attempt.number == 1 && attempt.event_id.ends_with('2');
+        (status(200), if never { Duration::from_secs(3_600) } else { Duration::ZERO })
+    });
+    let mut config = config(folder.path(), vec![subscription("s", quick(3))]);
+    (config.delivery.window, config.delivery.timeout) = (40, Duration::from_millis(50));
+    let system = start(config, &endpoints).await;
+    let partition = lane(&system, "a");
+    let mut matched = Vec::new();
+    for n in 0..60 {
+        matched.push(create(&partition, &format!("load-{n}")).await.unwrap().etag.0);
+    }
+    let shown = until(&system, "s", |status| status.delivered == 60 && status.unsettled == 0).await;
+    let failed = endpoints.by_event("s").values().filter(|numbers| **numbers == [1, 2]).count();
+    assert_eq!((shown.restarts, shown.failed_attempts), (0, failed as u64));
+    assert!(failed >= 2);
+    assert_nothing_lost(&system, &endpoints, "s", &matched, 3);
     stop(system).await;
 }
 

@@ -5,4 +5,5 @@ mod fairness;
 mod partition;
 mod restarts;
 mod retries;
+mod simulation;
 mod support;
