@@ -3,5 +3,8 @@
 use std::process::ExitCode;
 
 fn main() -> ExitCode {
+    // Tests name the points of failure in the variable `FAILPOINTS`; a release has none.
+    #[cfg(feature = "failpoints")]
+    let _points = fail::FailScenario::setup();
     lanekeeper::cli::main()
 }

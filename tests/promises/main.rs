@@ -1,1 +1,16 @@
+//! What the product promises, tested by a stranger: the built binary, its files, and HTTP.
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::indexing_slicing,
+    clippy::print_stdout,
+    clippy::wildcard_enum_match_arm,
+    clippy::disallowed_methods,
+    reason = "a test stops where its promise is broken, and measures real time from outside"
+)]
 
+mod crash;
+mod ledger;
+mod server;
+mod sink;
