@@ -10,7 +10,10 @@
     reason = "a test stops where its promise is broken, and measures real time from outside"
 )]
 
+mod bad_input;
 mod crash;
+mod documents;
 mod ledger;
+mod project;
 mod server;
 mod sink;
