@@ -13,7 +13,9 @@
 mod bad_input;
 mod crash;
 mod documents;
+mod keys;
 mod ledger;
+mod process;
 mod project;
 mod server;
 mod sink;

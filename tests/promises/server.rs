@@ -156,14 +156,11 @@ impl Server {
         answer(self.operator(Method::GET, path)).await
     }
 
-    /// Sends these bytes to the public listener and reads until it closes.
-    pub(crate) async fn raw(&self, bytes: &[u8]) -> String {
+    /// Sends these bytes to the public listener and reads until it closes, or until this text has come.
+    pub(crate) async fn raw(&self, bytes: &[u8], enough: &str) -> String {
         let mut stream = self.connect().await;
         stream.write_all(bytes).await.unwrap();
-        let mut answer = Vec::new();
-        // A connection that is reset has said what it had to say.
-        tokio::time::timeout(AMPLE, stream.read_to_end(&mut answer)).await.expect("closed in time").ok();
-        String::from_utf8_lossy(&answer).into_owned()
+        read_until(&mut stream, enough).await
     }
 
     /// A bare connection to the public listener.
@@ -234,6 +231,24 @@ impl Answer {
     pub(crate) fn refused(&self) -> (u16, &str) {
         (self.status, self.body["code"].as_str().unwrap_or_default())
     }
+}
+
+/// Reads until the peer closes, or until this text has come.
+pub(crate) async fn read_until(stream: &mut TcpStream, enough: &str) -> String {
+    let mut answer = String::new();
+    let mut piece = [0; 4096];
+    let reading = async {
+        loop {
+            // A connection that is reset has said what it had to say.
+            let length = stream.read(&mut piece).await.unwrap_or(0);
+            answer.push_str(&String::from_utf8_lossy(&piece[..length]));
+            if length == 0 || answer.contains(enough) {
+                return;
+            }
+        }
+    };
+    tokio::time::timeout(AMPLE, reading).await.expect("answered in time");
+    answer
 }
 
 /// Sends a request and reads the answer.
