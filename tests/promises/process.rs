@@ -1,5 +1,6 @@
 //! The process itself: one for a data directory, ready when it says so, gone in order, and never half alive.
 
+use std::collections::BTreeSet;
 use std::time::Duration;
 
 use reqwest::Method;
@@ -12,6 +13,8 @@ const LOADS: &str = "/freight/v1/loads";
 /// What a process ends with when a thread that it cannot be without died.
 const EXIT_FATAL: i32 = 70;
 const EXIT_FAILED: i32 = 1;
+/// Clients of the server that is told to go.
+const WRITERS: usize = 8;
 
 #[tokio::test]
 async fn a_second_server_on_the_same_data_is_refused() {
@@ -51,30 +54,30 @@ async fn the_ready_line_comes_when_ready() {
 
 #[tokio::test]
 async fn a_sigterm_drains() {
-    let house = project::house("", "");
+    let house = project::house("page_max: 100000", "");
     let mut server = house.start().await;
     let url = format!("{}{LOADS}", server.gateway);
     let client = reqwest::Client::builder().no_proxy().build().unwrap();
-    let writers: Vec<_> = (0..8)
+    let writers: Vec<_> = (0..WRITERS)
         .map(|writer| {
             let (url, client) = (url.clone(), client.clone());
             tokio::spawn(async move {
-                let mut acknowledged = Vec::new();
+                let mut acknowledged = BTreeSet::new();
                 for number in 0.. {
                     let id = format!("d{writer}-{number}");
                     let body = json!({ "id": id, "lane": format!("l{writer}") });
                     match client.post(&url).header("x-api-key", KEY).json(&body).send().await {
-                        Ok(answer) if answer.status() == 201 => acknowledged.push((writer, id)),
+                        Ok(answer) if answer.status() == 201 => {
+                            acknowledged.insert(id);
+                        }
                         // Told to go, in order.
                         Ok(answer) => {
                             assert_eq!(answer.status(), 503);
                             break;
                         }
-                        // Nothing listens any more; a request that was sent is answered.
-                        Err(error) => {
-                            assert!(error.is_connect(), "a request in flight was dropped: {error:?}");
-                            break;
-                        }
+                        // It waited in the kernel or came on a connection that was just being closed; it was
+                        // never begun, as the look at what is stored shows.
+                        Err(_) => break,
                     }
                 }
                 acknowledged
@@ -83,23 +86,23 @@ async fn a_sigterm_drains() {
         .collect();
     server.until("/metrics", |answer| count(&answer.text, "lanekeeper_admitted_total") > 100).await;
     server.terminate();
-    let mut acknowledged = Vec::new();
+    let mut acknowledged = BTreeSet::new();
     for writer in writers {
         acknowledged.extend(writer.await.unwrap());
     }
     assert_eq!(server.ended().await.code(), Some(0), "{}", house.log());
     let verified = house.verb(&["verify", "data"]);
     assert!(verified.status.success(), "{}", String::from_utf8_lossy(&verified.stdout));
+    // Every write that was begun was answered: what is stored is what was acknowledged.
     let server = house.start().await;
-    for (writer, id) in &acknowledged {
-        assert_eq!(server.get(&format!("{LOADS}/l{writer}/{id}")).await.status, 200, "{id}");
+    let mut stored = BTreeSet::new();
+    for writer in 0..WRITERS {
+        let list = server.get(&format!("{LOADS}/l{writer}?limit=100000")).await;
+        let documents = list.body["documents"].as_array().unwrap();
+        stored.extend(documents.iter().map(|document| document["id"].as_str().unwrap().to_owned()));
     }
-    let mut listed = 0;
-    for writer in 0..8 {
-        let list = server.get(&format!("{LOADS}/l{writer}?limit=1000")).await;
-        listed += list.body["documents"].as_array().unwrap().len();
-    }
-    assert_eq!(listed, acknowledged.len().min(listed), "a write that was refused is there");
+    assert!(acknowledged.len() > 50);
+    assert_eq!(stored, acknowledged);
 }
 
 #[tokio::test]
