@@ -11,11 +11,14 @@
 )]
 
 mod bad_input;
+mod connections;
 mod crash;
 mod documents;
 mod keys;
 mod ledger;
+mod outside;
 mod process;
 mod project;
 mod server;
 mod sink;
+mod webhooks;
