@@ -7,5 +7,8 @@ use std::process::ExitCode;
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
 fn main() -> ExitCode {
+    // Tests name the points of failure in the variable `FAILPOINTS`; a release has none.
+    #[cfg(feature = "failpoints")]
+    let _points = fail::FailScenario::setup();
     lanekeeper::cli::main()
 }

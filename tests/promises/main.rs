@@ -1,1 +1,24 @@
+//! What the product promises, tested by a stranger: the built binary, its files, and HTTP.
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::indexing_slicing,
+    clippy::print_stdout,
+    clippy::wildcard_enum_match_arm,
+    clippy::disallowed_methods,
+    reason = "a test stops where its promise is broken, and measures real time from outside"
+)]
 
+mod bad_input;
+mod connections;
+mod crash;
+mod documents;
+mod keys;
+mod ledger;
+mod outside;
+mod process;
+mod project;
+mod server;
+mod sink;
+mod webhooks;
