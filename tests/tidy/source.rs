@@ -202,11 +202,7 @@ pub(crate) fn messages(text: &str) -> Vec<(String, String)> {
 }
 
 /// The literals in a text that please `wanted` and stand behind text that pleases `before`.
-pub(crate) fn literals<'a>(
-    text: &'a str,
-    wanted: fn(&str) -> bool,
-    before: fn(&str) -> bool,
-) -> Vec<&'a str> {
+pub(crate) fn literals(text: &str, wanted: fn(&str) -> bool, before: fn(&str) -> bool) -> Vec<&str> {
     let parts: Vec<&str> = text.split('"').collect();
     let odd = (1..parts.len()).step_by(2);
     odd.filter(|i| wanted(parts[*i]) && before(parts[i - 1])).map(|i| parts[i]).collect()
