@@ -6,6 +6,8 @@
 #![expect(
     clippy::print_stdout,
     clippy::unwrap_used,
+    clippy::panic,
+    clippy::indexing_slicing,
     reason = "a benchmark talks to a person and may stop at an error"
 )]
 #![expect(clippy::disallowed_methods, reason = "a benchmark measures real time")]

@@ -78,6 +78,10 @@ impl From<WriteError> for Problem {
                 let problem = Self::new(StatusCode::TOO_MANY_REQUESTS, "partition_busy", title, text);
                 problem.retry(SOON)
             }
+            WriteError::Overloaded => {
+                let title = "Too many writes are waiting";
+                Self::new(StatusCode::SERVICE_UNAVAILABLE, "store_busy", title, text).retry(SOON)
+            }
             WriteError::Unavailable => Self::unavailable(format!("nothing was written: {text}")),
             WriteError::NoRoom => Self::no_room(),
             WriteError::TooLarge => Self::too_large(text),

@@ -58,7 +58,7 @@ impl Directory {
             return awake.permits().try_take().ok_or(WriteError::Busy);
         }
         if self.table.len() >= self.settings.awake && !self.make_room() {
-            return Err(WriteError::Busy);
+            return Err(WriteError::Overloaded);
         }
         let shards = u16::try_from(self.shards.len()).unwrap_or(u16::MAX);
         let shard = address.shard(shards);

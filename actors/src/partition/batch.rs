@@ -144,7 +144,7 @@ impl Batch {
 /// How a failed commit looks to the writer of one document.
 fn commit_error(error: CommitError) -> WriteError {
     match error {
-        CommitError::Busy => WriteError::Busy,
+        CommitError::Busy => WriteError::Overloaded,
         CommitError::Unavailable => WriteError::Unavailable,
         CommitError::NoRoom => WriteError::NoRoom,
         CommitError::TooLarge => WriteError::TooLarge,

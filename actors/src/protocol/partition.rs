@@ -79,9 +79,12 @@ pub enum WriteError {
     /// The current version does not match its checksum.
     #[error("the stored document is damaged")]
     Corrupt,
-    /// Too many writes wait for this partition or its shard.
-    #[error("too many writes are waiting")]
+    /// Too many writes wait for this partition.
+    #[error("too many writes wait for this partition")]
     Busy,
+    /// Too many writes wait for the shard, or too many partitions are awake: it is not this caller's doing.
+    #[error("the store is behind with its writes")]
+    Overloaded,
     /// The shard takes no writes now, or the partition is starting again.
     #[error("the partition takes no writes now")]
     Unavailable,

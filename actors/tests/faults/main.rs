@@ -1,5 +1,13 @@
 //! The rooms while disks fail and rules panic, at named places. Those places are the same for the
 //! whole process: every test here holds the one scenario, and so they run one after the other.
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::indexing_slicing,
+    clippy::disallowed_methods,
+    reason = "a test stops where its promise is broken, and measures real time"
+)]
 
 mod delivery;
 mod partition;

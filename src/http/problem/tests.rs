@@ -54,6 +54,7 @@ fn table() -> Vec<(Problem, Seen)> {
     }
     add(WriteError::Corrupt.into(), 500, "data_corrupt", None, false);
     add(WriteError::Busy.into(), 429, "partition_busy", Some(1), false);
+    add(WriteError::Overloaded.into(), 503, "store_busy", Some(1), false);
     add(WriteError::Unavailable.into(), 503, "unavailable", Some(1), false);
     add(WriteError::NoRoom.into(), 507, "no_room", None, false);
     add(WriteError::TooLarge.into(), 413, "body_too_large", None, true);
