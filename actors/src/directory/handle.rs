@@ -86,7 +86,7 @@ impl DirectoryHandle {
         if self.closed.load(Ordering::Acquire) {
             return Err(WriteError::Unavailable);
         }
-        if let Some(awake) = self.table.get(address, self.clock.elapsed()) {
+        if let Some(awake) = self.table.get(address, self.clock.elapsed()).filter(Awake::is_alive) {
             let permit = awake.permits().try_take().ok_or(WriteError::Busy)?;
             return Ok((awake, permit));
         }

@@ -26,7 +26,7 @@ use crate::shard::ShardHandle;
 
 pub use handle::{DirectoryHandle, PartitionStatus};
 pub use partition::PartitionHandle;
-use table::{Entry, Table};
+use table::{Awake, Entry, Table};
 
 /// Bounds of the directory; see `limits` in the manifest.
 #[derive(Debug, Clone)]
@@ -54,7 +54,7 @@ pub struct Directory {
 
 impl Directory {
     fn wake(&mut self, address: EncodedPartition, ctx: &mut Context<Self>) -> Result<Permit, WriteError> {
-        if let Some(awake) = self.table.get(&address, self.clock.elapsed()) {
+        if let Some(awake) = self.table.get(&address, self.clock.elapsed()).filter(Awake::is_alive) {
             return awake.permits().try_take().ok_or(WriteError::Busy);
         }
         if self.table.len() >= self.settings.awake && !self.make_room() {

@@ -37,7 +37,7 @@ impl Awake {
 
     /// Sends a write that has its permit.
     pub(super) fn tell(&self, message: WriteDocument) -> Result<(), WriteError> {
-        if !self.0.addr.connected() {
+        if !self.is_alive() {
             return Err(WriteError::Unavailable);
         }
         // `try_send` would refuse a burst at a partition that is just waking: its mailbox has
@@ -45,6 +45,11 @@ impl Awake {
         #[expect(clippy::disallowed_methods, reason = "the message carries its permit, which is the bound")]
         self.0.addr.do_send(message);
         Ok(())
+    }
+
+    /// Whether there is an actor behind the address. One that was lost is made again by a wake.
+    pub(super) fn is_alive(&self) -> bool {
+        self.0.addr.connected()
     }
 
     pub(super) fn addr(&self) -> &Addr<Partition> {

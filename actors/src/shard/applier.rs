@@ -72,6 +72,8 @@ impl Applier {
                 }
                 Job::Finish { done } => {
                     self.checkpoint();
+                    // A file may be opened again only after its last reader here is done with it.
+                    self.close_view();
                     done.send(()).ok();
                     return;
                 }

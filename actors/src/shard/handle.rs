@@ -195,7 +195,7 @@ impl ShardHandle {
         }
     }
 
-    /// Commits what is waiting, makes a checkpoint, closes both files' writers.
+    /// Commits what is waiting, makes a checkpoint, closes log and view: there are no reads afterwards.
     /// Returns at once if that was done before.
     pub async fn drain(&self) {
         if self.shared.drained.load(Ordering::Acquire) {
@@ -208,6 +208,5 @@ impl ShardHandle {
         if matches!(sent, Ok(true)) {
             wait.await.ok();
         }
-        self.shared.view.store(None);
     }
 }

@@ -107,6 +107,8 @@ pub struct Subscriber {
     on_its_way: Arc<()>,
     /// Held by whoever replays or purges dead letters: one at a time.
     deciding: Arc<Mutex<()>>,
+    /// When an operator asked for all retries at once, if they were not in memory to be hastened.
+    resumed: Option<Timestamp>,
     draining: Vec<oneshot::Sender<()>>,
     is_draining: bool,
     /// Everything below is rebuilt from the store at each start.
@@ -163,6 +165,7 @@ impl Subscriber {
             counts: Counts::default(),
             on_its_way: Arc::default(),
             deciding: Arc::default(),
+            resumed: None,
             draining: Vec::new(),
             is_draining: false,
             shards: Vec::new(),
@@ -319,12 +322,17 @@ impl Handler<Resume> for Subscriber {
     fn handle(&mut self, _: Resume, ctx: &mut Self::Context) -> Self::Result {
         self.shown.paused = false;
         self.budget.reset();
+        let now = self.clock.now();
+        if self.shards.is_empty() {
+            // It is starting, or about to.
+            self.resumed = Some(now);
+        }
         if std::mem::take(&mut self.shown.quarantined) {
             self.guarded(ctx, Self::open);
             return Ok(());
         }
         self.guarded(ctx, |actor, ctx| {
-            actor.schedule.hasten(actor.clock.now());
+            actor.schedule.hasten(now);
             actor.pump(ctx);
         });
         Ok(())

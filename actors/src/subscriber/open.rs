@@ -62,6 +62,9 @@ impl Subscriber {
         let paused = view.row(Table::System, &handle::pause_key(name)).map_err(|error| error.to_string())?;
         self.shards = shards;
         self.schedule = Schedule::new(self.settings.retry_page);
+        if let Some(since) = self.resumed.take() {
+            self.schedule.hasten(since);
+        }
         self.shown.paused = paused.is_some();
         self.counts = counts;
         Ok(())

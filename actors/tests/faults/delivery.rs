@@ -5,6 +5,7 @@ use std::time::{Duration, Instant};
 use futures_util::future::join_all;
 use lanekeeper_actors::model::ids::ShardId;
 use lanekeeper_actors::protocol::partition::Operation;
+use lanekeeper_actors::protocol::subscriber::SubscriptionStatus;
 use lanekeeper_actors::shard::Phase;
 
 use crate::Faults;
@@ -30,7 +31,7 @@ async fn a_subscriber_that_crashes_comes_back_and_delivers_everything() {
     }
     for name in ["s", "other"] {
         until(&system, name, |status| status.lag_events == 0 && status.unsettled == 0).await;
-        assert_nothing_lost(&system, &endpoints, name, &matched, 3);
+        assert_nothing_lost(system.shards(), &endpoints, name, &matched, 3);
         assert_eq!(endpoints.taken(name).len(), 200);
         let twice: usize = endpoints.taken(name).values().map(|times| times - 1).sum();
         assert!(twice <= 16 * 2, "{twice}");
@@ -54,8 +55,13 @@ async fn past_its_crash_budget_a_subscriber_waits_for_resume_and_then_goes_on() 
     poisoned.filter = lanekeeper_actors::policy::filter::Filter::new(None, Some("a/".into()), None, false);
     let mut other = subscription("other", quick(3));
     other.filter = lanekeeper_actors::policy::filter::Filter::new(None, Some("b/".into()), None, false);
+    poisoned.retry = patient();
     let system = start(config(folder.path(), vec![poisoned, other]), &endpoints).await;
     let (a, b) = (lane(&system, "a"), lane(&system, "b"));
+    endpoints.change(|_| status(500));
+    create(&a, "waits-for-a-retry").await.unwrap();
+    until(&system, "s", |status| status.retrying == 1 && status.unsettled == 0).await;
+    endpoints.change(|_| status(200));
     faults.begin("subscriber::judge", "panic");
     for n in 0..100 {
         let name = if n == 30 { "poison-judge".to_owned() } else { format!("load-{n}") };
@@ -68,9 +74,11 @@ async fn past_its_crash_budget_a_subscriber_waits_for_resume_and_then_goes_on() 
     assert!(endpoints.by_event("s").len() < 100);
     faults.end("subscriber::judge");
     system.subscription("s").unwrap().resume().await.unwrap();
-    let shown = until(&system, "s", |status| status.lag_events == 0 && status.unsettled == 0).await;
+    let idle =
+        |shown: &SubscriptionStatus| shown.lag_events == 0 && shown.retrying == 0 && shown.unsettled == 0;
+    let shown = until(&system, "s", idle).await;
     assert!(!shown.quarantined);
-    assert_eq!(endpoints.taken("s").len(), 100);
+    assert_eq!(endpoints.taken("s").len(), 101);
     stop(system).await;
 }
 
@@ -171,13 +179,12 @@ async fn outcomes_that_the_store_does_not_take_are_committed_later_and_the_windo
     }
     assert!(endpoints.seen("s").len() <= 16, "no attempt without a place in the window");
     faults.end("subscriber::settle");
-    let idle = |shown: &lanekeeper_actors::protocol::subscriber::SubscriptionStatus| {
-        shown.lag_events == 0 && shown.retrying == 0 && shown.unsettled == 0
-    };
+    let idle =
+        |shown: &SubscriptionStatus| shown.lag_events == 0 && shown.retrying == 0 && shown.unsettled == 0;
     let shown = until(&system, "s", idle).await;
     assert_eq!(shown.delivered + shown.dead_letters, 200);
     assert_eq!(shown.dead_letters, shown.given_up);
-    assert_nothing_lost(&system, &endpoints, "s", &matched, 5);
+    assert_nothing_lost(system.shards(), &endpoints, "s", &matched, 5);
     assert!(endpoints.taken("s").values().all(|times| *times == 1));
     stop(system).await;
 }

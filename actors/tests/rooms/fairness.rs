@@ -186,7 +186,7 @@ async fn a_transport_that_panics_or_never_ends_costs_one_attempt() {
     let failed = endpoints.by_event("s").values().filter(|numbers| **numbers == [1, 2]).count();
     assert_eq!((shown.restarts, shown.failed_attempts), (0, failed as u64));
     assert!(failed >= 2);
-    assert_nothing_lost(&system, &endpoints, "s", &matched, 3);
+    assert_nothing_lost(system.shards(), &endpoints, "s", &matched, 3);
     stop(system).await;
 }
 
@@ -211,7 +211,7 @@ async fn a_window_full_of_large_events_can_be_given_up_and_replayed() {
     endpoints.change(|_| status(200));
     assert_eq!(handle.replay(Selection::All).await, Ok(14));
     until(&system, "s", |status| status.delivered == 14 && status.unsettled == 0).await;
-    assert_nothing_lost(&system, &endpoints, "s", &matched, 3);
+    assert_nothing_lost(system.shards(), &endpoints, "s", &matched, 3);
     for seen in endpoints.seen("s") {
         assert!(seen.body.len() > 1 << 20);
     }

@@ -251,7 +251,7 @@ async fn a_replay_beside_running_retries_delivers_each_event_once() {
     let shown = until(&system, "s", |status| status.delivered == 200 && status.unsettled == 0).await;
     assert_eq!((shown.retrying, shown.dead_letters), (0, 0));
     assert!(endpoints.taken("s").values().all(|times| *times == 1));
-    assert_nothing_lost(&system, &endpoints, "s", &matched, 30);
+    assert_nothing_lost(system.shards(), &endpoints, "s", &matched, 30);
     stop(system).await;
 }
 

@@ -8,6 +8,7 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use lanekeeper_actors::directory::PartitionHandle;
+use lanekeeper_actors::model::address::{KeyPart, PartitionAddress};
 use lanekeeper_actors::model::change::ChangeKind;
 use lanekeeper_actors::model::delivery::{Attempt, Outcome, OutcomeKind};
 use lanekeeper_actors::model::ids::Position;
@@ -15,11 +16,12 @@ use lanekeeper_actors::policy::filter::Filter;
 use lanekeeper_actors::policy::retry::RetryPolicy;
 use lanekeeper_actors::protocol::partition::{Operation, WriteError, WriteResult};
 use lanekeeper_actors::protocol::subscriber::{Selection, SubscriptionError};
+use lanekeeper_actors::shard::ShardHandle;
 use lanekeeper_actors::system::{System, SystemConfig};
 
 use crate::support::{
-    AMPLE, Endpoints, assert_nothing_lost, assert_view_is_the_log, config, cut, id, lane, start, status,
-    stop, subscription, tiny_segments, until, write,
+    AMPLE, Endpoints, Store, assert_nothing_lost, assert_view_is_the_log, config, cut, id, lane, start,
+    status, stop, subscription, tiny_segments, until, write,
 };
 
 const SEEDS: u64 = 20;
@@ -168,15 +170,18 @@ fn matched(written: &Written, subscription: &str) -> Vec<Position> {
     wanted.map(|(position, _, _)| *position).collect()
 }
 
-fn check(system: &System, endpoints: &Endpoints, written: &Written) {
+fn check(shards: &[ShardHandle], endpoints: &Endpoints, written: &Written) {
     for name in SUBSCRIPTIONS {
-        assert_nothing_lost(system, endpoints, name, &matched(written, name), MAX_ATTEMPTS);
+        assert_nothing_lost(shards, endpoints, name, &matched(written, name), MAX_ATTEMPTS);
     }
     for ((number, document), there) in &written.documents {
         if written.unknown.contains(&(*number, *document)) {
             continue;
         }
-        let found = lane(system, &format!("lane-{number}")).read(&id(&format!("load-{document}"))).unwrap();
+        let key = vec![KeyPart::String(format!("lane-{number}"))];
+        let partition = PartitionAddress { container: "loads".into(), tenant: None, key }.encode();
+        let shard = &shards[usize::from(partition.shard(shards.len() as u16).0)];
+        let found = shard.view().unwrap().document(&partition, &id(&format!("load-{document}"))).unwrap();
         let found = found.map(|found| found.lsn);
         assert_eq!(found, there.map(|position| position.lsn), "lane {number}, document {document}");
     }
@@ -200,7 +205,6 @@ async fn simulate(seed: u64) {
         let config = settings(folder.path(), &mut rng, shards);
         windows += config.delivery.window;
         let system = start(config, &endpoints).await;
-        check(&system, &endpoints, &written.lock().unwrap());
         let over = Arc::<AtomicBool>::default();
         let begin = |number: usize| {
             let partition = lane(&system, &format!("lane-{number}"));
@@ -225,14 +229,15 @@ async fn simulate(seed: u64) {
         for writer in writers {
             writer.await.unwrap();
         }
+        let store = Store::open(folder.path());
+        check(store.shards(), &endpoints, &written.lock().unwrap());
+        store.close().await;
     }
     moods.lock().unwrap().clear();
     let mut config = settings(folder.path(), &mut rng, shards);
     (config.delivery.window, config.delivery.queue) = (16, 64);
     let system = start(config, &endpoints).await;
-    // All writers are gone: what was written is known.
     let written = std::mem::take(&mut *written.lock().unwrap());
-    check(&system, &endpoints, &written);
     for subscription in system.subscriptions() {
         subscription.resume().await.unwrap();
         let name = subscription.name();
@@ -251,7 +256,7 @@ async fn simulate(seed: u64) {
         let twice: usize = taken.values().map(|times| times - 1).sum();
         assert!(twice <= windows, "{twice} duplicates of {name} after windows of {windows} in all");
     }
-    check(&system, &endpoints, &written);
+    check(system.shards(), &endpoints, &written);
     for shard in system.shards() {
         assert_view_is_the_log(shard);
     }

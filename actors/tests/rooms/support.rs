@@ -2,7 +2,7 @@
 #![allow(dead_code, reason = "two test binaries share this, and each uses a part")]
 
 use std::collections::{BTreeSet, HashMap};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
@@ -15,7 +15,7 @@ use lanekeeper_actors::model::address::{KeyPart, PartitionAddress};
 use lanekeeper_actors::model::change::{ChangeKind, Mutation, Table};
 use lanekeeper_actors::model::delivery::{Attempt, Endpoint, Outcome, OutcomeKind, Transport};
 use lanekeeper_actors::model::event::EventTypes;
-use lanekeeper_actors::model::ids::{DocumentId, Lsn, Position, TenantId};
+use lanekeeper_actors::model::ids::{DocumentId, Lsn, Position, ShardId, TenantId};
 use lanekeeper_actors::partition::PartitionSettings;
 use lanekeeper_actors::policy::filter::Filter;
 use lanekeeper_actors::policy::precondition::Precondition;
@@ -23,7 +23,7 @@ use lanekeeper_actors::policy::retry::RetryPolicy;
 use lanekeeper_actors::protocol::partition::{Operation, Write, WriteResult};
 use lanekeeper_actors::protocol::subscriber::SubscriptionStatus;
 use lanekeeper_actors::router::RouterSettings;
-use lanekeeper_actors::shard::{ShardHandle, ShardSettings};
+use lanekeeper_actors::shard::{Fatal, Shard, ShardHandle, ShardSettings};
 use lanekeeper_actors::subscriber::{
     DeadLetter, DeliverySettings, Progress, RetryRow, SubscriptionConfig, decode, parse_due, parse_lsn,
     prefix,
@@ -344,6 +344,32 @@ pub(crate) async fn until(
     }
 }
 
+/// The shards of a data directory that no system runs on: nothing moves while it is looked at.
+pub(crate) struct Store(Vec<ShardHandle>);
+
+impl Store {
+    pub(crate) fn open(data: &Path) -> Self {
+        let fatal: Fatal = Arc::new(|text: &str| panic!("{text}"));
+        let folders = (0..).map(|number| (number, data.join(format!("shard-{number:02}"))));
+        let there = folders.take_while(|(_, folder)| folder.exists());
+        let open = |(number, folder): (u16, PathBuf)| {
+            let shard = Shard::open(ShardId(number), &folder, ShardSettings::default()).unwrap();
+            shard.start(SystemClock::shared(), fatal.clone()).unwrap()
+        };
+        Self(there.map(open).collect())
+    }
+
+    pub(crate) fn shards(&self) -> &[ShardHandle] {
+        &self.0
+    }
+
+    pub(crate) async fn close(self) {
+        for shard in self.0 {
+            shard.drain().await;
+        }
+    }
+}
+
 /// What a shard's store says of a subscription.
 #[derive(Debug, Default)]
 pub(crate) struct Owed {
@@ -360,7 +386,8 @@ impl Owed {
     }
 }
 
-/// Reads the rows of a subscription, and checks that the index by time agrees with them.
+/// Reads the rows of a subscription, and checks that the index by time agrees with them. For a
+/// moment in which nothing moves.
 pub(crate) fn owed(shard: &ShardHandle, subscription: &str) -> Owed {
     let view = shard.view().unwrap();
     let progress = view.row(Table::Progress, subscription.as_bytes()).unwrap();
@@ -383,13 +410,13 @@ pub(crate) fn owed(shard: &ShardHandle, subscription: &str) -> Owed {
 
 /// Every matched event is delivered, dead-lettered or still pending; none was tried too often.
 pub(crate) fn assert_nothing_lost(
-    system: &System,
+    shards: &[ShardHandle],
     endpoints: &Endpoints,
     subscription: &str,
     matched: &[Position],
     max_attempts: u32,
 ) {
-    let owed: Vec<Owed> = system.shards().iter().map(|shard| owed(shard, subscription)).collect();
+    let owed: Vec<Owed> = shards.iter().map(|shard| owed(shard, subscription)).collect();
     let taken = endpoints.taken(subscription);
     for position in matched {
         let owed = &owed[usize::from(position.shard.0)];
