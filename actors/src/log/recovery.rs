@@ -110,15 +110,15 @@ struct Tail {
     /// The last mutation in this segment.
     found: Option<Lsn>,
     hash: Hash,
-    /// From here on, records may so far be only in memory: read back from writes whose sync
-    /// never happened.
-    unsure: u64,
+    /// Where the last record begins. It may so far be only in memory, read back from a write whose
+    /// sync never happened.
+    last_record: u64,
 }
 
 fn walk(segment: &Segment, limit: u64) -> Result<Tail, ReadError> {
     let origin = &segment.origin;
     let (last, hash) = (origin.before, origin.hash);
-    let mut tail = Tail { offset: START, last, found: None, hash, unsure: START };
+    let mut tail = Tail { offset: START, last, found: None, hash, last_record: START };
     while let Some(found) = segment.record_at(tail.offset, limit)? {
         let header = &found.header;
         if header.previous != tail.hash || header.first <= tail.last {
@@ -130,8 +130,8 @@ fn walk(segment: &Segment, limit: u64) -> Result<Tail, ReadError> {
         tail.last = header.last;
         if !header.is_gap() {
             tail.found = Some(header.last);
-            tail.unsure = tail.offset;
         }
+        tail.last_record = tail.offset;
         tail.offset += found.bytes.len() as u64;
     }
     Ok(tail)
@@ -198,7 +198,7 @@ fn refuse_life_after(segment: &Segment, tail: &Tail, length: u64) -> Result<(), 
 fn clean(segment: &Segment, tail: &Tail, length: u64) -> Result<(u64, Lsn, Hash), ReadError> {
     let file = &segment.file;
     let mut window = vec![0; WINDOW];
-    copy_over(segment, tail.unsure, tail.offset, &mut window)?;
+    copy_over(segment, tail.last_record, tail.offset, &mut window)?;
     let mut at = tail.offset;
     while at < length {
         let take = usize::try_from((length - at).min(WINDOW as u64)).unwrap_or(0);
