@@ -66,14 +66,16 @@ api_keys:
     )
 }
 
-/// The endpoints: one well, one that fails three times of ten, one that always fails.
-fn script(hit: &Hit) -> u16 {
+/// The endpoints: one well, one that fails three times of ten, one that always fails. The first two take some
+/// milliseconds, so that there is always something in flight when the server is killed.
+fn script(hit: &Hit) -> (u16, Duration) {
     let mut hasher = DefaultHasher::new();
     (&hit.id, hit.attempt).hash(&mut hasher);
+    let chance = hasher.finish();
     match hit.path.as_str() {
-        "flaky" if hasher.finish() % 10 < 3 => 500,
-        "broken" => 500,
-        _ => 200,
+        "flaky" if chance % 10 < 3 => (500, Duration::ZERO),
+        "broken" => (500, Duration::ZERO),
+        _ => (200, Duration::from_millis(chance % 40)),
     }
 }
 
@@ -179,7 +181,7 @@ async fn nothing_acknowledged_is_lost_when_killed() {
     let seed: u64 = seed.unwrap_or_else(|| fastrand::u64(..));
     println!("LANEKEEPER_SEED={seed}");
     let mut rng = Rng::with_seed(seed);
-    let sink = Sink::start(script);
+    let sink = Sink::slow(script);
     let house = House::new(&manifest(&sink)).with("LANEKEEPER_LOG", "warn");
     let ledger = Arc::<Mutex<Ledger>>::default();
     let client = Client::builder().no_proxy().timeout(Duration::from_secs(20)).build().unwrap();
