@@ -50,6 +50,15 @@ impl Process {
         tokio::time::timeout(PATIENCE, self.task).await.unwrap().unwrap().unwrap()
     }
 
+    /// Waits until a request is being answered: bytes that were sent need not have been read yet.
+    async fn until_in_flight(&self) {
+        let mut admin = Connection(TcpStream::connect(self.admin).await.unwrap());
+        let waiting = async {
+            while !admin.ask("GET /metrics HTTP/1.1\nHost: a\n\n").await.contains("requests_in_flight 1\n") {}
+        };
+        tokio::time::timeout(PATIENCE, waiting).await.expect("nothing is in flight");
+    }
+
     async fn connect(&self) -> Connection {
         Connection(TcpStream::connect(self.gateway).await.unwrap())
     }
@@ -240,6 +249,7 @@ async fn a_request_under_way_is_answered_before_the_end() {
     writer.send(&post(body.len())).await;
     let mut idle = process.connect().await;
     assert!(idle.ask(&ping()).await.starts_with("HTTP/1.1 200 "));
+    process.until_in_flight().await;
     let (gateway, stopping) = (process.gateway, actix_web::rt::spawn(process.stop()));
     // The idle connection may ask as long as it lives, and is told.
     let told = async {

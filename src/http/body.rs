@@ -1,12 +1,16 @@
 //! Stands between a client that sends a body and whoever needs it whole.
 //!
-//! Invariant: no more bytes are held than the limit, and no longer than the deadline.
+//! Invariants: no more bytes are held than the limit, and no longer than the deadline; a connection whose body was
+//! not read to its end is closed after the answer.
 
+use std::pin::Pin;
+use std::task::{Context, Poll};
 use std::time::Duration;
 
-use actix_web::HttpRequest;
-use actix_web::http::header::{CONTENT_ENCODING, CONTENT_LENGTH, CONTENT_TYPE};
+use actix_web::body::{BodySize, BoxBody, MessageBody};
+use actix_web::http::header::{CONTENT_ENCODING, CONTENT_LENGTH, CONTENT_TYPE, TRANSFER_ENCODING};
 use actix_web::web::{Bytes, BytesMut, Payload};
+use actix_web::{HttpRequest, HttpResponse};
 use futures_util::StreamExt;
 
 /// Bounds of a body.
@@ -41,7 +45,7 @@ pub enum BodyError {
 /// Reads a JSON body.
 pub(super) async fn json(
     req: &HttpRequest,
-    payload: Payload,
+    payload: &mut Payload,
     limits: BodyLimits,
 ) -> Result<Bytes, BodyError> {
     if !is_json(req) {
@@ -53,7 +57,7 @@ pub(super) async fn json(
 /// Reads a body of whatever type.
 pub(super) async fn whole(
     req: &HttpRequest,
-    payload: Payload,
+    payload: &mut Payload,
     limits: BodyLimits,
 ) -> Result<Bytes, BodyError> {
     let encoding = req.headers().get(CONTENT_ENCODING).map(|value| value.as_bytes());
@@ -68,7 +72,7 @@ pub(super) async fn whole(
     collected.unwrap_or(Err(BodyError::TimedOut(limits.time)))
 }
 
-async fn collect(mut payload: Payload, limit: usize) -> Result<Bytes, BodyError> {
+async fn collect(payload: &mut Payload, limit: usize) -> Result<Bytes, BodyError> {
     let mut body = BytesMut::new();
     let mut first: Option<Bytes> = None;
     while let Some(chunk) = payload.next().await {
@@ -88,6 +92,34 @@ async fn collect(mut payload: Payload, limit: usize) -> Result<Bytes, BodyError>
         }
     }
     Ok(first.unwrap_or_else(|| body.freeze()))
+}
+
+/// An answer that keeps the request's payload until it is sent.
+struct Held {
+    answer: BoxBody,
+    _payload: Payload,
+}
+
+impl MessageBody for Held {
+    type Error = <BoxBody as MessageBody>::Error;
+
+    fn size(&self) -> BodySize {
+        self.answer.size()
+    }
+
+    fn poll_next(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Bytes, Self::Error>>> {
+        Pin::new(&mut self.answer).poll_next(cx)
+    }
+}
+
+/// Keeps a chunked body's payload until the answer is sent. Were it dropped before, with chunks still to come, the
+/// server would wait for them, and take them, for ever; so it closes the connection instead, as it does with bodies
+/// of a known length.
+pub(super) fn hold(req: &HttpRequest, payload: Payload, response: HttpResponse) -> HttpResponse {
+    if !req.headers().contains_key(TRANSFER_ENCODING) {
+        return response;
+    }
+    response.map_body(|_, answer| Held { answer, _payload: payload }).map_into_boxed_body()
 }
 
 /// `application/json` or a type with the suffix `+json` (RFC 6839 section 3.1), in UTF-8.
@@ -117,8 +149,8 @@ mod tests {
 
     async fn read(request: TestRequest, body: &'static [u8]) -> Result<Bytes, BodyError> {
         let (req, mut payload) = request.set_payload(body).to_http_parts();
-        let payload = Payload::from_request(&req, &mut payload).await.unwrap();
-        json(&req, payload, LIMITS).await
+        let mut payload = Payload::from_request(&req, &mut payload).await.unwrap();
+        json(&req, &mut payload, LIMITS).await
     }
 
     fn of_type(content_type: &str) -> TestRequest {
@@ -154,7 +186,7 @@ mod tests {
         assert_eq!(read(json(), b"123456789").await, Err(BodyError::TooLarge(8)));
         let announced = json().insert_header((CONTENT_LENGTH, "9")).to_http_request();
         let (_, mut payload) = json().set_payload("1").to_http_parts();
-        let payload = Payload::from_request(&announced, &mut payload).await.unwrap();
-        assert_eq!(whole(&announced, payload, LIMITS).await, Err(BodyError::TooLarge(8)));
+        let mut payload = Payload::from_request(&announced, &mut payload).await.unwrap();
+        assert_eq!(whole(&announced, &mut payload, LIMITS).await, Err(BodyError::TooLarge(8)));
     }
 }

@@ -93,7 +93,7 @@ pub enum Unacceptable {
 pub(super) async fn answer(
     call: &Admitted<'_>,
     documents: &Documents,
-    payload: Payload,
+    payload: &mut Payload,
 ) -> Result<HttpResponse, Problem> {
     match &documents.action {
         Action::Create { partition } => call.create(documents, partition.as_ref(), payload).await,
@@ -110,7 +110,7 @@ impl Admitted<'_> {
         &self,
         documents: &Documents,
         partition: Option<&Value>,
-        payload: Payload,
+        payload: &mut Payload,
     ) -> Result<HttpResponse, Problem> {
         let precondition = preconditions(self.req.headers())?;
         let body = body::json(self.req, payload, self.limits.body).await?;
@@ -137,7 +137,7 @@ impl Admitted<'_> {
         &self,
         documents: &Documents,
         at: &At,
-        payload: Payload,
+        payload: &mut Payload,
         operation: fn(Bytes) -> Operation,
     ) -> Result<HttpResponse, Problem> {
         let (key, id) = self.place(at)?;

@@ -21,6 +21,7 @@ use lanekeeper_actors::model::ids::TenantId;
 use lanekeeper_actors::protocol::gateway::{Call, Credential, Rated, Refused};
 use tracing::Instrument;
 
+use super::body;
 use super::connections::Connection;
 use super::documents::{self, Admitted, DocumentLimits};
 use super::flight::Flight;
@@ -101,7 +102,7 @@ impl Gateway {
 /// Answers one request.
 pub(super) async fn serve(
     req: HttpRequest,
-    payload: Payload,
+    mut payload: Payload,
     gateway: Data<Gateway>,
     admission: Data<GatewayHandle>,
 ) -> HttpResponse {
@@ -114,7 +115,7 @@ pub(super) async fn serve(
     let mut response = match &flying {
         Err(closed) => Problem::from(*closed).response(req.uri().path(), &trace),
         Ok(_) => {
-            let work = handle(&req, payload, &gateway, &admission, &trace, &mut seen);
+            let work = handle(&req, &mut payload, &gateway, &admission, &trace, &mut seen);
             // A panic must not take the worker's other connections with it.
             let outcome = AssertUnwindSafe(work).catch_unwind().instrument(span.clone()).await;
             let outcome = outcome.unwrap_or_else(|_| {
@@ -133,7 +134,7 @@ pub(super) async fn serve(
     finish(&gateway, &trace, &mut response);
     let latency = gateway.clock.elapsed().saturating_sub(started);
     note(&gateway, &span, &seen, &response, latency);
-    response
+    body::hold(&req, payload, response)
 }
 
 fn finish(gateway: &Gateway, trace: &Trace, response: &mut HttpResponse) {
@@ -163,7 +164,7 @@ fn note(gateway: &Gateway, span: &tracing::Span, seen: &Seen, response: &HttpRes
 
 async fn handle(
     req: &HttpRequest,
-    payload: Payload,
+    payload: &mut Payload,
     gateway: &Gateway,
     admission: &GatewayHandle,
     trace: &Trace,

@@ -81,6 +81,35 @@ async fn slow_bodies_are_cut_off() {
 }
 
 #[tokio::test]
+async fn a_body_that_never_ends_is_cut_off() {
+    let house = project::house("body: 64KiB, body_timeout: 1s", "");
+    let server = house.start().await;
+    let host = server.gateway.strip_prefix("http://").unwrap();
+    let head = |path: &str, key: &str| {
+        format!(
+            "POST {path} HTTP/1.1\r\nhost: {host}\r\nx-api-key: {key}\r\ncontent-type: application/json\r\n\
+             transfer-encoding: chunked\r\n\r\n10\r\n{:16}\r\n",
+            ""
+        )
+    };
+    let big = format!("8000\r\n{:32768}\r\n", "");
+    for (path, key, more, status) in [
+        ("/freight/v1/loads", "nobody-has-such-a-key", "", "401"),
+        ("/nowhere", KEY, "", "404"),
+        (PING, KEY, "", "405"),
+        ("/freight/v1/loads", KEY, big.as_str(), "413"),
+        ("/freight/v1/loads", KEY, "", "408"),
+    ] {
+        let begun = Instant::now();
+        let mut stream = server.connect().await;
+        stream.write_all([&head(path, key), more, more, more].concat().as_bytes()).await.unwrap();
+        let (said, _) = drip(stream, b"1\r\n \r\n").await;
+        assert!(said.starts_with(&format!("HTTP/1.1 {status} ")), "{status}: {said}");
+        assert!(begun.elapsed() < GONE, "{status}: cut off after {:?}", begun.elapsed());
+    }
+}
+
+#[tokio::test]
 async fn a_flood_of_connections_leaves_admin_alive() {
     let house = project::house("connections_per_ip: 20, header_timeout: 2s", "");
     let server = house.start().await;

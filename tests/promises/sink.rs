@@ -2,6 +2,7 @@
 
 use std::net::SocketAddr;
 use std::sync::{Arc, Mutex};
+use std::time::Duration;
 
 use serde_json::Value;
 use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader};
@@ -29,11 +30,16 @@ pub(crate) struct Sink {
     connections: Arc<Mutex<usize>>,
 }
 
-type Script = dyn Fn(&Hit) -> u16 + Send + Sync;
+type Script = dyn Fn(&Hit) -> (u16, Duration) + Send + Sync;
 
 impl Sink {
-    /// An endpoint that answers each attempt with the status that the script chooses.
+    /// An endpoint that answers each attempt at once with the status that the script chooses.
     pub(crate) fn start(script: impl Fn(&Hit) -> u16 + Send + Sync + 'static) -> Self {
+        Self::slow(move |hit| (script(hit), Duration::ZERO))
+    }
+
+    /// An endpoint that takes its time before it answers.
+    pub(crate) fn slow(script: impl Fn(&Hit) -> (u16, Duration) + Send + Sync + 'static) -> Self {
         let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
         listener.set_nonblocking(true).unwrap();
         let address = listener.local_addr().unwrap();
@@ -87,10 +93,14 @@ async fn serve(stream: TcpStream, script: Arc<Script>, ledger: Arc<Mutex<Vec<Hit
         let mut body = vec![0; length];
         stream.read_exact(&mut body).await.ok()?;
         hit.event = serde_json::from_slice(&body).ok()?;
-        hit.status = script(&hit);
+        let (status, pause) = script(&hit);
+        hit.status = status;
         let answer = format!("HTTP/1.1 {} Said\r\ncontent-length: 0\r\n\r\n", hit.status);
         // Noted before it is answered: what the server believes delivered is in the ledger.
         ledger.lock().unwrap().push(hit);
+        if !pause.is_zero() {
+            tokio::time::sleep(pause).await;
+        }
         stream.write_all(answer.as_bytes()).await.ok()?;
     }
 }

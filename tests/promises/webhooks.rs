@@ -1,6 +1,6 @@
 //! Where events may go, and what an operator is told of them.
 
-use std::net::{TcpListener, ToSocketAddrs};
+use std::net::{IpAddr, TcpListener, ToSocketAddrs};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU16, Ordering};
 
@@ -58,10 +58,13 @@ async fn a_webhook_to_a_private_address_needs_leave() {
 fn private_name(port: u16) -> Option<String> {
     let own = std::fs::read_to_string("/etc/hostname").unwrap_or_default().trim().to_owned();
     let names = ["ip6-localhost".to_owned(), "ip6-loopback".to_owned(), own];
+    let near = |ip: IpAddr| match ip.to_canonical() {
+        IpAddr::V4(ip) => ip.is_loopback() || ip.is_private(),
+        IpAddr::V6(ip) => ip.is_loopback(),
+    };
     let private = |name: &String| {
         let addresses = (name.as_str(), port).to_socket_addrs();
-        addresses
-            .is_ok_and(|mut all| all.all(|at| at.ip().is_loopback() || at.ip().to_string().starts_with("1")))
+        addresses.is_ok_and(|mut all| all.all(|at| near(at.ip())))
     };
     names.into_iter().find(|name| !name.is_empty() && private(name))
 }

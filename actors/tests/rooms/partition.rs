@@ -182,7 +182,7 @@ async fn insist(partition: &PartitionHandle, name: &str) {
     loop {
         match upsert(partition, name).await {
             Ok(_) => return,
-            Err(WriteError::Busy) => tokio::time::sleep(Duration::from_millis(1)).await,
+            Err(WriteError::Busy | WriteError::Overloaded) => tokio::time::sleep(Duration::from_millis(1)).await,
             Err(other) => panic!("{other}"),
         }
     }

@@ -143,7 +143,7 @@ async fn note(written: &Mutex<Written>, key: (usize, usize), result: WriteResult
         }
         Err(WriteError::Exists | WriteError::NotFound) => {}
         Err(WriteError::Unknown) => drop(written.lock().unwrap().unknown.insert(key)),
-        Err(WriteError::Busy | WriteError::Unavailable) => {
+        Err(WriteError::Busy | WriteError::Overloaded | WriteError::Unavailable) => {
             tokio::time::sleep(Duration::from_millis(1)).await;
         }
         Err(other) => panic!("{other}"),

@@ -168,10 +168,10 @@ impl<'a> Resource<'a> {
 }
 
 /// Answers one request.
-pub async fn serve(req: HttpRequest, payload: Payload, admin: Data<Admin>) -> HttpResponse {
+pub async fn serve(req: HttpRequest, mut payload: Payload, admin: Data<Admin>) -> HttpResponse {
     let trace = Trace::of(req.headers().get(TRACEPARENT).and_then(|value| value.to_str().ok()));
     let span = tracing::info_span!("admin", trace_id = %trace.id());
-    let work = AssertUnwindSafe(handle(&req, payload, &admin)).catch_unwind().instrument(span.clone());
+    let work = AssertUnwindSafe(handle(&req, &mut payload, &admin)).catch_unwind().instrument(span.clone());
     let outcome = work.await.unwrap_or_else(|_| {
         tracing::error!(parent: &span, "request crashed");
         Err(Problem::crashed())
@@ -184,10 +184,10 @@ pub async fn serve(req: HttpRequest, payload: Payload, admin: Data<Admin>) -> Ht
     if let Ok(value) = HeaderValue::try_from(trace.to_string()) {
         response.headers_mut().insert(TRACEPARENT, value);
     }
-    response
+    body::hold(&req, payload, response)
 }
 
-async fn handle(req: &HttpRequest, payload: Payload, admin: &Admin) -> Result<HttpResponse, Problem> {
+async fn handle(req: &HttpRequest, payload: &mut Payload, admin: &Admin) -> Result<HttpResponse, Problem> {
     let segments = path::segments(req.uri().path())?;
     let resource = Resource::find(&segments);
     let open = resource.as_ref().is_some_and(Resource::is_open);
