@@ -75,7 +75,7 @@ impl Shard {
         let (disk, log_disk) = disks(id, folder)?;
         let view = View::open(&*disk, settings.cache_bytes)
             .map_err(|source| ShardOpenError::View { shard: id, source })?;
-        let log = FileLog::open(log_disk, settings.log, None)
+        let log = FileLog::open_reaching(log_disk, settings.log, None, view.applied())
             .map_err(|source| ShardOpenError::Log { shard: id, source })?;
         Ok(Self { id, log: Box::new(log), view, disk, settings })
     }

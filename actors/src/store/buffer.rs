@@ -8,7 +8,7 @@
 
 use std::collections::HashMap;
 use std::io;
-use std::sync::{Arc, Mutex, PoisonError, RwLock, RwLockReadGuard};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock, RwLockReadGuard};
 
 use crate::log::disk::DiskFile;
 
@@ -25,6 +25,8 @@ struct State {
     fresh: Pages,
     /// Pages that a flush is writing; readable until it is done.
     leaving: Arc<Pages>,
+    /// How many flushes have ended.
+    flushes: u64,
     /// Memory of pages that left, for the next ones: new memory costs a fault for each page.
     spare: Vec<Box<[u8]>>,
 }
@@ -34,14 +36,16 @@ pub(super) struct WriteBuffer {
     file: Arc<dyn DiskFile>,
     limit: usize,
     state: RwLock<State>,
-    /// Held while pages are on their way to the file: who syncs must not overtake them.
-    flushing: Mutex<()>,
+    /// Held while pages are on their way to the disk, until their sync has returned: nobody must
+    /// overtake them, since the kernel reports a lost page to one caller only. True once something
+    /// failed; then nothing is called durable any more.
+    failed: Mutex<bool>,
 }
 
 impl WriteBuffer {
     /// A buffer of at most about `limit` bytes before `file`.
     pub(super) fn new(file: Arc<dyn DiskFile>, limit: usize) -> Self {
-        Self { file, limit: (limit / PAGE).max(1), state: RwLock::default(), flushing: Mutex::default() }
+        Self { file, limit: (limit / PAGE).max(1), state: RwLock::default(), failed: Mutex::default() }
     }
 
     fn state(&self) -> RwLockReadGuard<'_, State> {
@@ -61,13 +65,16 @@ impl WriteBuffer {
                 return Ok(());
             }
         }
-        // A flush may move pages to the file meanwhile, but never takes one away before it is there.
-        let before = self.state().leaving.clone();
-        self.file.read_at(offset, out)?;
-        let during = State { leaving: before, ..State::default() };
-        overlay(&during, offset, out);
-        overlay(&self.state(), offset, out);
-        Ok(())
+        // A flush that ended meanwhile may have put pages into the file after they were read there.
+        loop {
+            let before = self.state().flushes;
+            self.file.read_at(offset, out)?;
+            let state = self.state();
+            if state.flushes == before {
+                overlay(&state, offset, out);
+                return Ok(());
+            }
+        }
     }
 
     pub(super) fn write(&self, offset: u64, data: &[u8]) -> io::Result<()> {
@@ -90,7 +97,7 @@ impl WriteBuffer {
             }
             state.fresh.len() >= self.limit
         };
-        if full { self.flush() } else { Ok(()) }
+        if full { self.to_disk(&mut self.failed(), false) } else { Ok(()) }
     }
 
     /// A page that is about to be changed in part.
@@ -109,19 +116,32 @@ impl WriteBuffer {
 
     pub(super) fn set_len(&self, len: u64) -> io::Result<()> {
         let pages = len.div_ceil(PAGE as u64);
+        // A flush must not write behind the new end: redb refuses a file of an odd length.
+        let _no_flush = self.failed();
         let mut state = self.state.write().unwrap_or_else(PoisonError::into_inner);
         state.fresh.retain(|page, _| *page < pages);
         self.file.set_len(len)
     }
 
     pub(super) fn sync(&self) -> io::Result<()> {
-        self.flush()?;
-        self.file.sync()
+        self.to_disk(&mut self.failed(), true)
+    }
+
+    fn failed(&self) -> MutexGuard<'_, bool> {
+        self.failed.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn to_disk(&self, failed: &mut bool, sync: bool) -> io::Result<()> {
+        if *failed {
+            return Err(io::Error::other("an earlier write failed"));
+        }
+        let done = self.flush().and_then(|()| if sync { self.file.sync() } else { Ok(()) });
+        *failed = done.is_err();
+        done
     }
 
     /// Writes everything that is held.
     fn flush(&self) -> io::Result<()> {
-        let _one_at_a_time = self.flushing.lock().unwrap_or_else(PoisonError::into_inner);
         let leaving = {
             let mut state = self.state.write().unwrap_or_else(PoisonError::into_inner);
             state.leaving = Arc::new(std::mem::take(&mut state.fresh));
@@ -150,6 +170,7 @@ impl WriteBuffer {
         }
         let mut state = self.state.write().unwrap_or_else(PoisonError::into_inner);
         state.leaving = Arc::default();
+        state.flushes += 1;
         if let Ok(pages) = Arc::try_unwrap(leaving) {
             let room = (self.limit / 4).saturating_sub(state.spare.len());
             state.spare.extend(pages.into_values().take(room));

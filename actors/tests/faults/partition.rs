@@ -33,6 +33,8 @@ async fn as_one_batch(
     writes: Vec<(&str, Operation)>,
 ) -> Vec<WriteResult> {
     create(partition, "wakes-it").await.unwrap();
+    // It was answered before the view had it; from then on only the first batch lags.
+    eventually("the view has it", || system.shards().iter().all(|shard| shard.status().lag == 0)).await;
     faults.begin("log::append", "pause");
     let first = {
         let partition = partition.clone();

@@ -182,7 +182,9 @@ async fn insist(partition: &PartitionHandle, name: &str) {
     loop {
         match upsert(partition, name).await {
             Ok(_) => return,
-            Err(WriteError::Busy | WriteError::Overloaded) => tokio::time::sleep(Duration::from_millis(1)).await,
+            Err(WriteError::Busy | WriteError::Overloaded) => {
+                tokio::time::sleep(Duration::from_millis(1)).await
+            }
             Err(other) => panic!("{other}"),
         }
     }

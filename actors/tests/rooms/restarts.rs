@@ -159,7 +159,12 @@ fn writers(
                 }
                 match create(&partition, &format!("load-{round}-{n}")).await {
                     Ok(done) => written.lock().unwrap().push(done.etag.0),
-                    Err(WriteError::Unavailable | WriteError::Unknown | WriteError::Busy) => {
+                    Err(
+                        WriteError::Unavailable
+                        | WriteError::Unknown
+                        | WriteError::Busy
+                        | WriteError::Overloaded,
+                    ) => {
                         tokio::time::sleep(Duration::from_millis(1)).await;
                     }
                     Err(other) => panic!("{other}"),

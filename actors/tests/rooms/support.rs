@@ -439,6 +439,12 @@ pub(crate) fn assert_nothing_lost(
 /// The view of a shard is what its log adds up to, and whole in itself.
 pub(crate) fn assert_view_is_the_log(shard: &ShardHandle) {
     let (log, view) = (shard.log(), shard.view().unwrap());
+    // Documents are answered before the view has them.
+    let mut patience = 5_000;
+    while view.applied() < log.tail() && patience > 0 {
+        std::thread::sleep(Duration::from_millis(1));
+        patience -= 1;
+    }
     assert_eq!(view.applied(), log.tail());
     let (mut documents, mut rows) = (HashMap::new(), HashMap::new());
     let mut from = log.first();
