@@ -71,8 +71,16 @@ impl Track {
     }
 
     pub(super) fn progress(&self) -> Progress {
-        let done = self.done.iter().map(|(first, last)| (*first, *last)).collect();
-        Progress { cursor: self.cursor(), done }
+        let mut progress = Progress { cursor: self.cursor(), done: Vec::new() };
+        for (&first, &last) in &self.done {
+            if first <= progress.cursor.next() {
+                // A stretch from before a restart that the router has come to the middle of.
+                progress.cursor = progress.cursor.max(last);
+            } else {
+                progress.done.push((first, last));
+            }
+        }
+        progress
     }
 
     /// What the cursor passed needs no entry of its own.
@@ -118,6 +126,17 @@ mod tests {
     }
 
     #[test]
+    fn a_stretch_that_is_half_looked_at_again_is_not_listed_behind_the_cursor() {
+        let stretch = (Lsn(15), Lsn(20));
+        let mut track = Track::resume(Progress { cursor: Lsn(11), done: vec![stretch] });
+        assert!(track.take(Lsn(13)));
+        track.routed(Lsn(16));
+        assert_eq!(track.progress(), Progress { cursor: Lsn(12), done: vec![stretch] });
+        track.done(Lsn(13));
+        assert_eq!(track.progress(), Progress { cursor: Lsn(20), done: vec![] });
+    }
+
+    #[test]
     fn one_slow_event_does_not_make_the_progress_long() {
         let mut track = Track::default();
         for lsn in 1..=100_000 {
@@ -160,6 +179,8 @@ mod tests {
                     finished.insert(lsn);
                 }
                 progress = track.progress();
+                prop_assert!(progress.done.first().is_none_or(|(first, _)| *first > progress.cursor));
+                prop_assert!(progress.done.is_sorted_by(|(_, a), (b, _)| a < b));
             }
             let mut after = Track::resume(progress.clone());
             let beyond = events.iter().copied().filter(|lsn| *lsn > progress.cursor.0);

@@ -222,7 +222,9 @@ async fn ten_ends_in_the_middle_of_everything_lose_nothing() {
         assert_nothing_lost(store.shards(), &endpoints, name, &matched, 4);
     }
     store.close().await;
-    let system = start(settings(), &endpoints).await;
+    let mut last = settings();
+    (last.delivery.window, last.delivery.queue) = (64, 128);
+    let system = start(last, &endpoints).await;
     for name in ["well", "flaky"] {
         until(&system, name, |status| {
             status.lag_events == 0 && status.retrying == 0 && status.unsettled == 0

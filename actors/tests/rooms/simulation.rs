@@ -233,11 +233,20 @@ async fn simulate(seed: u64) {
         check(store.shards(), &endpoints, &written.lock().unwrap());
         store.close().await;
     }
-    moods.lock().unwrap().clear();
     let mut config = settings(folder.path(), &mut rng, shards);
     (config.delivery.window, config.delivery.queue) = (16, 64);
+    windows += 16;
     let system = start(config, &endpoints).await;
     let written = std::mem::take(&mut *written.lock().unwrap());
+    // Once more all goes wrong; then all is well, and nobody is restarted to get over it.
+    for _ in 0..3 {
+        for name in SUBSCRIPTIONS {
+            moods.lock().unwrap().insert(name, *rng.choice(&MOODS).unwrap());
+        }
+        tokio::time::sleep(Duration::from_millis(rng.u64(1..25))).await;
+        meddle(&system, &mut rng).await;
+    }
+    moods.lock().unwrap().clear();
     for subscription in system.subscriptions() {
         subscription.resume().await.unwrap();
         let name = subscription.name();
@@ -245,6 +254,7 @@ async fn simulate(seed: u64) {
             status.lag_events == 0 && status.retrying == 0 && status.unsettled == 0
         })
         .await;
+        assert_eq!(subscription.status().await.restarts, 0);
         let dead = subscription.dead_letters(None, usize::MAX).unwrap().len() as u64;
         assert_eq!(subscription.status().await.dead_letters, dead);
         assert_eq!(subscription.replay(Selection::All).await, Ok(dead as usize));

@@ -31,7 +31,7 @@ use lanekeeper_actors::subscriber::{
 use lanekeeper_actors::system::{System, SystemConfig};
 
 /// Long enough for anything on a busy machine, so that only what is stuck meets it.
-pub(crate) const AMPLE: Duration = Duration::from_secs(15);
+pub(crate) const AMPLE: Duration = Duration::from_secs(30);
 
 /// What an endpoint answers to an attempt, and after what time.
 pub(crate) type Script = dyn Fn(&Attempt) -> (Outcome, Duration) + Send + Sync;
