@@ -27,7 +27,7 @@ use lanekeeper_actors::model::ids::{DocumentId, ShardId};
 use lanekeeper_actors::partition::PartitionSettings;
 use lanekeeper_actors::policy::precondition::Precondition;
 use lanekeeper_actors::protocol::partition::{Operation, Write};
-use lanekeeper_actors::shard::{Shard, ShardSettings};
+use lanekeeper_actors::shard::{Shard, ShardHandle, ShardSettings};
 use redb::{Database, TableDefinition};
 use tokio::sync::oneshot;
 
@@ -116,7 +116,8 @@ fn body(client: usize, n: usize) -> Bytes {
     text.into()
 }
 
-async fn through_handle(clients: usize, seconds: f64, shards: u16) -> Cell {
+/// Returns what was measured, and the mean number of documents in a record of the log.
+async fn through_handle(clients: usize, seconds: f64, shards: u16) -> (Cell, f64) {
     let folder = tempfile::tempdir_in(".").unwrap();
     let clock = SystemClock::shared();
     let fatal: lanekeeper_actors::shard::Fatal = Arc::new(|text| panic!("{text}"));
@@ -168,7 +169,37 @@ async fn through_handle(clients: usize, seconds: f64, shards: u16) -> Cell {
         shard.drain().await;
     }
     arbiter.stop();
-    result
+    let (groups, mutations) = shards
+        .iter()
+        .map(ShardHandle::status)
+        .fold((0, 0), |(groups, mutations), status| (groups + status.groups, mutations + status.mutations));
+    (result, mutations as f64 / (groups as f64).max(1.0))
+}
+
+/// Plain appends with fdatasync of groups as large as those that ours made, one thread and file
+/// for each shard, as fast as the disk takes them.
+fn same_groups(documents: f64, shards: u16, seconds: f64) -> f64 {
+    let work = move || {
+        let folder = tempfile::tempdir_in(".").unwrap();
+        let file = File::create(folder.path().join("log")).unwrap();
+        let length: u64 = 32 << 20;
+        file.write_all_at(&vec![0; usize::try_from(length).unwrap()], 0).unwrap();
+        file.sync_all().unwrap();
+        let group = vec![b'x'; (documents * BODY as f64) as usize];
+        let (start, mut count, mut offset) = (Instant::now(), 0_u64, 0);
+        while start.elapsed().as_secs_f64() < seconds {
+            if offset + group.len() as u64 > length {
+                offset = 0;
+            }
+            file.write_all_at(&group, offset).unwrap();
+            file.sync_data().unwrap();
+            offset += group.len() as u64;
+            count += 1;
+        }
+        count as f64 * documents / start.elapsed().as_secs_f64()
+    };
+    let threads: Vec<_> = (0..shards).map(|_| std::thread::spawn(work)).collect();
+    threads.into_iter().map(|thread| thread.join().unwrap()).sum()
 }
 
 type Request = (Bytes, oneshot::Sender<()>);
@@ -272,29 +303,53 @@ fn median(mut cells: Vec<Cell>) -> Cell {
 fn main() {
     let options = options();
     actix_rt::System::new().block_on(async move {
-        println!("durable creates of 1 KB over {PARTITIONS} partitions; {} rounds of {} s, median", options.rounds, options.seconds);
-        println!("{:>8} {:>8} | {:>10} {:>8} {:>8} | {:>10} {:>8} {:>8} | {:>6} | {:>10} {:>8} {:>8}",
-            "writers", "shards", "docs/s", "p50 ms", "p99 ms", "append/s", "p50 ms", "p99 ms", "ratio", "redb/s", "p50 ms", "p99 ms");
+        println!(
+            "durable creates of 1 KB over {PARTITIONS} partitions; {} rounds of {} s, median",
+            options.rounds, options.seconds
+        );
+        println!("                 | ours                       | append, same groups      | append, closed loop       | redb alone");
+        println!(
+            "{:>8} {:>7} | {:>8} {:>8} {:>8} | {:>6} {:>9} {:>6} | {:>9} {:>8} {:>6} | {:>8} {:>8} {:>8}",
+            "writers", "shards", "docs/s", "p50 ms", "p99 ms", "group", "docs/s", "ratio", "docs/s", "p50 ms", "ratio", "docs/s", "p50 ms", "p99 ms"
+        );
         for &writers in &options.writers {
             for &shards in &options.shards {
                 let (mut ours, mut plain, mut redb) = (Vec::new(), Vec::new(), Vec::new());
+                let (mut sizes, mut same) = (Vec::new(), Vec::new());
                 for _ in 0..options.rounds {
-                    ours.push(through_handle(writers, options.seconds, shards).await);
+                    let (cell, size) = through_handle(writers, options.seconds, shards).await;
+                    ours.push(cell);
+                    sizes.push(size);
                     if options.only_ours {
                         continue;
                     }
+                    same.push(same_groups(size, shards, options.seconds / 2.0));
                     plain.push(plain_append(writers, options.seconds).await);
                     redb.push(redb_alone(writers, options.seconds).await);
                 }
+                let ours = median(ours);
+                print!("{writers:>8} {shards:>7} | {:>8.0} {:>8.3} {:>8.3}", ours.per_second, ours.p50, ours.p99);
                 if options.only_ours {
-                    println!("{writers} writers, {shards} shards: {:.0} docs/s", median(ours).per_second);
+                    println!();
                     continue;
                 }
-                let (ours, plain, redb) = (median(ours), median(plain), median(redb));
-                println!("{:>8} {:>8} | {:>10.0} {:>8.3} {:>8.3} | {:>10.0} {:>8.3} {:>8.3} | {:>6.2} | {:>10.0} {:>8.3} {:>8.3}",
-                    writers, shards, ours.per_second, ours.p50, ours.p99, plain.per_second, plain.p50, plain.p99,
-                    ours.per_second / plain.per_second, redb.per_second, redb.p50, redb.p99);
+                let (plain, redb, size, same) = (median(plain), median(redb), middle(sizes), middle(same));
+                println!(
+                    " | {size:>6.1} {same:>9.0} {:>6.2} | {:>9.0} {:>8.3} {:>6.2} | {:>8.0} {:>8.3} {:>8.3}",
+                    ours.per_second / same,
+                    plain.per_second,
+                    plain.p50,
+                    ours.per_second / plain.per_second,
+                    redb.per_second,
+                    redb.p50,
+                    redb.p99,
+                );
             }
         }
     });
+}
+
+fn middle(mut values: Vec<f64>) -> f64 {
+    values.sort_by(f64::total_cmp);
+    values[values.len() / 2]
 }
