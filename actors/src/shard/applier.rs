@@ -1,6 +1,7 @@
 //! The thread that owns the view's writes: applies groups, answers who waits for that, makes
 //! checkpoints, and rebuilds the view's end from the log when its file failed.
 
+use std::io;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender};
@@ -20,6 +21,11 @@ const STEP: usize = 1_024;
 /// How long a step gathers groups that nobody waits for. Documents are answered and seen before
 /// they are in the view, and a page that many of them share is then written once.
 const GATHER: Duration = Duration::from_millis(4);
+
+/// A file that is written to find out whether the disk takes writes again.
+const PROBE: &str = "probe.tmp";
+/// Its length: more than a small checkpoint needs.
+const PROBE_BYTES: usize = 256 * 1_024;
 
 /// What the applier is asked.
 pub(super) enum Job {
@@ -221,6 +227,14 @@ impl Applier {
         self.shared.view_is_down(true);
         let mut backoff = self.settings.reopen_backoff;
         loop {
+            // A view that cannot be written can still be read, and the overlay has what it lacks: it
+            // is only closed once there is hope that it opens again.
+            if let Err(error) = self.probe() {
+                tracing::error!(shard = %self.shared.id, %error, "the disk takes no writes");
+                self.pause(backoff);
+                backoff = (backoff * 2).min(self.settings.reopen_backoff * 64);
+                continue;
+            }
             self.close_view();
             let opened =
                 View::open(&*self.disk, self.settings.cache_bytes).map_err(|error| error.to_string());
@@ -241,6 +255,17 @@ impl Applier {
             self.pause(backoff);
             backoff = (backoff * 2).min(self.settings.reopen_backoff * 64);
         }
+    }
+
+    /// Whether the disk takes a write and makes it durable.
+    fn probe(&self) -> io::Result<()> {
+        let written = self.disk.create(PROBE).and_then(|file| {
+            file.write_at(0, &[0; PROBE_BYTES])?;
+            file.sync()
+        });
+        // It may not even be there; what matters is above.
+        self.disk.remove(PROBE).ok();
+        written
     }
 
     /// Takes the view away from readers and waits until the last snapshot ended.

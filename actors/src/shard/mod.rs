@@ -80,7 +80,7 @@ pub enum Phase {
     Open = 0,
     /// The last write found no room; reads go on, the next write tries again.
     Full = 1,
-    /// The log failed and is being reopened: reads only.
+    /// Log or view failed and is being reopened: reads only.
     ReadOnly = 2,
     /// The view failed and is being reopened: neither.
     Unavailable = 3,
@@ -200,7 +200,9 @@ impl Shared {
     fn phase(&self) -> Phase {
         let log = Phase::from_u8(self.log_phase.load(Ordering::Acquire));
         if log != Phase::Closed && self.view_down.load(Ordering::Acquire) {
-            return Phase::Unavailable;
+            // Until it is closed to be opened again, a broken view can still be read.
+            let readable = self.view.load().is_some();
+            return if readable { Phase::ReadOnly } else { Phase::Unavailable };
         }
         log
     }
