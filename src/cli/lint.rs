@@ -136,7 +136,7 @@ api_keys:
 
     #[test]
     fn a_secret_that_is_not_there_is_a_warning_with_its_place() {
-        let (text, findings) = lint(KEYS, &[("KEY_TWO", "secret")]);
+        let (text, findings) = lint(KEYS, &[("KEY_TWO", "a-secret-of-some-length")]);
         assert!(findings.ok && findings.problems.is_empty());
         assert_eq!(
             text,
@@ -151,7 +151,9 @@ api_keys:
     #[test]
     fn the_same_variable_twice_is_a_problem_with_and_without_it() {
         let text = KEYS.replace("KEY_THREE", "KEY_ONE");
-        for environment in [&[][..], &[("KEY_ONE", "a"), ("KEY_TWO", "b")]] {
+        for environment in
+            [&[][..], &[("KEY_ONE", "a-secret-of-some-length"), ("KEY_TWO", "another-secret-of-length")]]
+        {
             let (_, findings) = lint(&text, environment);
             assert!(!findings.ok);
             assert!(findings.problems[0].message.contains("the same secret"), "{findings:?}");

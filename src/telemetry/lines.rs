@@ -43,6 +43,15 @@ impl Lines {
         Ok(lines)
     }
 
+    /// Waits until the lines so far are written.
+    fn flush(&self, at_most: Duration) {
+        let (done, wait) = sync_channel(1);
+        // A full queue whose reader is stuck cannot be flushed; then there is nothing to wait for.
+        if self.queue.try_send(Item::Flush(done)).is_ok() {
+            wait.recv_timeout(at_most).ok();
+        }
+    }
+
     fn push(&self, text: Vec<u8>) {
         match self.queue.try_send(Item::Line(text)) {
             Ok(()) => {}
@@ -54,11 +63,8 @@ impl Lines {
 }
 
 pub(super) fn flush(at_most: Duration) {
-    let Some(lines) = CURRENT.get() else { return };
-    let (done, wait) = sync_channel(1);
-    // A full queue whose reader is stuck cannot be flushed; then there is nothing to wait for.
-    if lines.queue.try_send(Item::Flush(done)).is_ok() {
-        wait.recv_timeout(at_most).ok();
+    if let Some(lines) = CURRENT.get() {
+        lines.flush(at_most);
     }
 }
 
@@ -128,12 +134,12 @@ mod tests {
     fn an_event_is_one_line_whatever_is_in_it() {
         let out = Shared::default();
         let lines = Lines::start(out.clone()).unwrap();
-        let log = tracing_subscriber::fmt().json().flatten_event(true).with_writer(lines).finish();
+        let log = tracing_subscriber::fmt().json().flatten_event(true).with_writer(lines.clone()).finish();
         tracing::subscriber::with_default(log, || {
             tracing::info!(value = "a\r\nb\u{1b}[31m\u{2028}", "first");
             tracing::info!("second");
         });
-        flush(Duration::from_secs(10));
+        lines.flush(Duration::from_secs(10));
         let text = String::from_utf8(out.0.lock().unwrap().clone()).unwrap();
         let lines: Vec<_> = text.lines().collect();
         assert_eq!(lines.len(), 2, "{text}");

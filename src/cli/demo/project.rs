@@ -155,7 +155,7 @@ mod tests {
         let text = manifest("127.0.0.1:7001".parse().unwrap());
         let loaded = load(&Sources {
             files: vec![Source::Text { name: "demo".into(), text }],
-            environment: vec![(KEY_VARIABLE.into(), "key".into())],
+            environment: vec![(KEY_VARIABLE.into(), "a-key-of-some-length".into())],
             flags: Flags::default(),
         });
         let manifest = loaded.unwrap_or_else(|problems| panic!("{problems}"));

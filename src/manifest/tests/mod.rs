@@ -14,7 +14,7 @@ mod sections;
 
 const NORTHWIND: &str = include_str!("../../../config/northwind.yaml");
 const MINIMAL: &str = include_str!("../../../config/examples/minimal.yaml");
-const SECRET: &str = "lk_test_0123456789";
+const SECRET: &str = "test_0123456789_abc";
 
 fn text(text: &str) -> Source {
     Source::Text { name: "m.yaml".to_owned(), text: text.to_owned() }
@@ -121,7 +121,11 @@ products:
 api_keys:
   k: { product: p, tenant: t, primary: { env: ONE }, secondary: { env: TWO }, expires: 2027-03-01T00:30:00+01:00 }
 ";
-    let loaded = load(&sources([text(manifest)], &[("ONE", "first"), ("TWO", "second")])).unwrap();
+    let loaded = load(&sources(
+        [text(manifest)],
+        &[("ONE", "the-first-of-two-keys"), ("TWO", "the-second-of-two-keys")],
+    ))
+    .unwrap();
     assert_eq!(loaded.containers["deep"].partition_key.segments, ["a/b", "c~d"]);
     assert_eq!(loaded.containers["deep"].partition_key.to_string(), "/a~1b/c~0d");
     let subscription = &loaded.event_subscriptions["s"];
@@ -134,7 +138,7 @@ api_keys:
     let Target::Mock(mock) = &operations["teapot"].target else { panic!("teapot is a mock") };
     assert_eq!((mock.headers["x-pot"].as_str(), mock.body.as_ref()), ("short", None));
     let key = &loaded.api_keys["k"];
-    assert_eq!(key.secondary.as_ref().unwrap().expose(), "second");
+    assert_eq!(key.secondary.as_ref().unwrap().expose(), "the-second-of-two-keys");
     // `date -u -d 2027-02-28T23:30:00Z +%s`
     assert_eq!(key.expires, Some(SystemTime::UNIX_EPOCH + Duration::from_secs(1_803_857_400)));
 }

@@ -342,7 +342,7 @@ api_keys:
             "8:84: the same secret as at 8:54: a call could not tell the keys apart",
             "9:49: environment variable `ACME_KEYS` is not set, did you mean `ACME_KEY`?",
             "9:71: expected a date such as `2027-01-31`, or a date-time of RFC 3339, found `soon`",
-            "10:51: environment variable `EMPTY_KEY` does not hold a secret: 1 to 256 visible ASCII characters",
+            "10:51: environment variable `EMPTY_KEY` does not hold a secret: an api key has 52 characters, one from elsewhere 16 to 256",
             "10:75: a secret is a reference, never a literal: write `{ env: NAME }`",
         ],
     )]);
