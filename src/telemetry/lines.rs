@@ -1,9 +1,9 @@
 //! A bounded queue of lines, and the thread that writes them.
 
 use std::io::{self, Write};
-use std::sync::OnceLock;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::mpsc::{Receiver, SyncSender, TrySendError, sync_channel};
+use std::sync::{Arc, OnceLock};
 use std::thread;
 use std::time::Duration;
 
@@ -14,8 +14,6 @@ const QUEUE: usize = 8_192;
 
 /// Where [`flush`] asks. One process has one log.
 static CURRENT: OnceLock<Lines> = OnceLock::new();
-/// Lines that did not fit.
-static DROPPED: AtomicU64 = AtomicU64::new(0);
 
 enum Item {
     Line(Vec<u8>),
@@ -26,6 +24,8 @@ enum Item {
 #[derive(Clone)]
 pub(super) struct Lines {
     queue: SyncSender<Item>,
+    /// Lines that did not fit, and that nobody was told of yet.
+    dropped: Arc<AtomicU64>,
 }
 
 /// One event on its way into the queue.
@@ -37,8 +37,10 @@ pub(super) struct Line {
 impl Lines {
     pub(super) fn start(out: impl Write + Send + 'static) -> io::Result<Self> {
         let (queue, items) = sync_channel(QUEUE);
-        thread::Builder::new().name("log".to_owned()).spawn(move || write_all(&items, out))?;
-        let lines = Self { queue };
+        let dropped = Arc::new(AtomicU64::new(0));
+        let told = dropped.clone();
+        thread::Builder::new().name("log".to_owned()).spawn(move || write_all(&items, &told, out))?;
+        let lines = Self { queue, dropped };
         CURRENT.get_or_init(|| lines.clone());
         Ok(lines)
     }
@@ -56,7 +58,7 @@ impl Lines {
         match self.queue.try_send(Item::Line(text)) {
             Ok(()) => {}
             Err(TrySendError::Full(_) | TrySendError::Disconnected(_)) => {
-                DROPPED.fetch_add(1, Ordering::Relaxed);
+                self.dropped.fetch_add(1, Ordering::Relaxed);
             }
         }
     }
@@ -68,14 +70,14 @@ pub(super) fn flush(at_most: Duration) {
     }
 }
 
-fn write_all(items: &Receiver<Item>, mut out: impl Write) {
+fn write_all(items: &Receiver<Item>, dropped: &AtomicU64, mut out: impl Write) {
     for item in items {
         // Nobody can be told that the log cannot be written.
         match item {
             Item::Line(text) => out.write_all(&text).ok(),
             Item::Flush(done) => out.flush().ok().and(done.send(()).ok()),
         };
-        let dropped = DROPPED.swap(0, Ordering::Relaxed);
+        let dropped = dropped.swap(0, Ordering::Relaxed);
         if dropped > 0 {
             writeln!(out, "{{\"level\":\"WARN\",\"message\":\"log lines dropped\",\"count\":{dropped}}}")
                 .ok();
@@ -112,7 +114,7 @@ impl<'a> MakeWriter<'a> for Lines {
 
 #[cfg(test)]
 mod tests {
-    use std::sync::{Arc, Mutex};
+    use std::sync::Mutex;
 
     use super::*;
 
