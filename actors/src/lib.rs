@@ -1,6 +1,6 @@
 //! Everything of Lanekeeper that has state or a rule. Knows no HTTP.
 //!
-//! Floors, from the ground: `model`; `policy`, `log`, `store`; `kernel`; `protocol`; the rooms
+//! Floors, from the ground: `model`; `policy`, `query`, `log`, `store`; `kernel`; `protocol`; the rooms
 //! (`gateway`, `directory`, `partition`, `shard`, `router`, `subscriber`); `system`. Imports go
 //! down only.
 
@@ -12,6 +12,7 @@ pub mod model;
 pub mod partition;
 pub mod policy;
 pub mod protocol;
+pub mod query;
 pub mod router;
 pub mod shard;
 pub mod store;

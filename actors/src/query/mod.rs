@@ -1,0 +1,3 @@
+//! The query language of documents: parse, plan, evaluate. Pure: it reads no disk and knows no actor.
+
+pub mod value;
