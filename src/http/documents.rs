@@ -153,7 +153,7 @@ impl Admitted<'_> {
         let written = partition.write(write, self.limits.request).await?;
         let (status, location) = match written.kind {
             ChangeKind::Create => (StatusCode::CREATED, Some(self.req.uri().path().to_owned())),
-            ChangeKind::Replace | ChangeKind::Delete => (StatusCode::OK, None),
+            ChangeKind::Replace | ChangeKind::Delete | ChangeKind::Expire => (StatusCode::OK, None),
         };
         Ok(self.written(status, &written, &new.body, location))
     }
@@ -189,7 +189,8 @@ impl Admitted<'_> {
         let partition = self.directory.partition(&address)?;
         let page = partition.list(after.as_ref(), limit, self.limits.page_bytes)?;
         let mut body = Vec::from(b"{\"documents\":[");
-        for (i, document) in page.documents.iter().enumerate() {
+        for (i, found) in page.documents.iter().enumerate() {
+            let document = &found.document;
             if i > 0 {
                 body.push(b',');
             }
@@ -200,7 +201,7 @@ impl Admitted<'_> {
         let mut response = HttpResponse::Ok();
         response.insert_header((CONTENT_TYPE, JSON)).insert_header((CACHE_CONTROL, CACHING));
         if let Some(last) = page.documents.last().filter(|_| page.more) {
-            response.insert_header((CONTINUATION, continuation::encode(&encoded, &last.id)));
+            response.insert_header((CONTINUATION, continuation::encode(&encoded, &last.document.id)));
         }
         Ok(response.body(body))
     }

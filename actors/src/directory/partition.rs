@@ -57,6 +57,7 @@ impl PartitionHandle {
         limit: usize,
         max_bytes: usize,
     ) -> Result<Page, ShardReadError> {
-        self.shard.list(&self.address, after, limit, max_bytes)
+        let after = after.map(|id| self.address.document(id));
+        self.shard.list(&self.address, after.as_deref(), limit, max_bytes)
     }
 }

@@ -13,7 +13,9 @@ use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 
 use crate::model::address::EncodedPartition;
-use crate::model::change::{ChangeKind, CommittedGroup, DocumentChange, Mutation, Previous, Table};
+use crate::model::change::{
+    ChangeKind, CommittedGroup, DocumentChange, Mutation, Previous, RowChange, Table,
+};
 use crate::model::ids::{DocumentId, Lsn};
 use crate::model::time::Timestamp;
 
@@ -23,8 +25,8 @@ pub(super) const MAGIC: [u8; 4] = *b"LKR1";
 pub(super) const HEADER: usize = 48;
 /// Most mutations in one record.
 pub const MAX_MUTATIONS: usize = 4_096;
-/// Version of the payload.
-const VERSION: u8 = 1;
+/// Version of the payload. Version 1 ends each mutation at the trace.
+const VERSION: u8 = 2;
 
 /// xxh3-128 of a whole record: the link of the chain.
 pub(super) type Hash = [u8; 16];
@@ -147,7 +149,8 @@ pub(super) fn decode(header: &Header, record: &Bytes) -> Result<CommittedGroup, 
     Ok(CommittedGroup { first: header.first, mutations: Arc::from(mutations) })
 }
 
-/// One mutation on disk: operation, kind or table, key, id, value, time, previous, trace.
+/// One mutation on disk: operation, kind or table, key, id, value, time, previous, trace, place in its
+/// transaction, time to live, rows.
 #[derive(Serialize, Deserialize)]
 struct Wire<'a>(
     u8,
@@ -158,6 +161,17 @@ struct Wire<'a>(
     u64,
     i64,
     #[serde(borrow)] Option<&'a str>,
+    #[serde(default)] u32,
+    #[serde(default)] i32,
+    #[serde(borrow, default)] Vec<WireRow<'a>>,
+);
+
+/// One row beside a document: table, key, value if there is one.
+#[derive(Serialize, Deserialize)]
+struct WireRow<'a>(
+    u8,
+    #[serde(borrow, with = "serde_bytes")] &'a [u8],
+    #[serde(borrow, with = "serde_bytes")] Option<&'a [u8]>,
 );
 
 const DOCUMENT: u8 = 1;
@@ -172,6 +186,7 @@ impl<'a> From<&'a Mutation> for Wire<'a> {
                     ChangeKind::Create => 1,
                     ChangeKind::Replace => 2,
                     ChangeKind::Delete => 3,
+                    ChangeKind::Expire => 4,
                 };
                 // 0: none; above: an LSN; below: that many mutations back.
                 let previous = match c.previous {
@@ -189,17 +204,30 @@ impl<'a> From<&'a Mutation> for Wire<'a> {
                     c.at.0,
                     previous,
                     c.traceparent.as_deref(),
+                    c.within,
+                    c.ttl,
+                    c.rows.iter().map(WireRow::from).collect(),
                 )
             }
-            Mutation::Put { table, key, value } => Wire(PUT, *table as u8, key, "", value, 0, 0, None),
-            Mutation::Delete { table, key } => Wire(DELETE, *table as u8, key, "", &[], 0, 0, None),
+            Mutation::Put { table, key, value } => {
+                Wire(PUT, *table as u8, key, "", value, 0, 0, None, 0, 0, Vec::new())
+            }
+            Mutation::Delete { table, key } => {
+                Wire(DELETE, *table as u8, key, "", &[], 0, 0, None, 0, 0, Vec::new())
+            }
         }
+    }
+}
+
+impl<'a> From<&'a RowChange> for WireRow<'a> {
+    fn from(row: &'a RowChange) -> Self {
+        Self(row.table as u8, &row.key, row.value.as_deref())
     }
 }
 
 impl Wire<'_> {
     fn into_mutation(self, record: &Bytes) -> Option<Mutation> {
-        let Wire(operation, sort, key, id, value, at, previous, traceparent) = self;
+        let Wire(operation, sort, key, id, value, at, previous, traceparent, within, ttl, rows) = self;
         // The record's memory is shared, not copied.
         let key = record.slice_ref(key);
         match operation {
@@ -208,6 +236,7 @@ impl Wire<'_> {
                     1 => ChangeKind::Create,
                     2 => ChangeKind::Replace,
                     3 => ChangeKind::Delete,
+                    4 => ChangeKind::Expire,
                     _ => return None,
                 },
                 partition: EncodedPartition::from_bytes(key),
@@ -220,6 +249,9 @@ impl Wire<'_> {
                 },
                 body: record.slice_ref(value),
                 traceparent: traceparent.map(Arc::from),
+                within,
+                ttl,
+                rows: rows.into_iter().map(|row| row.into_change(record)).collect::<Option<_>>()?,
             })),
             PUT => Some(Mutation::Put { table: table(sort)?, key, value: record.slice_ref(value) }),
             DELETE => Some(Mutation::Delete { table: table(sort)?, key }),
@@ -228,8 +260,14 @@ impl Wire<'_> {
     }
 }
 
+impl WireRow<'_> {
+    fn into_change(self, record: &Bytes) -> Option<RowChange> {
+        let Self(number, key, value) = self;
+        let value = value.map(|value| record.slice_ref(value));
+        Some(RowChange { table: table(number)?, key: record.slice_ref(key), value })
+    }
+}
+
 fn table(number: u8) -> Option<Table> {
-    [Table::Progress, Table::Deliveries, Table::Due, Table::DeadLetters, Table::Idempotency, Table::System]
-        .into_iter()
-        .find(|table| *table as u8 == number)
+    Table::ALL.into_iter().find(|table| *table as u8 == number)
 }

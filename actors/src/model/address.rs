@@ -170,6 +170,23 @@ pub struct PartitionAddress {
 }
 
 impl PartitionAddress {
+    /// The prefix of the keys of all documents of a container.
+    pub fn container_prefix(container: &str) -> Vec<u8> {
+        let mut out = Vec::with_capacity(container.len() + 1);
+        out.extend_from_slice(container.as_bytes());
+        out.push(END);
+        out
+    }
+
+    /// The prefix of the keys of all documents whose partition keys begin with `key`, in the container
+    /// of this address.
+    pub fn encode_prefix(&self) -> Vec<u8> {
+        let mut out = self.encode().0.to_vec();
+        // Without the end marker the bytes are those of every longer key too.
+        out.pop();
+        out
+    }
+
     /// The prefix of the keys of all documents of this partition.
     pub fn encode(&self) -> EncodedPartition {
         let mut out = Vec::with_capacity(64);
@@ -233,6 +250,34 @@ impl PartitionAddress {
     }
 }
 
+/// How many bytes at the front of a document's key are its partition; `None` on other bytes.
+pub fn partition_len(key: &[u8]) -> Option<usize> {
+    let name = |bytes: &[u8]| Some(bytes.iter().position(|&byte| byte == END)? + 1);
+    let mut at = name(key)?;
+    let tenancy = *key.get(at)?;
+    at += 1;
+    if tenancy == ISOLATED {
+        at += name(key.get(at..)?)?;
+    }
+    loop {
+        let tag = *key.get(at)?;
+        at += 1;
+        match tag {
+            END => return Some(at),
+            0x01..=0x04 => {}
+            0x05 => at += 8,
+            0x06 => {
+                // A zero inside a string is followed by another mark than the one at its end.
+                while key.get(at..at + 2)? != [0x00, 0x01] {
+                    at += if *key.get(at)? == 0 { 2 } else { 1 };
+                }
+                at += 2;
+            }
+            _ => return None,
+        }
+    }
+}
+
 fn until_end(bytes: &[u8]) -> Option<(&str, &[u8])> {
     let end = bytes.iter().position(|&b| b == END)?;
     let (name, rest) = bytes.split_at_checked(end)?;
@@ -252,6 +297,12 @@ impl EncodedPartition {
     /// The bytes.
     pub fn as_bytes(&self) -> &Bytes {
         &self.0
+    }
+
+    /// The bytes up to the end of the container's name, and what follows: tenant and key.
+    pub fn split_container(&self) -> (&[u8], &[u8]) {
+        let end = self.0.iter().position(|&byte| byte == END).map_or(self.0.len(), |at| at + 1);
+        self.0.split_at(end)
     }
 
     /// Key of one document of this partition.
@@ -310,6 +361,7 @@ mod tests {
             let (back, rest) = PartitionAddress::decode(&key).unwrap();
             prop_assert_eq!(back, address);
             prop_assert_eq!(rest, id.as_bytes());
+            prop_assert_eq!(partition_len(&key), Some(key.len() - id.len()));
         }
 
         #[test]
@@ -328,7 +380,8 @@ mod tests {
 
         #[test]
         fn arbitrary_bytes_are_decoded_without_panic(bytes in proptest::collection::vec(any::<u8>(), 0..64)) {
-            let _ignored = PartitionAddress::decode(&bytes);
+            let decoded = PartitionAddress::decode(&bytes);
+            prop_assert!(decoded.is_none() || partition_len(&bytes).is_some());
         }
     }
 }

@@ -21,6 +21,8 @@ pub enum ChangeKind {
     Replace,
     /// It is gone.
     Delete,
+    /// It is gone, because its time to live was over.
+    Expire,
 }
 
 impl ChangeKind {
@@ -29,8 +31,13 @@ impl ChangeKind {
         match self {
             Self::Create => "create",
             Self::Replace => "replace",
-            Self::Delete => "delete",
+            Self::Delete | Self::Expire => "delete",
         }
+    }
+
+    /// Whether nothing is there afterwards.
+    pub fn is_removal(self) -> bool {
+        matches!(self, Self::Delete | Self::Expire)
     }
 }
 
@@ -51,6 +58,24 @@ pub struct DocumentChange {
     pub body: Bytes,
     /// W3C trace context of the request.
     pub traceparent: Option<Arc<str>>,
+    /// How many mutations before this one its transaction began: 0 for a write of its own. Changes
+    /// of one transaction share the position of the first, and no reader splits them.
+    pub within: u32,
+    /// The document's own time to live in seconds; -1 is for ever, 0 is its container's.
+    pub ttl: i32,
+    /// What must be true together with the document: rows that are made from it.
+    pub rows: Vec<RowChange>,
+}
+
+/// A row that moves together with a document.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct RowChange {
+    /// Where it stands.
+    pub table: Table,
+    /// Its key, which begins with the document's partition or container.
+    pub key: Bytes,
+    /// Its value; `None` when it is gone.
+    pub value: Option<Bytes>,
 }
 
 /// The version of a document that a change follows.
@@ -86,8 +111,35 @@ pub enum Table {
     DeadLetters = 4,
     /// Results stored for repeated requests.
     Idempotency = 5,
-    /// API keys and other state of the process; used in shard 0.
+    /// API keys and other state of the process, in shard 0; what is known of containers, in each.
     System = 6,
+    /// Who holds a unique key within a partition.
+    Unique = 7,
+    /// Entries of declared indexes.
+    Index = 8,
+    /// What ends at a time: documents with a time to live of their own, stored results.
+    Expiry = 9,
+}
+
+impl Table {
+    /// All of them.
+    pub const ALL: [Self; 9] = [
+        Self::Progress,
+        Self::Deliveries,
+        Self::Due,
+        Self::DeadLetters,
+        Self::Idempotency,
+        Self::System,
+        Self::Unique,
+        Self::Index,
+        Self::Expiry,
+    ];
+
+    /// Whether partitions read its rows while they decide, so that a row is seen as soon as its
+    /// document is.
+    pub fn is_read_by_partitions(self) -> bool {
+        matches!(self, Self::Unique | Self::Idempotency)
+    }
 }
 
 /// One step of a commit. Each takes one LSN.
@@ -108,7 +160,12 @@ impl Mutation {
         OVERHEAD
             + match self {
                 Self::Document(change) => {
-                    change.partition.as_bytes().len() + change.id.as_str().len() + change.body.len()
+                    let rows = change.rows.iter();
+                    let rows = rows.map(|row| row.key.len() + row.value.as_ref().map_or(0, Bytes::len));
+                    change.partition.as_bytes().len()
+                        + change.id.as_str().len()
+                        + change.body.len()
+                        + rows.sum::<usize>()
                 }
                 Self::Put { key, value, .. } => key.len() + value.len(),
                 Self::Delete { key, .. } => key.len(),

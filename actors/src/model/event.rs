@@ -32,7 +32,7 @@ impl EventTypes {
         match kind {
             ChangeKind::Create => self.created.as_ref(),
             ChangeKind::Replace => self.replaced.as_ref(),
-            ChangeKind::Delete => self.deleted.as_ref(),
+            ChangeKind::Delete | ChangeKind::Expire => self.deleted.as_ref(),
         }
     }
 }
@@ -80,7 +80,7 @@ impl Event {
         let mut out = head.to_string().into_bytes();
         out.pop();
         out.extend_from_slice(b",\"data\":");
-        if change.kind == ChangeKind::Delete {
+        if change.kind.is_removal() {
             let gone = json!({ "id": change.id.as_str(), "partition": address.key_json() });
             out.extend_from_slice(gone.to_string().as_bytes());
         } else {
@@ -134,6 +134,9 @@ impl StoredEvent {
             previous: None,
             body: self.body,
             traceparent: self.traceparent,
+            within: 0,
+            ttl: 0,
+            rows: Vec::new(),
         };
         Event::new(self.position, &change)
     }
@@ -158,6 +161,9 @@ mod tests {
             previous: None,
             body: Bytes::from_static(br#"{"id":"l-1","lane":"OSL-BER"}"#),
             traceparent: Some("00-1-2-01".into()),
+            within: 0,
+            ttl: 0,
+            rows: Vec::new(),
         };
         Event::new(Position { shard: ShardId(2), lsn: Lsn(812) }, &change).unwrap()
     }

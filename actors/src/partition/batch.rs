@@ -94,7 +94,7 @@ impl Batch {
 
     fn committed(&self, id: &DocumentId) -> Result<Current, WriteError> {
         let version = self.shard.version(&self.address, id)?;
-        Ok(version.map_or(Current::Absent, Current::Committed))
+        Ok(version.map_or(Current::Absent, |version| Current::Committed(version.lsn)))
     }
 
     fn push(&mut self, write: Write, kind: ChangeKind, previous: Option<Previous>) -> u32 {
@@ -113,6 +113,9 @@ impl Batch {
             previous,
             body,
             traceparent: write.traceparent,
+            within: 0,
+            ttl: 0,
+            rows: Vec::new(),
         });
         self.bytes += mutation.weight();
         self.mutations.push(mutation);

@@ -5,15 +5,16 @@ use std::sync::atomic::Ordering;
 use std::sync::mpsc::{SyncSender, TrySendError};
 use std::sync::{Arc, PoisonError};
 
+use bytes::Bytes;
 use tokio::sync::oneshot;
 
-use super::overlay::{Recent, lay_over};
+use super::overlay::{RecentDocuments, lay_over};
 use super::{CommitError, Committed, Doorbell, Op, Phase, ShardReadError, Shared};
 use crate::log::LogReader;
 use crate::model::address::EncodedPartition;
-use crate::model::change::Mutation;
+use crate::model::change::{Mutation, Table};
 use crate::model::ids::{DocumentId, Lsn, ShardId};
-use crate::store::{Page, StoredDocument, View};
+use crate::store::{Page, StoredDocument, Version, View};
 
 /// A reply that will come when the batch is durable and visible.
 pub type CommitReply = oneshot::Receiver<Result<Committed, CommitError>>;
@@ -54,6 +55,8 @@ pub struct ShardStatus {
     pub mutations: u64,
     /// How often log or view were reopened after an error.
     pub reopened: u64,
+    /// Point reads that were answered from memory, and those that asked the view.
+    pub cache: (u64, u64),
 }
 
 impl ShardHandle {
@@ -114,10 +117,16 @@ impl ShardHandle {
         partition: &EncodedPartition,
         id: &DocumentId,
     ) -> Result<Option<StoredDocument>, ShardReadError> {
-        match self.shared.overlay.get(partition, id) {
-            Some(Recent::Present(document)) => Ok(Some(document)),
-            Some(Recent::Gone(_)) => Ok(None),
-            None => Ok(self.view()?.document(partition, id)?),
+        let key = partition.document(id);
+        match self.shared.overlay.find(partition, &key) {
+            Ok(recent) => Ok(recent.document()),
+            Err(seen) => {
+                let found = self.view()?.document(partition, id)?;
+                if let Some(found) = &found {
+                    self.shared.overlay.keep(partition, key, found, seen);
+                }
+                Ok(found)
+            }
         }
     }
 
@@ -126,28 +135,65 @@ impl ShardHandle {
         &self,
         partition: &EncodedPartition,
         id: &DocumentId,
-    ) -> Result<Option<Lsn>, ShardReadError> {
+    ) -> Result<Option<Version>, ShardReadError> {
         match self.shared.overlay.get(partition, id) {
-            Some(Recent::Present(document)) => Ok(Some(document.lsn)),
-            Some(Recent::Gone(_)) => Ok(None),
+            Some(recent) => Ok(recent.version()),
             None => Ok(self.view()?.version(partition, id)?),
         }
     }
 
-    /// Documents of a partition after `after`, at most `limit` and about `max_bytes`.
+    /// A row that partitions read while they decide; its key begins with the partition.
+    pub fn row(
+        &self,
+        partition: &EncodedPartition,
+        table: Table,
+        key: &Bytes,
+    ) -> Result<Option<Bytes>, ShardReadError> {
+        match self.shared.overlay.row(partition, table, key) {
+            Some(row) => Ok(row),
+            None => Ok(self.view()?.row(table, key)?),
+        }
+    }
+
+    /// Documents of a partition in the order of their ids, from behind the key `after`, at most
+    /// `limit` and about `max_bytes`.
     pub fn list(
         &self,
         partition: &EncodedPartition,
-        after: Option<&DocumentId>,
+        after: Option<&[u8]>,
         limit: usize,
         max_bytes: usize,
     ) -> Result<Page, ShardReadError> {
-        let mut after = after.cloned();
+        let recent = |after: Option<&[u8]>| self.shared.overlay.of_partition(partition, after);
+        self.page(partition.as_bytes(), recent, after, limit, max_bytes)
+    }
+
+    /// The same for all documents whose keys begin with `prefix`, in whichever partitions.
+    pub fn scan(
+        &self,
+        prefix: &[u8],
+        after: Option<&[u8]>,
+        limit: usize,
+        max_bytes: usize,
+    ) -> Result<Page, ShardReadError> {
+        let recent = |after: Option<&[u8]>| self.shared.overlay.of_prefix(prefix, after);
+        self.page(prefix, recent, after, limit, max_bytes)
+    }
+
+    fn page(
+        &self,
+        prefix: &[u8],
+        recent: impl Fn(Option<&[u8]>) -> RecentDocuments,
+        after: Option<&[u8]>,
+        limit: usize,
+        max_bytes: usize,
+    ) -> Result<Page, ShardReadError> {
+        let mut after = after.map(Bytes::copy_from_slice);
         loop {
             // The overlay first: what it loses meanwhile is in the view.
-            let recent = self.shared.overlay.range(partition, after.as_ref());
-            let page = self.view()?.list(partition, after.as_ref(), limit, max_bytes)?;
-            let last = page.documents.last().map(|document| document.id.clone());
+            let recent = recent(after.as_deref());
+            let page = self.view()?.scan(prefix, after.as_deref(), limit, max_bytes)?;
+            let last = page.documents.last().map(|found| found.key.clone());
             let page = lay_over(page, recent, limit);
             if !page.documents.is_empty() || !page.more || last.is_none() {
                 return Ok(page);
@@ -155,6 +201,13 @@ impl ShardHandle {
             // Everything on this page was deleted a moment ago.
             after = last;
         }
+    }
+
+    /// Documents with this prefix that changed lately, and may not be in the view: who reads more
+    /// than this door offers asks here first and the view second. `None` is a document that is gone.
+    pub fn recent(&self, prefix: &[u8]) -> Vec<(Vec<u8>, Option<StoredDocument>)> {
+        let recent = self.shared.overlay.of_prefix(prefix, None).into_iter();
+        recent.map(|(key, recent)| (key, recent.document())).collect()
     }
 
     /// The view, for a short read of state rows: do not hold it across an await.
@@ -192,6 +245,7 @@ impl ShardHandle {
             groups: shared.groups.load(Ordering::Relaxed),
             mutations: shared.mutations.load(Ordering::Relaxed),
             reopened: shared.reopened.load(Ordering::Relaxed),
+            cache: shared.overlay.cache_counts(),
         }
     }
 

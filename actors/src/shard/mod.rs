@@ -48,6 +48,8 @@ pub struct ShardSettings {
     pub reopen_backoff: Duration,
     /// redb's page cache, in bytes.
     pub cache_bytes: usize,
+    /// Documents kept in memory after they were read, in bytes.
+    pub document_cache_bytes: usize,
     /// Bytes read from the log in one step.
     pub read_chunk: usize,
     /// Sizes of the log's files.
@@ -66,6 +68,7 @@ impl Default for ShardSettings {
             lazy_delay: Duration::from_millis(100),
             reopen_backoff: Duration::from_millis(50),
             cache_bytes: 256 << 20,
+            document_cache_bytes: 32 << 20,
             read_chunk: 1 << 20,
             log: LogSettings::default(),
         }

@@ -101,7 +101,7 @@ impl Shard {
         let shared = Arc::new(Shared {
             id,
             view: ArcSwapOption::empty(),
-            overlay: Overlay::default(),
+            overlay: Overlay::new(settings.document_cache_bytes),
             reader: RwLock::new(reader),
             log_phase: AtomicU8::new(Phase::Open as u8),
             view_down: AtomicBool::new(false),

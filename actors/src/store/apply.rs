@@ -1,11 +1,12 @@
 //! What a mutation does to the tables of the view, inside one transaction.
 //!
-//! Invariant: a document and its place in the order of its partition move together.
+//! Invariant: a document, its place in the order of its container, and the rows that are made from
+//! it move together.
 
 use redb::{Table as Tree, TableDefinition, WriteTransaction};
 
 use super::envelope::{self, Document};
-use crate::model::change::{ChangeKind, CommittedGroup, DocumentChange, Mutation, Table};
+use crate::model::change::{CommittedGroup, DocumentChange, Mutation, Table};
 use crate::model::ids::Lsn;
 
 pub(super) type Definition = TableDefinition<'static, &'static [u8], &'static [u8]>;
@@ -13,10 +14,6 @@ type Writer<'t> = Tree<'t, &'static [u8], &'static [u8]>;
 
 pub(super) const DOCUMENTS: Definition = TableDefinition::new("documents");
 pub(super) const ORDER: Definition = TableDefinition::new("order");
-
-/// Tables that [`Mutation::Put`] and [`Mutation::Delete`] reach.
-pub(super) const STATE_TABLES: [Table; 6] =
-    [Table::Progress, Table::Deliveries, Table::Due, Table::DeadLetters, Table::Idempotency, Table::System];
 
 pub(super) fn definition(table: Table) -> Definition {
     TableDefinition::new(match table {
@@ -26,6 +23,9 @@ pub(super) fn definition(table: Table) -> Definition {
         Table::DeadLetters => "dead_letters",
         Table::Idempotency => "idempotency",
         Table::System => "system",
+        Table::Unique => "unique",
+        Table::Index => "index",
+        Table::Expiry => "expiry",
     })
 }
 
@@ -34,12 +34,7 @@ pub(super) struct Tables<'t> {
     transaction: &'t WriteTransaction,
     documents: Option<Writer<'t>>,
     order: Option<Writer<'t>>,
-    progress: Option<Writer<'t>>,
-    deliveries: Option<Writer<'t>>,
-    due: Option<Writer<'t>>,
-    dead_letters: Option<Writer<'t>>,
-    idempotency: Option<Writer<'t>>,
-    system: Option<Writer<'t>>,
+    rows: [Option<Writer<'t>>; Table::ALL.len()],
     key: Vec<u8>,
 }
 
@@ -49,12 +44,7 @@ impl<'t> Tables<'t> {
             transaction,
             documents: None,
             order: None,
-            progress: None,
-            deliveries: None,
-            due: None,
-            dead_letters: None,
-            idempotency: None,
-            system: None,
+            rows: Default::default(),
             key: Vec::with_capacity(256),
         }
     }
@@ -68,14 +58,25 @@ impl<'t> Tables<'t> {
             }
             match mutation {
                 Mutation::Document(change) => self.change(lsn, change)?,
-                Mutation::Put { table, key, value } => {
-                    let rows = self.state(*table)?;
-                    let mut reserved = rows.insert_reserve(key.as_ref(), envelope::row_len(value.len()))?;
-                    envelope::seal_row(key, value, reserved.as_mut());
-                }
-                Mutation::Delete { table, key } => {
-                    self.state(*table)?.remove(key.as_ref())?;
-                }
+                Mutation::Put { table, key, value } => self.row(*table, key, Some(value))?,
+                Mutation::Delete { table, key } => self.row(*table, key, None)?,
+            }
+        }
+        Ok(())
+    }
+
+    fn row(&mut self, table: Table, key: &[u8], value: Option<&[u8]>) -> Result<(), redb::Error> {
+        let number = usize::from(table as u8).saturating_sub(1);
+        // Every table has its place: their numbers begin with 1 and have no gap.
+        let Some(slot) = self.rows.get_mut(number) else { return Ok(()) };
+        let rows = opened(slot, self.transaction, definition(table))?;
+        match value {
+            Some(value) => {
+                let mut reserved = rows.insert_reserve(key, envelope::row_len(value.len()))?;
+                envelope::seal_row(key, value, reserved.as_mut());
+            }
+            None => {
+                rows.remove(key)?;
             }
         }
         Ok(())
@@ -84,46 +85,51 @@ impl<'t> Tables<'t> {
     fn change(&mut self, lsn: Lsn, change: &DocumentChange) -> Result<(), redb::Error> {
         let documents = opened(&mut self.documents, self.transaction, DOCUMENTS)?;
         let order = opened(&mut self.order, self.transaction, ORDER)?;
-        let (key, partition) = (&mut self.key, change.partition.as_bytes());
+        let key = &mut self.key;
+        let (container, partition) = change.partition.split_container();
         if let Some(previous) = change.previous {
-            join(key, partition, &previous.resolve(lsn).0.to_be_bytes());
+            join(key, &[container, &previous.resolve(lsn).0.to_be_bytes()]);
             order.remove(key.as_slice())?;
         }
         let id = change.id.as_str().as_bytes();
-        if change.kind != ChangeKind::Delete {
-            join(key, partition, &lsn.0.to_be_bytes());
-            order.insert(key.as_slice(), id)?;
-        }
-        join(key, partition, id);
-        if change.kind == ChangeKind::Delete {
+        if change.kind.is_removal() {
+            join(key, &[container, partition, id]);
             documents.remove(key.as_slice())?;
-            return Ok(());
+        } else {
+            join(key, &[container, &lsn.0.to_be_bytes()]);
+            let mut place = order.insert_reserve(key.as_slice(), PLACE_HEAD + partition.len() + id.len())?;
+            join_into(place.as_mut(), [&change.within.to_le_bytes(), partition, id]);
+            drop(place);
+            join(key, &[container, partition, id]);
+            let length = envelope::document_len(change.body.len());
+            let mut reserved = documents.insert_reserve(key.as_slice(), length)?;
+            let (within, ttl) = (change.within, change.ttl);
+            let document = Document { lsn, at: change.at, within, ttl, body: &change.body };
+            envelope::seal_document(key, document, reserved.as_mut());
         }
-        let length = envelope::document_len(change.body.len());
-        let mut reserved = documents.insert_reserve(key.as_slice(), length)?;
-        let document = Document { lsn, at: change.at, body: &change.body };
-        envelope::seal_document(key, document, reserved.as_mut());
+        for row in &change.rows {
+            self.row(row.table, &row.key, row.value.as_deref())?;
+        }
         Ok(())
-    }
-
-    fn state(&mut self, table: Table) -> Result<&mut Writer<'t>, redb::Error> {
-        let slot = match table {
-            Table::Progress => &mut self.progress,
-            Table::Deliveries => &mut self.deliveries,
-            Table::Due => &mut self.due,
-            Table::DeadLetters => &mut self.dead_letters,
-            Table::Idempotency => &mut self.idempotency,
-            Table::System => &mut self.system,
-        };
-        opened(slot, self.transaction, definition(table))
     }
 }
 
-/// Makes a key of a partition and what stands behind it.
-fn join(key: &mut Vec<u8>, partition: &[u8], rest: &[u8]) {
+/// Bytes of an entry of the order before the rest of the document's key: its place in its transaction.
+pub(super) const PLACE_HEAD: usize = 4;
+
+/// Makes a key of its parts.
+fn join(key: &mut Vec<u8>, parts: &[&[u8]]) {
     key.clear();
-    key.extend_from_slice(partition);
-    key.extend_from_slice(rest);
+    for part in parts {
+        key.extend_from_slice(part);
+    }
+}
+
+/// Writes parts into a place of their length.
+fn join_into(place: &mut [u8], parts: [&[u8]; 3]) {
+    for (byte, value) in place.iter_mut().zip(parts.into_iter().flatten()) {
+        *byte = *value;
+    }
 }
 
 fn opened<'s, 't>(

@@ -11,7 +11,7 @@ mod envelope;
 pub mod superblock;
 mod view;
 
-pub use view::{Page, Row, StoredDocument, View};
+pub use view::{EntryPage, KeyedDocument, Page, Row, StoredDocument, Version, View};
 
 use crate::model::ids::Lsn;
 

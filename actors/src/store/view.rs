@@ -9,20 +9,24 @@ use std::sync::{Mutex, PoisonError};
 
 use bytes::Bytes;
 use fail::fail_point;
-use redb::{Durability, ReadTransaction, ReadableDatabase, StorageError, TableDefinition, WriteTransaction};
+use redb::{
+    Durability, ReadTransaction, ReadableDatabase, ReadableTable, StorageError, TableDefinition,
+    WriteTransaction,
+};
 
-use super::apply::{DOCUMENTS, Definition, ORDER, STATE_TABLES, Tables, definition};
+use super::apply::{DOCUMENTS, Definition, ORDER, PLACE_HEAD, Tables, definition};
 use super::backend::Contained;
 use super::envelope;
 use super::{ApplyError, OpenError, ViewReadError};
 use crate::log::disk::Disk;
-use crate::model::address::{EncodedPartition, PartitionAddress};
+use crate::model::address::{EncodedPartition, partition_len};
 use crate::model::change::{CommittedGroup, Table};
 use crate::model::ids::{DocumentId, Lsn};
 use crate::model::time::Timestamp;
 
 const META: Definition = TableDefinition::new("meta");
-const FORMAT: u32 = 1;
+/// Format 1 kept an order for each partition; it is rebuilt when such a file is opened.
+const FORMAT: u32 = 2;
 const FORMAT_KEY: &[u8] = b"format";
 const APPLIED_KEY: &[u8] = b"applied";
 /// Name of the view's file in its shard's folder.
@@ -37,18 +41,67 @@ pub struct StoredDocument {
     pub lsn: Lsn,
     /// When that version was written.
     pub at: Timestamp,
+    /// How many mutations before `lsn` its transaction began.
+    pub within: u32,
+    /// Its own time to live, as in [`DocumentChange::ttl`](crate::model::change::DocumentChange::ttl).
+    pub ttl: i32,
     /// The user's JSON.
     pub body: Bytes,
+}
+
+impl StoredDocument {
+    /// What is there, without the body.
+    pub fn version(&self) -> Version {
+        Version { lsn: self.lsn, at: self.at, within: self.within, ttl: self.ttl }
+    }
+}
+
+/// A document without its id and its body.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Version {
+    /// See [`StoredDocument::lsn`].
+    pub lsn: Lsn,
+    /// See [`StoredDocument::at`].
+    pub at: Timestamp,
+    /// See [`StoredDocument::within`].
+    pub within: u32,
+    /// See [`StoredDocument::ttl`].
+    pub ttl: i32,
+}
+
+impl Version {
+    /// The position that all changes of its transaction share.
+    pub fn transaction(&self) -> Lsn {
+        Lsn(self.lsn.0.saturating_sub(u64::from(self.within)))
+    }
+}
+
+/// A document with its key: partition and id.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct KeyedDocument {
+    /// The bytes of [`EncodedPartition::document`].
+    pub key: Bytes,
+    /// What stands there.
+    pub document: StoredDocument,
+}
+
+/// Entries of an index, each with its document, if that is there.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct EntryPage {
+    /// Key of the entry, and the document that it leads to.
+    pub entries: Vec<(Bytes, Option<KeyedDocument>)>,
+    /// Whether there are more after the last one.
+    pub more: bool,
 }
 
 /// A row of a state table: key without the prefix that was asked for, and value.
 pub type Row = (Bytes, Bytes);
 
-/// Some documents of a partition, in the order of their ids.
+/// Some documents, in the order that was asked for.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Page {
     /// The documents.
-    pub documents: Vec<StoredDocument>,
+    pub documents: Vec<KeyedDocument>,
     /// Whether there are more after the last one.
     pub more: bool,
 }
@@ -76,7 +129,7 @@ impl View {
             transaction.set_quick_repair(true);
             transaction.open_table(DOCUMENTS)?;
             transaction.open_table(ORDER)?;
-            for table in STATE_TABLES {
+            for table in Table::ALL {
                 transaction.open_table(definition(table))?;
             }
             put_meta(transaction, FORMAT_KEY, &FORMAT.to_le_bytes())?;
@@ -96,15 +149,41 @@ impl View {
         }
         let view = Self::assemble(Contained::open(file, cache_bytes)?);
         let format = view.meta(FORMAT_KEY)?.and_then(|bytes| bytes.as_ref().try_into().ok());
-        match format.map(u32::from_le_bytes) {
-            None => return Err(OpenError::NotAView(FILE.into())),
-            Some(found) if found > FORMAT => return Err(OpenError::Newer { found, supported: FORMAT }),
-            Some(_) => {}
+        let format = format.map(u32::from_le_bytes).ok_or_else(|| OpenError::NotAView(FILE.into()))?;
+        if format > FORMAT {
+            return Err(OpenError::Newer { found: format, supported: FORMAT });
         }
         let applied = view.meta(APPLIED_KEY)?.and_then(|bytes| bytes.as_ref().try_into().ok());
         let applied = applied.map(u64::from_le_bytes).ok_or_else(|| OpenError::NotAView(FILE.into()))?;
         view.applied.store(applied, Ordering::Release);
+        if format < FORMAT {
+            view.upgrade()?;
+        }
         Ok(view)
+    }
+
+    /// Brings a file of an older format to this one, in one transaction.
+    fn upgrade(&self) -> Result<(), OpenError> {
+        tracing::info!(to = FORMAT, "view upgraded");
+        let upgraded = self.write(|transaction| {
+            transaction.set_quick_repair(true);
+            transaction.delete_table(ORDER)?;
+            for table in Table::ALL {
+                transaction.open_table(definition(table))?;
+            }
+            let mut order = transaction.open_table(ORDER)?;
+            for entry in transaction.open_table(DOCUMENTS)?.range::<&[u8]>(..)? {
+                let (key, sealed) = entry?;
+                // A damaged document keeps its place in the table and is reported when it is read.
+                let Ok(found) = keyed(key.value(), sealed.value()) else { continue };
+                let (place, rest) = place(&found);
+                order.insert(place.as_slice(), rest.as_slice())?;
+            }
+            drop(order);
+            put_meta(transaction, FORMAT_KEY, &FORMAT.to_le_bytes())?;
+            mark(transaction, self.applied())
+        });
+        upgraded.map(|_| ()).map_err(broken)
     }
 
     fn assemble(database: Contained) -> Self {
@@ -197,10 +276,8 @@ impl View {
         self.read(|transaction| {
             let documents = transaction.open_table(DOCUMENTS)?;
             let Some(found) = documents.get(key.as_slice())? else { return Ok(None) };
-            let sealed = found.value();
-            let document = envelope::open_document(&key, sealed)?;
-            let body = Bytes::copy_from_slice(document.body);
-            Ok(Some(StoredDocument { id: id.clone(), lsn: document.lsn, at: document.at, body }))
+            let document = envelope::open_document(&key, found.value())?;
+            Ok(Some(stored(id.clone(), document)))
         })
     }
 
@@ -209,46 +286,115 @@ impl View {
         &self,
         partition: &EncodedPartition,
         id: &DocumentId,
-    ) -> Result<Option<Lsn>, ViewReadError> {
+    ) -> Result<Option<Version>, ViewReadError> {
         let key = partition.document(id);
         self.read(|transaction| {
             let documents = transaction.open_table(DOCUMENTS)?;
             let found = documents.get(key.as_slice())?;
-            found.map(|sealed| Ok(envelope::open_document(&key, sealed.value())?.lsn)).transpose()
+            found.map(|sealed| Ok(version(&envelope::open_document(&key, sealed.value())?))).transpose()
         })
     }
 
-    /// Documents of a partition after `after`, at most `limit` and about `max_bytes`.
-    pub fn list(
+    /// Documents whose keys begin with `prefix`, in the order of their keys, from behind `after` (a
+    /// whole key), at most `limit` and about `max_bytes`.
+    pub fn scan(
         &self,
-        partition: &EncodedPartition,
-        after: Option<&DocumentId>,
+        prefix: &[u8],
+        after: Option<&[u8]>,
         limit: usize,
         max_bytes: usize,
     ) -> Result<Page, ViewReadError> {
-        let prefix = partition.as_bytes();
-        let start = after.map(|id| partition.document(id));
-        let lower = match &start {
-            Some(key) => Bound::Excluded(key.as_slice()),
-            None => Bound::Excluded(prefix.as_ref()),
-        };
+        let lower = Bound::Excluded(after.unwrap_or(prefix));
         self.read(|transaction| {
             let documents = transaction.open_table(DOCUMENTS)?;
             let mut page = Page::default();
             let mut bytes = 0;
             for entry in documents.range::<&[u8]>((lower, Bound::Unbounded))? {
                 let (key, sealed) = entry?;
-                let Some(id) = key.value().strip_prefix(prefix.as_ref()) else { break };
+                if !key.value().starts_with(prefix) {
+                    break;
+                }
                 if page.documents.len() >= limit || bytes >= max_bytes {
                     page.more = true;
                     break;
                 }
-                let document = envelope::open_document(key.value(), sealed.value())?;
-                let id = std::str::from_utf8(id).ok().and_then(|id| DocumentId::new(id).ok());
-                let id = id.ok_or(ViewReadError::Corrupt)?;
-                bytes += document.body.len();
-                let body = Bytes::copy_from_slice(document.body);
-                page.documents.push(StoredDocument { id, lsn: document.lsn, at: document.at, body });
+                let found = keyed(key.value(), sealed.value())?;
+                bytes += found.document.body.len();
+                page.documents.push(found);
+            }
+            Ok(page)
+        })
+    }
+
+    /// Documents of a container in the order of their last change, after `after`; a transaction is
+    /// never split, so there may be some more than `limit`.
+    pub fn changes(
+        &self,
+        container: &[u8],
+        after: Lsn,
+        limit: usize,
+        max_bytes: usize,
+    ) -> Result<Page, ViewReadError> {
+        let start = [container, &after.0.to_be_bytes()].concat();
+        self.read(|transaction| {
+            let order = transaction.open_table(ORDER)?;
+            let documents = transaction.open_table(DOCUMENTS)?;
+            let mut page = Page::default();
+            let mut bytes = 0;
+            for entry in order.range::<&[u8]>((Bound::Excluded(start.as_slice()), Bound::Unbounded))? {
+                let (place, rest) = entry?;
+                let Some(lsn) = place.value().strip_prefix(container) else { break };
+                let (within, rest) = rest.value().split_first_chunk().ok_or(ViewReadError::Corrupt)?;
+                let begins = u32::from_le_bytes(*within) == 0;
+                if begins && (page.documents.len() >= limit || bytes >= max_bytes) {
+                    page.more = true;
+                    break;
+                }
+                let key = [container, rest].concat();
+                let sealed = documents.get(key.as_slice())?.ok_or(ViewReadError::Corrupt)?;
+                let found = keyed(&key, sealed.value())?;
+                // An entry that stands at the wrong place has no checksum that would tell.
+                if found.document.lsn.0.to_be_bytes() != lsn {
+                    return Err(ViewReadError::Corrupt.into());
+                }
+                bytes += found.document.body.len();
+                page.documents.push(found);
+            }
+            Ok(page)
+        })
+    }
+
+    /// Documents by the entries of an index: those between `lower` and `upper`, forwards or backwards,
+    /// at most `limit` and about `max_bytes`. The last part of an entry's key, behind the values, is
+    /// the document's id; entries that stand for no document any more are passed over.
+    pub fn entries(
+        &self,
+        partition: &EncodedPartition,
+        range: (Bound<&[u8]>, Bound<&[u8]>),
+        descending: bool,
+        limit: usize,
+        max_bytes: usize,
+    ) -> Result<EntryPage, ViewReadError> {
+        self.read(|transaction| {
+            let index = transaction.open_table(definition(Table::Index))?;
+            let documents = transaction.open_table(DOCUMENTS)?;
+            let mut page = EntryPage::default();
+            let mut bytes = 0;
+            let mut range = index.range::<&[u8]>(range)?;
+            loop {
+                let next = if descending { range.next_back() } else { range.next() };
+                let Some(entry) = next else { break };
+                let (entry, sealed) = entry?;
+                let id = envelope::open(entry.value(), sealed.value())?;
+                if page.entries.len() >= limit || bytes >= max_bytes {
+                    page.more = true;
+                    break;
+                }
+                let key = [partition.as_bytes().as_ref(), id].concat();
+                let found = documents.get(key.as_slice())?;
+                let found = found.map(|sealed| keyed(&key, sealed.value())).transpose()?;
+                bytes += found.as_ref().map_or(0, |found| found.document.body.len());
+                page.entries.push((Bytes::copy_from_slice(entry.value()), found));
             }
             Ok(page)
         })
@@ -317,26 +463,23 @@ impl View {
             for entry in transaction.open_table(DOCUMENTS)?.range::<&[u8]>(..)? {
                 let (key, sealed) = entry?;
                 count += 1;
-                let partition = PartitionAddress::decode(key.value());
-                let checked = envelope::open_document(key.value(), sealed.value());
-                let (Some((_, id)), Ok(document)) = (partition, checked) else {
+                let Ok(found) = keyed(key.value(), sealed.value()) else {
                     report(format!("document {count} does not match its checksum"));
                     continue;
                 };
-                let prefix = key.value().get(..key.value().len() - id.len()).unwrap_or_default();
-                let place = [prefix, &document.lsn.0.to_be_bytes()].concat();
-                if order.get(place.as_slice())?.is_none_or(|found| found.value() != id) {
+                let (place, rest) = place(&found);
+                if order.get(place.as_slice())?.is_none_or(|found| found.value() != rest) {
                     report(format!(
-                        "document at LSN {} has no entry in the order of its partition",
-                        document.lsn
+                        "document at LSN {} has no entry in the order of its container",
+                        found.document.lsn
                     ));
                 }
             }
             let ordered = order.range::<&[u8]>(..)?.count() as u64;
             if ordered != count {
-                report(format!("{count} documents but {ordered} entries in the order of partitions"));
+                report(format!("{count} documents but {ordered} entries in the order of containers"));
             }
-            for table in STATE_TABLES {
+            for table in Table::ALL {
                 for entry in transaction.open_table(definition(table))?.range::<&[u8]>(..)? {
                     let (key, sealed) = entry?;
                     if envelope::open(key.value(), sealed.value()).is_err() {
@@ -368,6 +511,34 @@ impl View {
             Err(_) => Err(ViewReadError::Corrupt),
         }
     }
+}
+
+fn stored(id: DocumentId, document: envelope::Document<'_>) -> StoredDocument {
+    let Version { lsn, at, within, ttl } = version(&document);
+    StoredDocument { id, lsn, at, within, ttl, body: Bytes::copy_from_slice(document.body) }
+}
+
+fn version(document: &envelope::Document<'_>) -> Version {
+    Version { lsn: document.lsn, at: document.at, within: document.within, ttl: document.ttl }
+}
+
+fn keyed(key: &[u8], sealed: &[u8]) -> Result<KeyedDocument, ViewReadError> {
+    let document = envelope::open_document(key, sealed)?;
+    let id = partition_len(key).and_then(|at| key.get(at..));
+    let id = id.and_then(|id| std::str::from_utf8(id).ok()).and_then(|id| DocumentId::new(id).ok());
+    let document = stored(id.ok_or(ViewReadError::Corrupt)?, document);
+    Ok(KeyedDocument { key: Bytes::copy_from_slice(key), document })
+}
+
+/// A document's entry in the order of its container: key and value.
+fn place(found: &KeyedDocument) -> (Vec<u8>, Vec<u8>) {
+    let end = found.key.iter().position(|&byte| byte == 0).map_or(0, |at| at + 1);
+    let (container, rest) = found.key.split_at(end);
+    let key = [container, &found.document.lsn.0.to_be_bytes()].concat();
+    let mut value = Vec::with_capacity(PLACE_HEAD + rest.len());
+    value.extend_from_slice(&found.document.within.to_le_bytes());
+    value.extend_from_slice(rest);
+    (key, value)
 }
 
 fn broken(error: impl fmt::Display) -> OpenError {
@@ -441,7 +612,9 @@ mod tests {
         .unwrap();
         drop(view);
         let refused = View::open(&disk, 1 << 20);
-        assert!(matches!(refused, Err(OpenError::Newer { found: 2, supported: 1 })), "{refused:?}");
+        let newer =
+            matches!(refused, Err(OpenError::Newer { found, supported: FORMAT }) if found == FORMAT + 1);
+        assert!(newer, "{refused:?}");
     }
 
     #[test]

@@ -184,7 +184,7 @@ fn document_agrees(view: &View, lsn: Lsn, change: &DocumentChange) -> Result<boo
         ChangeKind::Create | ChangeKind::Replace => {
             found.is_some_and(|found| found.lsn == lsn && found.body == change.body && found.at == change.at)
         }
-        ChangeKind::Delete => found.is_none(),
+        ChangeKind::Delete | ChangeKind::Expire => found.is_none(),
     })
 }
 

@@ -27,7 +27,7 @@ fn change(n: u32, kind: ChangeKind) -> Mutation {
         ChangeKind::Create | ChangeKind::Replace => {
             Bytes::from(format!("{{\"id\":\"load-{n}\",\"pad\":\"{}\"}}", "x".repeat(400)))
         }
-        ChangeKind::Delete => Bytes::new(),
+        ChangeKind::Delete | ChangeKind::Expire => Bytes::new(),
     };
     Mutation::Document(DocumentChange {
         kind,
@@ -37,6 +37,9 @@ fn change(n: u32, kind: ChangeKind) -> Mutation {
         previous: (kind != ChangeKind::Create).then(|| Previous::At(Lsn(n.into()).next())),
         body,
         traceparent: None,
+        within: 0,
+        ttl: 0,
+        rows: Vec::new(),
     })
 }
 

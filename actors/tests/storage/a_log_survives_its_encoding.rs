@@ -44,6 +44,9 @@ fn change() -> impl Strategy<Value = Mutation> {
                 previous,
                 body,
                 traceparent: traceparent.map(|text| text.as_str().into()),
+                within: 0,
+                ttl: 0,
+                rows: Vec::new(),
             })
         },
     )

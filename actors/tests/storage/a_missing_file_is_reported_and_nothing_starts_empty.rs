@@ -34,7 +34,9 @@ fn start(path: &Path) -> Result<usize, String> {
     let log =
         FileLog::open_reaching(log_disk, tiny(), None, view.applied()).map_err(|error| error.to_string())?;
     replay(&view, &*log.reader())?;
-    let page = view.list(&partition("p"), None, usize::MAX, usize::MAX).map_err(|error| error.to_string())?;
+    let page = view
+        .scan(partition("p").as_bytes(), None, usize::MAX, usize::MAX)
+        .map_err(|error| error.to_string())?;
     Ok(page.documents.len())
 }
 
@@ -222,8 +224,11 @@ fn a_view_that_was_cut_is_refused_or_whole() {
         };
         // Only what nothing stood in may be missing.
         assert_eq!(view.applied(), Lsn(200), "cut at {cut}");
-        let page = view.list(&partition("p"), None, usize::MAX, usize::MAX).unwrap();
-        let found = page.documents.into_iter().map(|found| (found.id.as_str().to_owned(), found.body));
+        let page = view.scan(partition("p").as_bytes(), None, usize::MAX, usize::MAX).unwrap();
+        let found = page
+            .documents
+            .into_iter()
+            .map(|found| (found.document.id.as_str().to_owned(), found.document.body));
         assert_eq!(found.collect::<BTreeMap<_, _>>(), documents, "cut at {cut}");
     }
     println!("{refused} of 100 cuts refused");

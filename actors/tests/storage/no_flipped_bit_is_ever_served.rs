@@ -150,15 +150,17 @@ fn read_view(view: &View, written: &Written, case: &str) -> Outcome {
             (Err(_), _) => error = true,
         }
         match (view.version(&p, &id(&name(n))), expected) {
-            (Ok(Some(found)), expected) => assert_eq!(Some(found), expected.map(|(lsn, _)| *lsn), "{case}"),
+            (Ok(Some(found)), expected) => {
+                assert_eq!(Some(found.lsn), expected.map(|(lsn, _)| *lsn), "{case}")
+            }
             (Ok(None), _) => {}
             (Err(_), _) => error = true,
         }
     }
-    match view.list(&p, None, usize::MAX, usize::MAX) {
+    match view.scan(p.as_bytes(), None, usize::MAX, usize::MAX) {
         Ok(page) => {
             missing |= page.documents.len() != written.bodies.len();
-            for found in page.documents {
+            for found in page.documents.into_iter().map(|found| found.document) {
                 let expected = written.bodies.get(found.id.as_str());
                 assert_eq!(expected, Some(&(found.lsn, found.body)), "{case}: wrong document in a list");
             }

@@ -71,6 +71,9 @@ pub(crate) fn change(
         previous,
         body,
         traceparent: None,
+        within: 0,
+        ttl: 0,
+        rows: Vec::new(),
     })
 }
 
@@ -183,7 +186,8 @@ impl Model {
     pub(crate) fn of(view: &View) -> Result<Self, ViewReadError> {
         let mut model = Self::default();
         for place in PLACES {
-            for document in view.list(&partition(place), None, usize::MAX, usize::MAX)?.documents {
+            let page = view.scan(partition(place).as_bytes(), None, usize::MAX, usize::MAX)?;
+            for document in page.documents.into_iter().map(|found| found.document) {
                 let key = (place.to_owned(), document.id.as_str().to_owned());
                 model.documents.insert(key, (document.lsn, document.body));
             }
