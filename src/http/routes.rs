@@ -7,7 +7,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use actix_web::http::Method;
-use lanekeeper_actors::model::document::DocumentRules;
+use lanekeeper_actors::model::document::{DocumentRules, KeyPath};
 use lanekeeper_actors::model::ids::Name;
 
 use super::metrics::{Metrics, RouteMetrics};
@@ -277,7 +277,7 @@ fn container(manifest: &Manifest, name: &str) -> Arc<Container> {
     let container = manifest.containers.get(name);
     let pointer = container.map(|container| container.partition_key.clone());
     let rules = DocumentRules {
-        partition_paths: pointer.iter().map(|pointer| pointer.segments.clone()).collect(),
+        key: pointer.iter().map(|pointer| KeyPath::property(pointer.segments.clone())).collect(),
         max_bytes: usize::try_from(manifest.limits.body).unwrap_or(usize::MAX),
         max_depth: manifest.limits.json_depth,
     };

@@ -4,6 +4,7 @@
 //! partition are one contiguous range of keys.
 
 use std::fmt;
+use std::num::NonZeroU16;
 
 use bytes::Bytes;
 use serde_json::Value;
@@ -74,6 +75,15 @@ impl KeyPart {
             Self::Number(n) => number(*n),
             Self::String(s) => Value::String(s.clone()),
         }
+    }
+
+    /// The number, from 0, of the bucket that this value falls into. The same for ever.
+    #[must_use]
+    pub fn bucket(&self, buckets: NonZeroU16) -> Self {
+        let mut bytes = Vec::with_capacity(32);
+        self.encode(&mut bytes);
+        let bucket = twox_hash::XxHash3_64::oneshot(&bytes) % u64::from(buckets.get());
+        Self::Number(u16::try_from(bucket).unwrap_or_default().into())
     }
 
     fn encode(&self, out: &mut Vec<u8>) {
@@ -297,6 +307,12 @@ impl EncodedPartition {
     /// The bytes.
     pub fn as_bytes(&self) -> &Bytes {
         &self.0
+    }
+
+    /// The container's name.
+    pub fn container(&self) -> &str {
+        let (container, _) = self.split_container();
+        container.strip_suffix(&[END]).and_then(|name| std::str::from_utf8(name).ok()).unwrap_or_default()
     }
 
     /// The bytes up to the end of the container's name, and what follows: tenant and key.

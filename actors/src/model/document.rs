@@ -5,6 +5,7 @@
 
 use std::borrow::Cow;
 use std::fmt;
+use std::num::NonZeroU16;
 
 use bytes::Bytes;
 use serde::de::{self, DeserializeSeed, Deserializer, MapAccess, SeqAccess, Visitor};
@@ -21,12 +22,41 @@ pub const SYSTEM_PROPERTIES: [&str; 6] = ["_etag", "_ts", "_lsn", "_rid", "_self
 /// What a container asks of its documents.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct DocumentRules {
-    /// Path of each part of the partition key, as property names from the root.
-    pub partition_paths: Vec<Vec<String>>,
+    /// Where each part of the partition key stands, one to three.
+    pub key: Vec<KeyPath>,
     /// Longest document, in bytes.
     pub max_bytes: usize,
     /// Deepest nesting of objects and arrays; at most 128, where the parser itself stops.
     pub max_depth: usize,
+}
+
+/// Where one part of a partition key stands.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct KeyPath {
+    /// Property names from the root.
+    pub path: Vec<String>,
+    /// The part is the value's bucket among so many, not the value itself.
+    pub buckets: Option<NonZeroU16>,
+}
+
+impl KeyPath {
+    /// A part that is the value at `path`.
+    pub fn property(path: Vec<String>) -> Self {
+        Self { path, buckets: None }
+    }
+
+    /// The part that a document with this value at the path has.
+    pub fn part(&self, value: KeyPart) -> KeyPart {
+        match self.buckets {
+            None => value,
+            Some(buckets) => value.bucket(buckets),
+        }
+    }
+
+    /// Whether the part follows from the document's id alone.
+    pub fn is_bucket_of_id(&self) -> bool {
+        self.buckets.is_some() && self.path.len() == 1 && self.path.first().is_some_and(|name| name == "id")
+    }
 }
 
 /// Why a body cannot be a document.
@@ -67,6 +97,10 @@ pub struct NewDocument {
     pub key: Vec<KeyPart>,
     /// The JSON object that is stored.
     pub body: Bytes,
+    /// Its property `ttl`, if it has one.
+    pub ttl: Option<Value>,
+    /// How many properties it has.
+    pub properties: usize,
 }
 
 /// Checks `body` against `rules`. Where it has no `id`, `make_id` gives one, and it is added.
@@ -89,8 +123,6 @@ pub fn parse(
             given = Some(value);
         }
     }
-    let key =
-        rules.partition_paths.iter().map(|path| key_at(&properties, path)).collect::<Result<Vec<_>, _>>()?;
     let (id, missing) = match given {
         Some(raw) => {
             let text: Cow<'_, str> = serde_json::from_str(raw.get()).map_err(|_| InvalidDocument::IdType)?;
@@ -98,12 +130,20 @@ pub fn parse(
         }
         None => (make_id(), true),
     };
+    let key_part = |path: &KeyPath| {
+        let at_id = missing && path.path.first().is_some_and(|name| name == "id") && path.path.len() == 1;
+        let value = if at_id { KeyPart::string(id.as_str())? } else { key_at(&properties, &path.path)? };
+        Ok::<_, InvalidDocument>(path.part(value))
+    };
+    let key = rules.key.iter().map(key_part).collect::<Result<Vec<_>, _>>()?;
+    let ttl = properties.iter().find(|(name, _)| name == "ttl");
+    let ttl = ttl.map(|(_, raw)| serde_json::from_str(raw.get())).transpose().map_err(unreadable)?;
     let foreign = properties.iter().any(|(name, _)| SYSTEM_PROPERTIES.contains(&name.as_ref()));
     let body = if missing || foreign { rebuild(&properties, missing.then_some(&id)) } else { trimmed(body) };
     if body.len() > rules.max_bytes {
         return Err(InvalidDocument::TooLarge { bytes: body.len(), limit: rules.max_bytes });
     }
-    Ok(NewDocument { id, key, body })
+    Ok(NewDocument { id, key, body, ttl, properties: properties.len() })
 }
 
 /// The document as clients see it: `body` with `_etag`, `_ts` and `_lsn` at its end.
@@ -325,7 +365,7 @@ mod tests {
     use super::*;
 
     fn rules() -> DocumentRules {
-        DocumentRules { partition_paths: vec![vec!["lane".into()]], max_bytes: 4_096, max_depth: 128 }
+        DocumentRules { key: vec![KeyPath::property(vec!["lane".into()])], max_bytes: 4_096, max_depth: 128 }
     }
 
     fn made() -> DocumentId {
@@ -351,6 +391,20 @@ mod tests {
         assert_eq!(document.body, r#"{"id":"made","lane":null,"q\"":2}"#.as_bytes());
         assert_eq!(document.key, vec![KeyPart::Null]);
         assert_eq!(parsed("{}").unwrap().key, vec![KeyPart::Undefined]);
+    }
+
+    #[test]
+    fn a_bucket_is_the_same_for_the_same_value_and_spreads_over_all() {
+        let buckets = |path: &str| KeyPath { path: vec![path.into()], buckets: NonZeroU16::new(16) };
+        let rules = DocumentRules { key: vec![buckets("id")], ..rules() };
+        let key = |text: String| parse(&Bytes::from(text), &rules, made).unwrap().key;
+        assert_eq!(key("{}".into()), key(r#"{"id":"made"}"#.into()));
+        let mut seen = [0; 16];
+        for n in 0..1_600 {
+            let [KeyPart::Number(bucket)] = key(format!("{{\"id\":\"{n}\"}}"))[..] else { panic!() };
+            seen[bucket as usize] += 1;
+        }
+        assert!(seen.iter().all(|count| (50..200).contains(count)), "{seen:?}");
     }
 
     #[test]

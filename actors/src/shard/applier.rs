@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use fail::fail_point;
 
-use super::{Committed, Reply, ShardSettings, Shared};
+use super::{Committed, Load, Reply, ShardSettings, Shared};
 use crate::kernel::clock::SharedClock;
 use crate::log::disk::Disk;
 use crate::model::change::CommittedGroup;
@@ -17,10 +17,12 @@ use crate::model::ids::Lsn;
 use crate::store::{ApplyError, View};
 
 /// Mutations after which a transaction of the view takes no further group.
-const STEP: usize = 1_024;
+const STEP: usize = 4_096;
+/// The same in bytes.
+const STEP_BYTES: usize = 8 << 20;
 /// How long a step gathers groups that nobody waits for. Documents are answered and seen before
 /// they are in the view, and a page that many of them share is then written once.
-const GATHER: Duration = Duration::from_millis(4);
+const GATHER: Duration = Duration::from_millis(20);
 
 /// A file that is written to find out whether the disk takes writes again.
 const PROBE: &str = "probe.tmp";
@@ -119,10 +121,11 @@ impl Applier {
         let mut groups = vec![group];
         let mut answers = vec![replies];
         self.unsaved_bytes += bytes;
+        let mut taken = bytes;
         let mut held = None;
         let mut mutations = groups.iter().map(|group| group.mutations.len()).sum();
         let until = self.clock.elapsed() + GATHER;
-        while mutations < STEP {
+        while mutations < STEP && taken < STEP_BYTES {
             let awaited = answers.iter().any(|replies| !replies.is_empty());
             let left = if awaited { Duration::ZERO } else { until.saturating_sub(self.clock.elapsed()) };
             match self.jobs.recv_timeout(left) {
@@ -131,6 +134,7 @@ impl Applier {
                     groups.push(group);
                     answers.push(replies);
                     self.unsaved_bytes += bytes;
+                    taken += bytes;
                 }
                 Ok(other) => {
                     held = Some(other);
@@ -147,7 +151,7 @@ impl Applier {
         fail_point!("applier::reply", |_| None);
         self.shared.groups.fetch_add(groups.len() as u64, Ordering::Relaxed);
         self.shared.mutations.fetch_add(mutations as u64, Ordering::Relaxed);
-        self.shared.lag.remove(mutations);
+        self.shared.lag.remove(Load { mutations, bytes: taken });
         for (committed, reply) in answers.into_iter().flatten() {
             // A caller that gave up will find its write; there is nobody to tell.
             reply.send(Ok(committed)).ok();

@@ -36,8 +36,10 @@ pub struct ShardSettings {
     pub batch_mutations: usize,
     /// Bytes in one group.
     pub batch_bytes: usize,
-    /// Mutations that are durable but not yet visible.
+    /// Mutations that are durable but not yet in the view.
     pub apply_lag: usize,
+    /// Bytes of them.
+    pub apply_lag_bytes: usize,
     /// Time between durable checkpoints of the view while there is something new.
     pub checkpoint_interval: Duration,
     /// Bytes of log after which a checkpoint is made at once.
@@ -62,7 +64,8 @@ impl Default for ShardSettings {
             queue: 8_192,
             batch_mutations: 1_024,
             batch_bytes: 1 << 20,
-            apply_lag: 4_096,
+            apply_lag: 16_384,
+            apply_lag_bytes: 32 << 20,
             checkpoint_interval: Duration::from_secs(1),
             checkpoint_bytes: 64 << 20,
             lazy_delay: Duration::from_millis(100),
@@ -242,29 +245,42 @@ impl Shared {
     }
 }
 
-/// Mutations between the log and the view, with a bound that the writer waits for.
+/// How much stands between the log and the view.
+#[derive(Debug, Clone, Copy, Default)]
+struct Load {
+    mutations: usize,
+    bytes: usize,
+}
+
+/// What stands between the log and the view, with a bound that the writer waits for.
 #[derive(Default)]
 struct Lag {
-    count: Mutex<usize>,
+    load: Mutex<Load>,
     shrunk: Condvar,
 }
 
 impl Lag {
-    fn add(&self, mutations: usize, limit: usize) {
-        let mut count = self.count.lock().unwrap_or_else(PoisonError::into_inner);
-        while *count > 0 && *count + mutations > limit {
-            count = self.shrunk.wait(count).unwrap_or_else(PoisonError::into_inner);
+    fn add(&self, more: Load, limit: Load) {
+        let mut load = self.load.lock().unwrap_or_else(PoisonError::into_inner);
+        let full = |load: &Load| {
+            load.mutations + more.mutations > limit.mutations || load.bytes + more.bytes > limit.bytes
+        };
+        // A group that is larger than the bound goes alone.
+        while load.mutations > 0 && full(&load) {
+            load = self.shrunk.wait(load).unwrap_or_else(PoisonError::into_inner);
         }
-        *count += mutations;
+        load.mutations += more.mutations;
+        load.bytes += more.bytes;
     }
 
-    fn remove(&self, mutations: usize) {
-        let mut count = self.count.lock().unwrap_or_else(PoisonError::into_inner);
-        *count = count.saturating_sub(mutations);
+    fn remove(&self, less: Load) {
+        let mut load = self.load.lock().unwrap_or_else(PoisonError::into_inner);
+        load.mutations = load.mutations.saturating_sub(less.mutations);
+        load.bytes = load.bytes.saturating_sub(less.bytes);
         self.shrunk.notify_all();
     }
 
     fn now(&self) -> usize {
-        *self.count.lock().unwrap_or_else(PoisonError::into_inner)
+        self.load.lock().unwrap_or_else(PoisonError::into_inner).mutations
     }
 }

@@ -11,7 +11,7 @@ use fail::fail_point;
 use tokio::sync::oneshot;
 
 use super::applier::Job;
-use super::{CommitError, Committed, Op, Phase, Reply, ShardSettings, Shared};
+use super::{CommitError, Committed, Load, Op, Phase, Reply, ShardSettings, Shared};
 use crate::kernel::clock::SharedClock;
 use crate::log::{AppendError, CommitLog};
 use crate::model::change::{CommittedGroup, Mutation};
@@ -174,8 +174,9 @@ impl Writer {
         if group.mutations.is_empty() {
             return group.fail(CommitError::TooLarge);
         }
-        self.shared.lag.add(group.mutations.len(), self.settings.apply_lag);
-        let count = group.mutations.len();
+        let load = Load { mutations: group.mutations.len(), bytes: group.bytes };
+        let (mutations, bytes) = (self.settings.apply_lag, self.settings.apply_lag_bytes);
+        self.shared.lag.add(load, Load { mutations, bytes });
         fail_point!("writer::panic");
         match self.log.append(self.log.tail(), &group.mutations) {
             Ok(first) => {
@@ -186,7 +187,7 @@ impl Writer {
                 self.trim();
             }
             Err(error) => {
-                self.shared.lag.remove(count);
+                self.shared.lag.remove(load);
                 self.refuse(group, &error);
             }
         }

@@ -49,19 +49,69 @@ impl<'t> Tables<'t> {
         }
     }
 
-    /// Applies the mutations of a group that come after `applied`.
-    pub(super) fn apply(&mut self, group: &CommittedGroup, applied: Lsn) -> Result<(), redb::Error> {
-        for (i, mutation) in group.mutations.iter().enumerate() {
-            let lsn = group.first.plus(i as u64);
-            if lsn <= applied {
-                continue;
-            }
-            match mutation {
-                Mutation::Document(change) => self.change(lsn, change)?,
-                Mutation::Put { table, key, value } => self.row(*table, key, Some(value))?,
-                Mutation::Delete { table, key } => self.row(*table, key, None)?,
+    /// Applies the mutations of groups, in the order of the log, that come after `applied`.
+    ///
+    /// Documents go in by their keys: neighbours then meet the same page while it is at hand. Two
+    /// changes of one document keep their order.
+    pub(super) fn apply(&mut self, groups: &[CommittedGroup], applied: Lsn) -> Result<(), redb::Error> {
+        let mut changes = Vec::with_capacity(groups.iter().map(|group| group.mutations.len()).sum());
+        for group in groups {
+            for (i, mutation) in group.mutations.iter().enumerate() {
+                let lsn = group.first.plus(i as u64);
+                if lsn <= applied {
+                    continue;
+                }
+                match mutation {
+                    Mutation::Document(change) => {
+                        self.place(lsn, change)?;
+                        for row in &change.rows {
+                            self.row(row.table, &row.key, row.value.as_deref())?;
+                        }
+                        changes.push((lsn, change));
+                    }
+                    Mutation::Put { table, key, value } => self.row(*table, key, Some(value))?,
+                    Mutation::Delete { table, key } => self.row(*table, key, None)?,
+                }
             }
         }
+        changes.sort_by(|(_, a), (_, b)| a.partition.cmp(&b.partition).then_with(|| a.id.cmp(&b.id)));
+        for (lsn, change) in changes {
+            self.document(lsn, change)?;
+        }
+        Ok(())
+    }
+
+    /// Moves a document to its new place in the order of its container.
+    fn place(&mut self, lsn: Lsn, change: &DocumentChange) -> Result<(), redb::Error> {
+        let order = opened(&mut self.order, self.transaction, ORDER)?;
+        let key = &mut self.key;
+        let (container, partition) = change.partition.split_container();
+        if let Some(previous) = change.previous {
+            join(key, &[container, &previous.resolve(lsn).0.to_be_bytes()]);
+            order.remove(key.as_slice())?;
+        }
+        if !change.kind.is_removal() {
+            let id = change.id.as_str().as_bytes();
+            join(key, &[container, &lsn.0.to_be_bytes()]);
+            let mut place = order.insert_reserve(key.as_slice(), PLACE_HEAD + partition.len() + id.len())?;
+            join_into(place.as_mut(), [&change.within.to_le_bytes(), partition, id]);
+        }
+        Ok(())
+    }
+
+    fn document(&mut self, lsn: Lsn, change: &DocumentChange) -> Result<(), redb::Error> {
+        let documents = opened(&mut self.documents, self.transaction, DOCUMENTS)?;
+        let key = &mut self.key;
+        join(key, &[change.partition.as_bytes(), change.id.as_str().as_bytes()]);
+        if change.kind.is_removal() {
+            documents.remove(key.as_slice())?;
+            return Ok(());
+        }
+        let length = envelope::document_len(change.body.len());
+        let mut reserved = documents.insert_reserve(key.as_slice(), length)?;
+        let (within, ttl) = (change.within, change.ttl);
+        let document = Document { lsn, at: change.at, within, ttl, body: &change.body };
+        envelope::seal_document(key, document, reserved.as_mut());
         Ok(())
     }
 
@@ -78,37 +128,6 @@ impl<'t> Tables<'t> {
             None => {
                 rows.remove(key)?;
             }
-        }
-        Ok(())
-    }
-
-    fn change(&mut self, lsn: Lsn, change: &DocumentChange) -> Result<(), redb::Error> {
-        let documents = opened(&mut self.documents, self.transaction, DOCUMENTS)?;
-        let order = opened(&mut self.order, self.transaction, ORDER)?;
-        let key = &mut self.key;
-        let (container, partition) = change.partition.split_container();
-        if let Some(previous) = change.previous {
-            join(key, &[container, &previous.resolve(lsn).0.to_be_bytes()]);
-            order.remove(key.as_slice())?;
-        }
-        let id = change.id.as_str().as_bytes();
-        if change.kind.is_removal() {
-            join(key, &[container, partition, id]);
-            documents.remove(key.as_slice())?;
-        } else {
-            join(key, &[container, &lsn.0.to_be_bytes()]);
-            let mut place = order.insert_reserve(key.as_slice(), PLACE_HEAD + partition.len() + id.len())?;
-            join_into(place.as_mut(), [&change.within.to_le_bytes(), partition, id]);
-            drop(place);
-            join(key, &[container, partition, id]);
-            let length = envelope::document_len(change.body.len());
-            let mut reserved = documents.insert_reserve(key.as_slice(), length)?;
-            let (within, ttl) = (change.within, change.ttl);
-            let document = Document { lsn, at: change.at, within, ttl, body: &change.body };
-            envelope::seal_document(key, document, reserved.as_mut());
-        }
-        for row in &change.rows {
-            self.row(row.table, &row.key, row.value.as_deref())?;
         }
         Ok(())
     }

@@ -214,9 +214,7 @@ impl View {
             let applied = self.applied();
             transaction.set_durability(Durability::None).map_err(redb::Error::from)?;
             let mut tables = Tables::new(transaction);
-            for group in groups {
-                tables.apply(group, applied)?;
-            }
+            tables.apply(groups, applied)?;
             drop(tables);
             let reached = last.max(applied);
             mark(transaction, reached)
