@@ -10,3 +10,4 @@ pub mod patch;
 pub mod precondition;
 pub mod rate;
 pub mod retry;
+pub mod ttl;
