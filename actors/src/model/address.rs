@@ -16,6 +16,9 @@ const SLOTS: u64 = 4_096;
 /// Longest string in a partition key, in bytes.
 pub const MAX_KEY_STRING: usize = 2_048;
 
+/// What follows an escaped string: less than every byte that could continue it.
+pub(crate) const STRING_END: [u8; 2] = [0x00, 0x01];
+
 const END: u8 = 0x00;
 const SHARED: u8 = 0x01;
 const ISOLATED: u8 = 0x02;
@@ -98,13 +101,8 @@ impl KeyPart {
             }
             Self::String(s) => {
                 out.push(0x06);
-                for &byte in s.as_bytes() {
-                    out.push(byte);
-                    if byte == 0 {
-                        out.push(0xFF);
-                    }
-                }
-                out.extend_from_slice(&[0x00, 0x01]);
+                escape(s, out);
+                out.extend_from_slice(&STRING_END);
             }
         }
     }
@@ -125,6 +123,17 @@ impl KeyPart {
             }
             0x06 => decode_string(input).map(Self::String),
             _ => None,
+        }
+    }
+}
+
+/// Bytes of a string in which a zero is never followed by [`STRING_END`]'s second byte, in the same order.
+pub(crate) fn escape(text: &str, out: &mut Vec<u8>) {
+    out.reserve(text.len() + STRING_END.len());
+    for &byte in text.as_bytes() {
+        out.push(byte);
+        if byte == 0 {
+            out.push(0xFF);
         }
     }
 }
@@ -159,7 +168,7 @@ fn number(n: f64) -> Value {
 }
 
 /// Bits of a double that compare, unsigned, as the numbers do. Minus zero is zero.
-fn sortable(n: f64) -> u64 {
+pub(crate) fn sortable(n: f64) -> u64 {
     let bits = if n == 0.0 { 0 } else { n.to_bits() };
     if bits >> 63 == 1 { !bits } else { bits | 1 << 63 }
 }

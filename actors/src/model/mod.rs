@@ -8,4 +8,5 @@ pub mod delivery;
 pub mod document;
 pub mod event;
 pub mod ids;
+pub mod order_key;
 pub mod time;

@@ -6,6 +6,8 @@
 pub mod budget;
 pub mod filter;
 pub mod keys;
+pub mod patch;
 pub mod precondition;
 pub mod rate;
 pub mod retry;
+pub mod ttl;
