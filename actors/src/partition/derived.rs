@@ -1,0 +1,116 @@
+//! Rows that are made from a document: who holds a unique key, entries of indexes, when it expires. Pure.
+//!
+//! Invariant: the rows of a document follow from the document and its container alone, so that those of
+//! an earlier version can be told and taken away.
+
+use bytes::Bytes;
+use serde_json::Value;
+
+use crate::model::address::EncodedPartition;
+use crate::model::change::{RowChange, Table};
+use crate::model::ids::DocumentId;
+use crate::model::order_key::{MAX_KEY, encode_bounded};
+use crate::model::time::Timestamp;
+use crate::policy::container::{Container, Path, paths_id};
+use crate::policy::ttl::{ItemTtl, expires};
+
+/// A row of a document, and, for a unique key, which constraint it is.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Derived {
+    pub(super) table: Table,
+    pub(super) key: Bytes,
+    pub(super) value: Bytes,
+}
+
+/// Where a document stands.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Place<'a> {
+    pub(super) container: &'a Container,
+    pub(super) partition: &'a EncodedPartition,
+    pub(super) id: &'a DocumentId,
+}
+
+impl Place<'_> {
+    /// All rows of one version of the document.
+    pub(super) fn rows(&self, document: &Value, at: Timestamp, ttl: ItemTtl) -> Vec<Derived> {
+        let unique = self.container.unique.iter().map(|paths| self.unique(paths, document));
+        let indexes = self.container.indexes.iter().flat_map(|index| self.entry(&index.paths, document));
+        unique.chain(indexes).chain(self.expiry(at, ttl)).collect()
+    }
+
+    /// The row of the expiry alone, for a container that has no others.
+    pub(super) fn expiry(&self, at: Timestamp, ttl: ItemTtl) -> Option<Derived> {
+        let ItemTtl::Seconds(_) = ttl else { return None };
+        // The row is made although the container may have no expiry now: it may have one tomorrow.
+        let end = expires(at, ttl, crate::policy::ttl::ContainerTtl::NoDefault)?;
+        let (container, rest) = self.partition.split_container();
+        let key = [container, &end.0.to_be_bytes(), rest, self.id.as_str().as_bytes()].concat();
+        Some(Derived { table: Table::Expiry, key: key.into(), value: Bytes::new() })
+    }
+
+    fn unique(&self, paths: &[Path], document: &Value) -> Derived {
+        let mut key = self.begin(paths);
+        for path in paths {
+            // What is missing counts as null, and null is a value.
+            let value = value_at(document, path).unwrap_or(&Value::Null);
+            encode_bounded(Some(value), MAX_KEY, &mut key);
+        }
+        Derived { table: Table::Unique, key: key.into(), value: self.id_bytes() }
+    }
+
+    /// The entry of an index, and where a value was too long for it the note that says so.
+    fn entry(&self, paths: &[Path], document: &Value) -> impl Iterator<Item = Derived> {
+        let mut key = self.begin(paths);
+        let mut cut = false;
+        for path in paths {
+            cut |= encode_bounded(value_at(document, path), MAX_KEY, &mut key).0;
+        }
+        key.extend_from_slice(self.id.as_str().as_bytes());
+        let note = cut.then(|| Derived {
+            table: Table::Index,
+            key: cut_note(self.partition, paths_id(paths)),
+            value: Bytes::new(),
+        });
+        let entry = Derived { table: Table::Index, key: key.into(), value: self.id_bytes() };
+        [entry].into_iter().chain(note)
+    }
+
+    fn begin(&self, paths: &[Path]) -> Vec<u8> {
+        index_prefix(self.partition, paths_id(paths))
+    }
+
+    fn id_bytes(&self) -> Bytes {
+        Bytes::copy_from_slice(self.id.as_str().as_bytes())
+    }
+}
+
+/// What the keys of an index of a partition begin with.
+pub fn index_prefix(partition: &EncodedPartition, index: u32) -> Vec<u8> {
+    let mut key = Vec::with_capacity(partition.as_bytes().len() + 64);
+    key.extend_from_slice(partition.as_bytes());
+    key.extend_from_slice(&index.to_be_bytes());
+    key
+}
+
+/// The row that says that a value of the index was too long to be kept whole, now or once: its entries
+/// are then found, but their order is not that of the values. It stands behind all entries.
+pub fn cut_note(partition: &EncodedPartition, index: u32) -> Bytes {
+    let mut key = index_prefix(partition, index);
+    key.push(u8::MAX);
+    key.into()
+}
+
+/// The value at a path of property names.
+pub fn value_at<'v>(document: &'v Value, path: &[String]) -> Option<&'v Value> {
+    path.iter().try_fold(document, |value, name| value.as_object()?.get(name))
+}
+
+/// What must change when a version with `old` rows becomes one with `new` rows.
+pub(super) fn difference(old: &[Derived], new: &[Derived]) -> Vec<RowChange> {
+    let change = |row: &Derived, value: Option<Bytes>| RowChange { table: row.table, key: row.key.clone(), value };
+    let note = |row: &Derived| row.table == Table::Index && row.value.is_empty();
+    // A note stays: other documents may be the reason for it.
+    let gone = old.iter().filter(|row| !new.contains(row) && !note(row)).map(|row| change(row, None));
+    let made = new.iter().filter(|row| !old.contains(row)).map(|row| change(row, Some(row.value.clone())));
+    gone.chain(made).collect()
+}
