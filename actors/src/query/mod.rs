@@ -1,3 +1,25 @@
 //! The query language of documents: parse, plan, evaluate. Pure: it reads no disk and knows no actor.
+//!
+//! A text becomes a [`Query`], with its parameters a [`BoundQuery`].
 
+mod aggregate;
+mod ast;
+mod bind;
+mod condition;
+mod error;
+mod evaluate;
+pub mod functions;
+mod held;
+mod lexer;
+mod like;
+pub mod limits;
+mod parse;
+mod resolve;
+mod rows;
+mod subquery;
 pub mod value;
+
+pub use bind::{BoundQuery, Query};
+pub use condition::Condition;
+pub use error::{BindError, QueryError, SyntaxError};
+pub use functions::{Context, Function};
