@@ -7,11 +7,14 @@ use std::time::Duration;
 use actix::{Actor, Addr, ArbiterHandle};
 
 use super::table::{Awake, Table};
+use super::spending::{Account, Accounts};
 use super::{Directory, DirectorySettings, PartitionHandle};
 use crate::kernel::clock::SharedClock;
 use crate::kernel::permits::Permit;
 use crate::model::address::{EncodedPartition, PartitionAddress};
+use crate::model::time::Timestamp;
 use crate::partition::Phase;
+use crate::policy::container::Catalog;
 use crate::protocol::directory::{ReopenPartition, WakePartition};
 use crate::protocol::partition::WriteError;
 use crate::shard::ShardHandle;
@@ -22,6 +25,8 @@ pub struct DirectoryHandle {
     addr: Addr<Directory>,
     table: Arc<Table>,
     shards: Arc<[ShardHandle]>,
+    catalog: Catalog,
+    accounts: Accounts,
     clock: SharedClock,
     closed: Arc<AtomicBool>,
 }
@@ -44,25 +49,29 @@ pub struct PartitionStatus {
 }
 
 impl DirectoryHandle {
-    /// Starts the directory on the current arbiter; partitions run on `arbiters`.
+    /// Starts the directory on the current arbiter; partitions run on `arbiters` and keep to the rules
+    /// that `catalog` has for their containers.
     pub fn start(
-        shards: Arc<[ShardHandle]>,
+        (shards, catalog): (Arc<[ShardHandle]>, Catalog),
         arbiters: Vec<ArbiterHandle>,
         settings: DirectorySettings,
         clock: SharedClock,
     ) -> Self {
         let table = Arc::new(Table::default());
         let partition = Arc::new(settings.partition.clone());
+        let accounts = Accounts::new(&catalog, &clock);
         let directory = Directory {
             table: table.clone(),
             shards: shards.clone(),
+            catalog: catalog.clone(),
             arbiters,
             settings,
             partition,
             clock: clock.clone(),
             sweeping: false,
         };
-        Self { addr: directory.start(), table, shards, clock, closed: Arc::default() }
+        let addr = directory.start();
+        Self { addr, table, shards, catalog, accounts, clock, closed: Arc::default() }
     }
 
     /// The way to the partition at `address`.
@@ -70,10 +79,36 @@ impl DirectoryHandle {
     /// # Errors
     /// None in practice: [`WriteError::Unavailable`] if there are no shards.
     pub fn partition(&self, address: &PartitionAddress) -> Result<PartitionHandle, WriteError> {
-        let encoded = address.encode();
+        self.partition_at(address.encode())
+    }
+
+    /// The same for an address that is encoded already.
+    pub fn partition_at(&self, encoded: EncodedPartition) -> Result<PartitionHandle, WriteError> {
         let shards = u16::try_from(self.shards.len()).unwrap_or(u16::MAX);
         let shard = self.shards.get(usize::from(encoded.shard(shards).0)).ok_or(WriteError::Unavailable)?;
-        Ok(PartitionHandle::new(encoded, shard.clone(), self.clone()))
+        let container = self.catalog.of(&encoded);
+        let account = self.accounts.of(&container.name).clone();
+        Ok(PartitionHandle::new(encoded, (container, account), shard.clone(), self.clone()))
+    }
+
+    /// The containers.
+    pub fn catalog(&self) -> &Catalog {
+        &self.catalog
+    }
+
+    /// What is spent in a container.
+    pub fn account(&self, container: &str) -> &Arc<Account> {
+        self.accounts.of(container)
+    }
+
+    /// The shards, by number.
+    pub fn shards(&self) -> &Arc<[ShardHandle]> {
+        &self.shards
+    }
+
+    /// The time now.
+    pub fn now(&self) -> Timestamp {
+        self.clock.now()
     }
 
     /// A place in the queue of the partition, which is woken if it sleeps. Whoever holds the place

@@ -7,6 +7,7 @@
 
 mod handle;
 mod partition;
+mod spending;
 mod table;
 
 use std::sync::Arc;
@@ -19,13 +20,15 @@ use crate::kernel::clock::SharedClock;
 use crate::kernel::contain::contain;
 use crate::kernel::permits::{Permit, Permits};
 use crate::model::address::EncodedPartition;
+use crate::policy::container::Catalog;
 use crate::partition::{Partition, PartitionSettings, Phase, Vitals};
 use crate::protocol::directory::{ReopenPartition, WakePartition};
 use crate::protocol::partition::{FallAsleep, Reopen, WriteError};
 use crate::shard::ShardHandle;
 
 pub use handle::{DirectoryHandle, PartitionStatus};
-pub use partition::PartitionHandle;
+pub use partition::{PartitionHandle, ReadError, shows};
+pub use spending::Account;
 use table::{Awake, Entry, Table};
 
 /// Bounds of the directory; see `limits` in the manifest.
@@ -45,6 +48,7 @@ pub struct DirectorySettings {
 pub struct Directory {
     table: Arc<Table>,
     shards: Arc<[ShardHandle]>,
+    catalog: Catalog,
     arbiters: Vec<ArbiterHandle>,
     settings: DirectorySettings,
     partition: Arc<PartitionSettings>,
@@ -66,7 +70,7 @@ impl Directory {
         let vitals = Arc::new(Vitals::default());
         let partition = Partition::new(
             address.clone(),
-            shard,
+            (self.catalog.of(&address), shard),
             self.partition.clone(),
             self.clock.clone(),
             vitals.clone(),

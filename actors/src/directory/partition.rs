@@ -1,28 +1,57 @@
 //! The door to a partition. Reads go to the shard's view without a hop; writes wake the actor.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::sync::oneshot;
 
-use super::DirectoryHandle;
+use super::{Account, DirectoryHandle};
 use crate::kernel::ask::{NoAnswer, answer};
 use crate::model::address::EncodedPartition;
 use crate::model::ids::{DocumentId, ShardId};
-use crate::protocol::partition::{Write, WriteDocument, WriteError, WriteResult};
+use crate::model::time::Timestamp;
+use crate::policy::charge::{self, RequestUnits};
+use crate::policy::container::Container;
+use crate::policy::throughput::RetryAfter;
+use crate::policy::ttl::ItemTtl;
+use crate::protocol::partition::{Refused, Repeat, Write, WriteDocuments, WriteError, WriteResult, Written};
 use crate::shard::{ShardHandle, ShardReadError};
-use crate::store::{Page, StoredDocument};
+use crate::store::{KeyedDocument, Page, StoredDocument};
 
 /// Everybody's way to one partition. Cheap to make; nothing wakes before the first write.
 #[derive(Debug, Clone)]
 pub struct PartitionHandle {
     address: EncodedPartition,
+    container: Arc<Container>,
+    account: Arc<Account>,
     shard: ShardHandle,
     directory: DirectoryHandle,
 }
 
+/// Why a partition was not read.
+#[derive(Debug, thiserror::Error)]
+pub enum ReadError {
+    /// The budget is spent.
+    #[error(transparent)]
+    Throttled(#[from] RetryAfter),
+    /// The shard cannot read.
+    #[error(transparent)]
+    Shard(#[from] ShardReadError),
+}
+
 impl PartitionHandle {
-    pub(super) fn new(address: EncodedPartition, shard: ShardHandle, directory: DirectoryHandle) -> Self {
-        Self { address, shard, directory }
+    pub(super) fn new(
+        address: EncodedPartition,
+        (container, account): (Arc<Container>, Arc<Account>),
+        shard: ShardHandle,
+        directory: DirectoryHandle,
+    ) -> Self {
+        Self { address, container, account, shard, directory }
+    }
+
+    /// The partition.
+    pub fn address(&self) -> &EncodedPartition {
+        &self.address
     }
 
     /// The shard that holds the partition.
@@ -30,34 +59,105 @@ impl PartitionHandle {
         self.shard.id()
     }
 
+    /// What its container asks of documents.
+    pub fn container(&self) -> &Arc<Container> {
+        &self.container
+    }
+
     /// Writes one document and waits until that is durable and visible, at most `deadline`
     /// (and once more that long, if the partition has to be woken by a directory that is busy).
     ///
     /// # Errors
     /// [`WriteError::Unknown`] when no answer came in time: the write may still happen.
-    pub async fn write(&self, write: Write, deadline: Duration) -> WriteResult {
+    pub async fn write(&self, write: Write, deadline: Duration) -> Result<Written, WriteError> {
+        let written = self.transact(vec![write], None, deadline).await.map_err(|refused| refused.error)?;
+        // There is one answer for each write.
+        written.into_iter().next().ok_or(WriteError::Crashed)
+    }
+
+    /// Writes documents, all or none, and waits as [`write`](Self::write) does. With `repeat`, a
+    /// request that comes again is answered and not done again.
+    ///
+    /// # Errors
+    /// [`Refused`] says which of the writes keeps the others from happening.
+    pub async fn transact(&self, writes: Vec<Write>, repeat: Option<Repeat>, deadline: Duration) -> WriteResult {
+        self.account.admit(Some(&self.address)).map_err(|wait| WriteError::Throttled(wait.0))?;
+        let result = self.send(writes, repeat, deadline).await;
+        let cost = match &result {
+            Ok(written) => written.iter().map(|written| written.charge).sum(),
+            Err(_) => charge::refused(),
+        };
+        self.account.charge(Some(&self.address), cost);
+        result
+    }
+
+    /// Takes away documents that nobody sees any more; those that somebody does are left. Costs nobody
+    /// anything.
+    pub async fn sweep(&self, writes: Vec<Write>, deadline: Duration) -> WriteResult {
+        self.send(writes, None, deadline).await
+    }
+
+    async fn send(&self, writes: Vec<Write>, repeat: Option<Repeat>, deadline: Duration) -> WriteResult {
         let (reply, wait) = oneshot::channel();
         let (awake, permit) = self.directory.enter(&self.address, deadline).await?;
-        awake.tell(WriteDocument { write, permit, reply })?;
+        awake.tell(WriteDocuments { writes, repeat, permit, reply })?;
         match answer(wait, deadline).await {
             Ok(result) => result,
-            Err(NoAnswer::TimedOut | NoAnswer::Closed) => Err(WriteError::Unknown),
+            Err(NoAnswer::TimedOut | NoAnswer::Closed) => Err(Refused::from(WriteError::Unknown)),
         }
     }
 
-    /// One document as it was committed last.
-    pub fn read(&self, id: &DocumentId) -> Result<Option<StoredDocument>, ShardReadError> {
-        self.shard.document(&self.address, id)
+    /// One document as it was committed last, and what reading it costs.
+    pub fn read(&self, id: &DocumentId) -> Result<(Option<StoredDocument>, RequestUnits), ReadError> {
+        self.account.admit(Some(&self.address))?;
+        let found = self.shard.document(&self.address, id)?;
+        let found = found.filter(|found| self.shows(id, found));
+        let cost = found.as_ref().map_or_else(charge::not_found, |found| charge::read(found.body.len()));
+        self.account.charge(Some(&self.address), cost);
+        Ok((found, cost))
     }
 
-    /// Documents in the order of their ids, after `after`.
+    /// Documents in the order of their ids, after `after`, and what that costs.
     pub fn list(
         &self,
         after: Option<&DocumentId>,
         limit: usize,
         max_bytes: usize,
-    ) -> Result<Page, ShardReadError> {
-        let after = after.map(|id| self.address.document(id));
-        self.shard.list(&self.address, after.as_deref(), limit, max_bytes)
+    ) -> Result<(Page, RequestUnits), ReadError> {
+        self.account.admit(Some(&self.address))?;
+        let mut after = after.map(|id| self.address.document(id));
+        let page = loop {
+            let mut page = self.shard.list(&self.address, after.as_deref(), limit, max_bytes)?;
+            let last = page.documents.last().map(|found| found.key.to_vec());
+            page.documents.retain(|KeyedDocument { document, .. }| self.shows(&document.id, document));
+            if !page.documents.is_empty() || !page.more {
+                break page;
+            }
+            // Nobody sees any of these; the next ones may be seen.
+            after = last;
+        };
+        let bytes = page.documents.iter().map(|found| found.document.body.len()).sum();
+        let cost = charge::change_feed(page.documents.len(), bytes);
+        self.account.charge(Some(&self.address), cost);
+        Ok((page, cost))
     }
+
+    /// Whether readers see this version of a document: it has not expired, and its partition was not
+    /// deleted since.
+    fn shows(&self, id: &DocumentId, found: &StoredDocument) -> bool {
+        shows(&self.container, &self.shard, &self.address.document(id), found, self.directory.now())
+    }
+}
+
+/// Whether readers see this version of the document with this key.
+pub fn shows(
+    container: &Container,
+    shard: &ShardHandle,
+    key: &[u8],
+    found: &StoredDocument,
+    now: Timestamp,
+) -> bool {
+    // What was stored was checked before.
+    let ttl = ItemTtl::from_i32(found.ttl).unwrap_or_default();
+    !container.is_expired(found.at, ttl, now) && !shard.is_purged(key, found.lsn)
 }

@@ -78,6 +78,18 @@ pub struct RowChange {
     pub value: Option<Bytes>,
 }
 
+impl RowChange {
+    /// The value as it is stored by the mutation at `lsn`: rows of [`Table::Idempotency`] begin with
+    /// that position, eight bytes little-endian, which nobody knows before the commit.
+    pub fn stored(&self, lsn: Lsn) -> Option<Bytes> {
+        let value = self.value.clone()?;
+        if self.table != Table::Idempotency {
+            return Some(value);
+        }
+        Some([&lsn.0.to_le_bytes()[..], &value].concat().into())
+    }
+}
+
 /// The version of a document that a change follows.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Previous {

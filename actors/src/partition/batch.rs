@@ -1,125 +1,139 @@
-//! A batch in the making: decided writes, what they change, and who waits for which of them.
+//! A batch in the making: decided transactions, what they change, and who waits for which of them.
 //!
 //! Later writes see earlier ones of the same batch. An answer that rests on an uncommitted
 //! version waits for the batch, because that version may yet not happen.
 
 use std::collections::HashMap;
+use std::sync::Arc;
 
-use fail::fail_point;
+use bytes::Bytes;
 use tokio::sync::oneshot;
 
 use super::PartitionSettings;
-use super::rules::{Current, decide};
+use super::repeat::{self, Earlier};
+use super::transaction::{Fresh, Outcome, Refusal, Transaction, Which};
 use crate::kernel::contain::{Panicked, contain};
 use crate::model::address::EncodedPartition;
-use crate::model::change::{ChangeKind, DocumentChange, Mutation, Previous};
+use crate::model::change::{Mutation, Table};
 use crate::model::ids::{DocumentId, Etag, Position};
 use crate::model::time::Timestamp;
-use crate::protocol::partition::{Operation, Write, WriteDocument, WriteError, WriteResult, Written};
+use crate::policy::container::Container;
+use crate::protocol::partition::{Refused, WriteDocuments, WriteError, WriteResult, Written};
 use crate::shard::{CommitError, Committed, ShardHandle, ShardReadError};
 use crate::store::ViewReadError;
 
 pub(super) struct Batch {
-    address: EncodedPartition,
+    partition: EncodedPartition,
+    container: Arc<Container>,
     shard: ShardHandle,
     now: Timestamp,
     mutations: Vec<Mutation>,
     bytes: usize,
-    /// What earlier writes of this batch left of a document: its mutation's number, or nothing.
-    overlay: HashMap<DocumentId, Option<u32>>,
+    /// What earlier transactions of this batch left of documents.
+    documents: HashMap<DocumentId, Option<Fresh>>,
+    /// What they left of rows that partitions read.
+    rows: HashMap<(Table, Bytes), Option<Bytes>>,
     waiting: Vec<Waiting>,
 }
 
 /// Somebody who is answered when the batch is decided.
 struct Waiting {
     reply: oneshot::Sender<WriteResult>,
-    /// The write's mutation and what it did, or the refusal that rests on this batch.
-    outcome: Result<(u32, ChangeKind), WriteError>,
+    /// What the writes did, or the refusal that rests on this batch.
+    outcomes: Result<Vec<Outcome>, Refused>,
+    /// Whether the outcomes are those of an earlier request with the same key.
+    replayed: bool,
     /// Given back together with the answer.
     _permit: crate::kernel::permits::Permit,
 }
 
 impl Batch {
-    pub(super) fn new(address: EncodedPartition, shard: ShardHandle, now: Timestamp) -> Self {
-        let (mutations, overlay, waiting) = (Vec::new(), HashMap::new(), Vec::new());
-        Self { address, shard, now, mutations, bytes: 0, overlay, waiting }
+    pub(super) fn new(
+        partition: EncodedPartition,
+        container: Arc<Container>,
+        shard: ShardHandle,
+        now: Timestamp,
+    ) -> Self {
+        let (mutations, documents, rows, waiting) =
+            (Vec::new(), HashMap::new(), HashMap::new(), Vec::new());
+        Self { partition, container, shard, now, mutations, bytes: 0, documents, rows, waiting }
     }
 
     pub(super) fn is_full(&self, settings: &PartitionSettings) -> bool {
         self.mutations.len() >= settings.batch_writes || self.bytes >= settings.batch_bytes
     }
 
-    /// Decides one write. A panic in the rules costs this write only.
-    pub(super) fn add(&mut self, message: WriteDocument) -> Result<(), Panicked> {
-        let WriteDocument { write, permit, reply } = message;
-        let decided = contain(|| self.evaluate(&write));
-        let outcome = match decided {
+    pub(super) fn partition(&self) -> &EncodedPartition {
+        &self.partition
+    }
+
+    pub(super) fn container(&self) -> &Arc<Container> {
+        &self.container
+    }
+
+    pub(super) fn shard(&self) -> &ShardHandle {
+        &self.shard
+    }
+
+    pub(super) fn now(&self) -> Timestamp {
+        self.now
+    }
+
+    /// The number that the next mutation gets.
+    pub(super) fn next_number(&self) -> u32 {
+        u32::try_from(self.mutations.len()).unwrap_or(u32::MAX)
+    }
+
+    /// What this batch left of a document: a version, or nothing; `None` if it did not touch it.
+    pub(super) fn fresh(&self, id: &DocumentId) -> Option<Option<&Fresh>> {
+        self.documents.get(id).map(Option::as_ref)
+    }
+
+    /// The same for a row.
+    pub(super) fn fresh_row(&self, table: Table, key: &Bytes) -> Option<&Option<Bytes>> {
+        self.rows.get(&(table, key.clone()))
+    }
+
+    /// Decides the writes of one message. A panic in the rules costs these writes only.
+    pub(super) fn add(&mut self, message: WriteDocuments) -> Result<(), Panicked> {
+        let WriteDocuments { writes, repeat, permit, reply } = message;
+        let decided = contain(|| {
+            if let Some(repeat) = &repeat {
+                match repeat::earlier(self, repeat)? {
+                    Earlier::None => {}
+                    Earlier::Answered(outcome) => return Ok((vec![outcome], None)),
+                }
+            }
+            let mut transaction = Transaction::new(self);
+            let outcomes = transaction.run(writes)?;
+            if let Some(repeat) = &repeat {
+                repeat::record(&mut transaction, repeat, &outcomes);
+            }
+            let Transaction { documents, rows, mutations, .. } = transaction;
+            Ok::<_, Refusal>((outcomes, Some((documents, rows, mutations))))
+        });
+        let (outcomes, replayed) = match decided {
             Err(panicked) => {
-                reply.send(Err(WriteError::Crashed)).ok();
+                reply.send(Err(WriteError::Crashed.into())).ok();
                 return Err(panicked);
             }
-            Ok(Err((error, false))) => {
+            Ok(Err(Refusal { refused, rests_on_batch: false })) => {
                 // Rests on committed state alone: nothing to wait for.
-                reply.send(Err(error)).ok();
+                reply.send(Err(refused)).ok();
                 return Ok(());
             }
-            Ok(Err((error, true))) => Err(error),
-            Ok(Ok((kind, previous))) => Ok((self.push(write, kind, previous), kind)),
+            Ok(Err(Refusal { refused, rests_on_batch: true })) => (Err(refused), false),
+            Ok(Ok((outcomes, None))) => (Ok(outcomes), true),
+            Ok(Ok((outcomes, Some((documents, rows, mutations))))) => {
+                self.documents.extend(documents);
+                self.rows.extend(rows.into_iter().map(|(table, key, value)| ((table, key), value)));
+                self.bytes += mutations.iter().map(Mutation::weight).sum::<usize>();
+                self.mutations.extend(mutations);
+                (Ok(outcomes), false)
+            }
         };
-        self.waiting.push(Waiting { reply, outcome, _permit: permit });
+        self.waiting.push(Waiting { reply, outcomes, replayed, _permit: permit });
         Ok(())
-    }
-
-    /// What the write does; or why not, and whether that rests on this batch.
-    fn evaluate(&self, write: &Write) -> Result<(ChangeKind, Option<Previous>), (WriteError, bool)> {
-        fail_point!("partition::evaluate", write.id.as_str().starts_with("poison"), |_| Err((
-            WriteError::Corrupt,
-            false
-        )));
-        let current = match self.overlay.get(&write.id) {
-            Some(Some(number)) => Current::Fresh(*number),
-            Some(None) => Current::Absent,
-            None => self.committed(&write.id).map_err(|error| (error, false))?,
-        };
-        let fresh = self.overlay.contains_key(&write.id);
-        let kind = decide(write, current, self.shard.id()).map_err(|error| (error, fresh))?;
-        let next = u32::try_from(self.mutations.len()).unwrap_or(u32::MAX);
-        let previous = match current {
-            Current::Absent => None,
-            Current::Committed(lsn) => Some(Previous::At(lsn)),
-            Current::Fresh(number) => Some(Previous::Back(next.saturating_sub(number))),
-        };
-        Ok((kind, previous))
-    }
-
-    fn committed(&self, id: &DocumentId) -> Result<Current, WriteError> {
-        let version = self.shard.version(&self.address, id)?;
-        Ok(version.map_or(Current::Absent, |version| Current::Committed(version.lsn)))
-    }
-
-    fn push(&mut self, write: Write, kind: ChangeKind, previous: Option<Previous>) -> u32 {
-        let number = u32::try_from(self.mutations.len()).unwrap_or(u32::MAX);
-        let body = match write.operation {
-            Operation::Create(body) | Operation::Upsert(body) | Operation::Replace(body) => body,
-            Operation::Delete => bytes::Bytes::new(),
-        };
-        let left = (kind != ChangeKind::Delete).then_some(number);
-        self.overlay.insert(write.id.clone(), left);
-        let mutation = Mutation::Document(DocumentChange {
-            kind,
-            partition: self.address.clone(),
-            id: write.id,
-            at: self.now,
-            previous,
-            body,
-            traceparent: write.traceparent,
-            within: 0,
-            ttl: 0,
-            rows: Vec::new(),
-        });
-        self.bytes += mutation.weight();
-        self.mutations.push(mutation);
-        number
     }
 
     pub(super) fn take_mutations(&mut self) -> Vec<Mutation> {
@@ -130,12 +144,24 @@ impl Batch {
     pub(super) fn answer(self, result: Result<Committed, CommitError>) {
         let shard = self.shard.id();
         for waiting in self.waiting {
-            let answer = match (&result, waiting.outcome) {
-                (Err(error), _) => Err(commit_error(*error)),
-                (Ok(_), Err(error)) => Err(error),
-                (Ok(committed), Ok((number, kind))) => {
-                    let lsn = committed.first.plus(number.into());
-                    Ok(Written { kind, etag: Etag(Position { shard, lsn }), at: self.now })
+            let answer = match (&result, waiting.outcomes) {
+                (Err(error), _) => Err(commit_error(*error).into()),
+                (Ok(_), Err(refused)) => Err(refused),
+                (Ok(committed), Ok(outcomes)) => {
+                    let written = |outcome: Outcome| {
+                        let (lsn, transaction) = match outcome.which {
+                            Which::Committed { lsn, transaction } => (lsn, transaction),
+                            Which::Fresh { number, within } => (
+                                committed.first.plus(number.into()),
+                                committed.first.plus(number.saturating_sub(within).into()),
+                            ),
+                        };
+                        let Outcome { kind, id, at, body, charge, .. } = outcome;
+                        let etag = Etag(Position { shard, lsn });
+                        let replayed = waiting.replayed;
+                        Written { kind, id, etag, lsn: transaction, at, body, charge, replayed }
+                    };
+                    Ok(outcomes.into_iter().map(written).collect())
                 }
             };
             // The caller may have given up; its write stands all the same.
@@ -144,7 +170,7 @@ impl Batch {
     }
 }
 
-/// How a failed commit looks to the writer of one document.
+/// How a failed commit looks to who asked for it.
 fn commit_error(error: CommitError) -> WriteError {
     match error {
         CommitError::Busy => WriteError::Overloaded,

@@ -5,7 +5,10 @@
 //! disk and never waits for a subscriber; a panic costs one write.
 
 mod batch;
+mod derived;
+mod repeat;
 mod rules;
+mod transaction;
 
 use std::collections::VecDeque;
 use std::sync::atomic::{AtomicU8, AtomicU32, AtomicU64, Ordering};
@@ -17,10 +20,12 @@ use actix::{Actor, ActorContext, ActorFutureExt, AsyncContext, Context, Handler,
 use crate::kernel::clock::SharedClock;
 use crate::model::address::EncodedPartition;
 use crate::policy::budget::CrashBudget;
-use crate::protocol::partition::{FallAsleep, Reopen, WriteDocument, WriteError};
+use crate::policy::container::Container;
+use crate::protocol::partition::{FallAsleep, Reopen, WriteDocuments, WriteError};
 use crate::shard::{CommitError, Committed, ShardHandle};
 
 use batch::Batch;
+pub use derived::{cut_note, index_prefix, value_at};
 
 /// What a partition needs to know besides its address.
 #[derive(Debug, Clone)]
@@ -102,30 +107,32 @@ impl Vitals {
 /// The actor. Made by the directory, reached through the directory's `PartitionHandle`.
 pub struct Partition {
     address: EncodedPartition,
+    container: Arc<Container>,
     shard: ShardHandle,
     settings: Arc<PartitionSettings>,
     clock: SharedClock,
     vitals: Arc<Vitals>,
     budget: CrashBudget,
     /// Writes that no batch has taken yet.
-    waiting: VecDeque<WriteDocument>,
+    waiting: VecDeque<WriteDocuments>,
     in_flight: bool,
     /// The pause before the next start, once a write panicked.
     restart_after: Option<Duration>,
 }
 
 impl Partition {
-    /// An actor for the partition at `address`, which lives in `shard`.
+    /// An actor for the partition at `address`, which lives in `shard` and keeps to the rules of its
+    /// container.
     pub fn new(
         address: EncodedPartition,
-        shard: ShardHandle,
+        (container, shard): (Arc<Container>, ShardHandle),
         settings: Arc<PartitionSettings>,
         clock: SharedClock,
         vitals: Arc<Vitals>,
     ) -> Self {
         let budget = CrashBudget::new(settings.crash_budget, settings.crash_window, settings.crash_backoff);
         let (waiting, in_flight, restart_after) = (VecDeque::new(), false, None);
-        Self { address, shard, settings, clock, vitals, budget, waiting, in_flight, restart_after }
+        Self { address, container, shard, settings, clock, vitals, budget, waiting, in_flight, restart_after }
     }
 
     /// Prepares the next batch from what waits, and hands it to the shard.
@@ -133,7 +140,12 @@ impl Partition {
         if self.in_flight || self.waiting.is_empty() || self.vitals.phase() != Phase::Open {
             return;
         }
-        let mut batch = Batch::new(self.address.clone(), self.shard.clone(), self.clock.now());
+        let mut batch = Batch::new(
+            self.address.clone(),
+            self.container.clone(),
+            self.shard.clone(),
+            self.clock.now(),
+        );
         while let Some(next) = self.waiting.pop_front() {
             if let Err(panicked) = batch.add(next) {
                 self.note_crash(&panicked.0);
@@ -193,7 +205,7 @@ impl Partition {
     fn refuse_waiting(&mut self, error: &WriteError) {
         for write in self.waiting.drain(..) {
             // The caller may have given up; there is nobody else to tell.
-            write.reply.send(Err(error.clone())).ok();
+            write.reply.send(Err(error.clone().into())).ok();
         }
     }
 }
@@ -221,10 +233,10 @@ impl Supervised for Partition {
     }
 }
 
-impl Handler<WriteDocument> for Partition {
+impl Handler<WriteDocuments> for Partition {
     type Result = ();
 
-    fn handle(&mut self, message: WriteDocument, ctx: &mut Self::Context) {
+    fn handle(&mut self, message: WriteDocuments, ctx: &mut Self::Context) {
         self.waiting.push_back(message);
         if self.vitals.phase() == Phase::Quarantined {
             return self.refuse_waiting(&WriteError::Quarantined);

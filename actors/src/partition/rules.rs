@@ -2,7 +2,8 @@
 
 use crate::model::change::ChangeKind;
 use crate::model::ids::{Etag, Lsn, Position, ShardId};
-use crate::protocol::partition::{Operation, Write, WriteError};
+use crate::policy::precondition::Precondition;
+use crate::protocol::partition::{Operation, WriteError};
 
 /// What is there before a write.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -15,38 +16,57 @@ pub(super) enum Current {
     Fresh(u32),
 }
 
+/// What a write may do.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Fate {
+    /// It only looks.
+    Read,
+    /// It does this to the document.
+    Change(ChangeKind),
+}
+
 /// What the write does to the document, or why it may not.
 ///
 /// A document that must exist and does not is *not found* before any condition is asked
 /// (RFC 9110 section 13.2.1).
-pub(super) fn decide(write: &Write, current: Current, shard: ShardId) -> Result<ChangeKind, WriteError> {
+pub(super) fn decide(
+    operation: &Operation,
+    precondition: &Precondition,
+    current: Current,
+    shard: ShardId,
+) -> Result<Fate, WriteError> {
     let tag = match current {
         Current::Absent => None,
         Current::Committed(lsn) => Some(Etag(Position { shard, lsn }).to_string()),
         Current::Fresh(_) => Some(String::new()),
     };
     let tag = tag.as_deref();
-    match (&write.operation, tag) {
-        (Operation::Replace(_) | Operation::Delete, None) => Err(WriteError::NotFound),
-        (Operation::Create(_), Some(_)) => Err(WriteError::Exists),
+    let kind = match (operation, tag) {
+        (
+            Operation::Replace(_)
+            | Operation::Patch(_)
+            | Operation::Read
+            | Operation::Delete
+            | Operation::Sweep,
+            None,
+        ) => return Err(WriteError::NotFound),
+        (Operation::Create(_), Some(_)) => return Err(WriteError::Exists),
         (Operation::Upsert(_), _) => {
-            write.precondition.check_upsert(tag)?;
-            Ok(if tag.is_some() { ChangeKind::Replace } else { ChangeKind::Create })
+            precondition.check_upsert(tag)?;
+            let kind = if tag.is_some() { ChangeKind::Replace } else { ChangeKind::Create };
+            return Ok(Fate::Change(kind));
         }
-        (Operation::Create(_), None) => {
-            // `If-Match` on a create asks for a version that cannot be there.
-            write.precondition.check(tag)?;
-            Ok(ChangeKind::Create)
+        // `If-Match` on a create asks for a version that cannot be there.
+        (Operation::Create(_), None) => ChangeKind::Create,
+        (Operation::Replace(_) | Operation::Patch(_), Some(_)) => ChangeKind::Replace,
+        (Operation::Delete | Operation::Sweep, Some(_)) => ChangeKind::Delete,
+        (Operation::Read, Some(_)) => {
+            precondition.check(tag)?;
+            return Ok(Fate::Read);
         }
-        (Operation::Replace(_), Some(_)) => {
-            write.precondition.check(tag)?;
-            Ok(ChangeKind::Replace)
-        }
-        (Operation::Delete, Some(_)) => {
-            write.precondition.check(tag)?;
-            Ok(ChangeKind::Delete)
-        }
-    }
+    };
+    precondition.check(tag)?;
+    Ok(Fate::Change(kind))
 }
 
 #[cfg(test)]
@@ -54,14 +74,15 @@ mod tests {
     use bytes::Bytes;
 
     use super::*;
-    use crate::model::ids::DocumentId;
-    use crate::policy::precondition::{Failed, Precondition};
+    use crate::policy::precondition::Failed;
+    use crate::policy::ttl::ItemTtl;
+    use crate::protocol::partition::Content;
 
     #[test]
     fn each_operation_meets_each_state_as_promised() {
         let there = Current::Committed(Lsn(10));
         let fresh = Current::Fresh(0);
-        let body = Bytes::from_static(b"{}");
+        let body = Content { body: Bytes::from_static(b"{}"), ttl: ItemTtl::Inherit, properties: 0 };
         let (create, upsert) = (Operation::Create(body.clone()), Operation::Upsert(body.clone()));
         let (replace, delete) = (Operation::Replace(body), Operation::Delete);
         let conflict = Err(WriteError::Exists);
@@ -89,14 +110,9 @@ mod tests {
             (&delete, None, None, Current::Absent, missing),
             (&delete, Some("\"1-a\""), None, there, changed),
         ] {
-            let write = Write {
-                id: DocumentId::new("x").unwrap(),
-                operation: operation.clone(),
-                precondition: Precondition::parse(if_match, if_none_match).unwrap(),
-                traceparent: None,
-            };
-            let decided = decide(&write, current, ShardId(0));
-            assert_eq!(decided, expected, "{operation:?} {if_match:?} {if_none_match:?} {current:?}");
+            let precondition = Precondition::parse(if_match, if_none_match).unwrap();
+            let decided = decide(operation, &precondition, current, ShardId(0));
+            assert_eq!(decided, expected.map(Fate::Change), "{operation:?} {if_match:?} {if_none_match:?} {current:?}");
         }
     }
 }

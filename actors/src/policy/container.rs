@@ -85,9 +85,17 @@ impl Container {
         !self.unique.is_empty() || !self.indexes.is_empty()
     }
 
+    /// The paths of the unique key that a row of the table of unique keys stands for, for a message.
+    pub fn unique_text(&self, row: &[u8], partition: &EncodedPartition) -> String {
+        let id = row.get(partition.as_bytes().len()..).and_then(|rest| rest.first_chunk());
+        let found = self.unique.iter().find(|paths| Some(&paths_id(paths).to_be_bytes()) == id);
+        let paths = found.into_iter().flatten().map(|path| format!("`/{}`", path.join("/")));
+        paths.collect::<Vec<_>>().join(", ")
+    }
+
     /// Whether a document that was written `at`, with this time to live of its own, is gone by now.
-    pub fn is_expired(&self, at: Timestamp, ttl: i32, now: Timestamp) -> bool {
-        super::ttl::is_expired(now, at, ItemTtl::from_i32(ttl), self.ttl)
+    pub fn is_expired(&self, at: Timestamp, ttl: ItemTtl, now: Timestamp) -> bool {
+        super::ttl::is_expired(now, at, ttl, self.ttl)
     }
 }
 

@@ -8,6 +8,7 @@ use std::sync::{Arc, PoisonError};
 use bytes::Bytes;
 use tokio::sync::oneshot;
 
+use super::purges;
 use super::overlay::{RecentDocuments, lay_over};
 use super::{CommitError, Committed, Doorbell, Op, Phase, ShardReadError, Shared};
 use crate::log::LogReader;
@@ -208,6 +209,38 @@ impl ShardHandle {
     pub fn recent(&self, prefix: &[u8]) -> Vec<(Vec<u8>, Option<StoredDocument>)> {
         let recent = self.shared.overlay.of_prefix(prefix, None).into_iter();
         recent.map(|(key, recent)| (key, recent.document())).collect()
+    }
+
+    /// Deletes all documents whose keys begin with `prefix`: from the answer on nobody sees them. They
+    /// are taken away by the upkeep, each with its change, until that calls
+    /// [`end_purge`](Self::end_purge).
+    pub async fn purge(&self, prefix: Vec<u8>) -> Result<(), CommitError> {
+        if self.shared.purges.is_full() {
+            return Err(CommitError::Busy);
+        }
+        let upto = self.shared.reader().tail();
+        let reply = self.commit(vec![purges::row(&prefix, upto)])?;
+        reply.await.unwrap_or(Err(CommitError::Unknown))?;
+        self.shared.purges.begin(prefix, upto);
+        Ok(())
+    }
+
+    /// Forgets a purge that has nothing left to take away.
+    pub async fn end_purge(&self, prefix: &[u8]) -> Result<(), CommitError> {
+        let reply = self.commit(vec![purges::row_gone(prefix)])?;
+        reply.await.unwrap_or(Err(CommitError::Unknown))?;
+        self.shared.purges.end(prefix);
+        Ok(())
+    }
+
+    /// Purges under way: prefix, and the last position that they cover.
+    pub fn purges(&self) -> Vec<(Vec<u8>, Lsn)> {
+        self.shared.purges.all()
+    }
+
+    /// Whether the document with this key was deleted with its partition when it had this version.
+    pub fn is_purged(&self, key: &[u8], lsn: Lsn) -> bool {
+        self.shared.purges.cover(key, lsn)
     }
 
     /// The view, for a short read of state rows: do not hold it across an await.

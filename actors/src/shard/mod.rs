@@ -8,6 +8,7 @@ mod applier;
 mod handle;
 mod open;
 mod overlay;
+mod purges;
 mod writer;
 
 use std::sync::Arc;
@@ -184,6 +185,7 @@ struct Shared {
     id: ShardId,
     view: ArcSwapOption<View>,
     overlay: overlay::Overlay,
+    purges: purges::Purges,
     reader: RwLock<Arc<dyn LogReader>>,
     /// What the writer knows of the log: open, full, read-only or closed.
     log_phase: AtomicU8,

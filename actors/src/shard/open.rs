@@ -11,6 +11,7 @@ use arc_swap::ArcSwapOption;
 
 use super::applier::{Applier, catch_up};
 use super::overlay::Overlay;
+use super::purges::Purges;
 use super::writer::{Group, Writer};
 use super::{Fatal, Lag, Phase, ShardHandle, ShardSettings, Shared};
 use crate::kernel::clock::SharedClock;
@@ -102,6 +103,7 @@ impl Shard {
             id,
             view: ArcSwapOption::empty(),
             overlay: Overlay::new(settings.document_cache_bytes),
+            purges: Purges::default(),
             reader: RwLock::new(reader),
             log_phase: AtomicU8::new(Phase::Open as u8),
             view_down: AtomicBool::new(false),
@@ -117,6 +119,10 @@ impl Shard {
         });
         catch_up(&view, &shared, settings.read_chunk)
             .map_err(|why| ShardOpenError::Replay { shard: id, why })?;
+        shared
+            .purges
+            .load(&view)
+            .map_err(|error| ShardOpenError::Replay { shard: id, why: error.to_string() })?;
         shared.view.store(Some(Arc::new(view)));
         let (send_op, ops) = sync_channel(settings.queue);
         let (send_job, jobs) = sync_channel(JOBS);

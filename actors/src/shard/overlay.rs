@@ -118,7 +118,7 @@ impl Overlay {
             self.cache.remove(&key);
             part.documents.insert(key, recent);
             for row in change.rows.iter().filter(|row| row.table.is_read_by_partitions()) {
-                part.rows.insert((row.table as u8, row.key.clone()), (lsn, row.value.clone()));
+                part.rows.insert((row.table as u8, row.key.clone()), (lsn, row.stored(lsn)));
             }
         }
     }

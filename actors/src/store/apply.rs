@@ -65,7 +65,7 @@ impl<'t> Tables<'t> {
                     Mutation::Document(change) => {
                         self.place(lsn, change)?;
                         for row in &change.rows {
-                            self.row(row.table, &row.key, row.value.as_deref())?;
+                            self.row(row.table, &row.key, row.stored(lsn).as_deref())?;
                         }
                         changes.push((lsn, change));
                     }
