@@ -4,6 +4,7 @@
 //! parameters, so that every rule can be tested exactly.
 
 pub mod budget;
+pub mod charge;
 pub mod filter;
 pub mod keys;
 pub mod patch;
