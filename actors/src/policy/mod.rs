@@ -11,4 +11,5 @@ pub mod patch;
 pub mod precondition;
 pub mod rate;
 pub mod retry;
+pub mod throughput;
 pub mod ttl;
