@@ -6,6 +6,7 @@
 pub mod budget;
 pub mod charge;
 pub mod filter;
+pub mod idempotency;
 pub mod keys;
 pub mod patch;
 pub mod precondition;
