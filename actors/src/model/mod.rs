@@ -9,4 +9,5 @@ pub mod document;
 pub mod event;
 pub mod ids;
 pub mod order_key;
+pub mod session;
 pub mod time;
