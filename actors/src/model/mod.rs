@@ -7,6 +7,8 @@ pub mod change;
 pub mod delivery;
 pub mod document;
 pub mod event;
+pub mod feed;
 pub mod ids;
 pub mod order_key;
+pub mod session;
 pub mod time;

@@ -4,10 +4,13 @@
 //! parameters, so that every rule can be tested exactly.
 
 pub mod budget;
+pub mod charge;
 pub mod filter;
+pub mod idempotency;
 pub mod keys;
 pub mod patch;
 pub mod precondition;
 pub mod rate;
 pub mod retry;
+pub mod throughput;
 pub mod ttl;
