@@ -33,6 +33,8 @@ use crate::manifest::Manifest;
 use crate::telemetry;
 
 pub use wiring::WiringError;
+#[cfg(test)]
+pub(crate) use wiring::catalog;
 
 /// Exit code of a process whose shard thread died (`EX_SOFTWARE` of sysexits).
 pub const EXIT_FATAL: i32 = 70;
@@ -197,7 +199,7 @@ async fn assemble(
     let token = Token::load(&data, environment, &*random, state.pepper())?;
     let metrics = Metrics::default();
     let limits = wiring::documents(manifest);
-    let routes = Routes::new(manifest, &metrics);
+    let routes = Routes::new(manifest, &wiring::catalog(manifest), &metrics);
     let gateway = Gateway::new(routes, &metrics, system.directory().clone(), limits, clock.clone());
     let admin = Admin {
         system,

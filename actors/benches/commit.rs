@@ -25,8 +25,9 @@ use lanekeeper_actors::kernel::clock::SystemClock;
 use lanekeeper_actors::model::address::{KeyPart, PartitionAddress};
 use lanekeeper_actors::model::ids::{DocumentId, ShardId};
 use lanekeeper_actors::partition::PartitionSettings;
+use lanekeeper_actors::policy::container::Catalog;
 use lanekeeper_actors::policy::precondition::Precondition;
-use lanekeeper_actors::protocol::partition::{Operation, Write};
+use lanekeeper_actors::protocol::partition::{Content, Operation, Write};
 use lanekeeper_actors::shard::{Shard, ShardHandle, ShardSettings};
 use redb::{Database, TableDefinition};
 use tokio::sync::oneshot;
@@ -141,7 +142,8 @@ async fn through_handle(clients: usize, seconds: f64, shards: u16) -> (Cell, f64
             crash_backoff: Duration::from_millis(100),
         },
     };
-    let directory = DirectoryHandle::start(shards.clone(), vec![arbiter.handle()], settings, clock);
+    let directory =
+        DirectoryHandle::start((shards.clone(), Catalog::default()), vec![arbiter.handle()], settings, clock);
     let handles: Arc<Vec<_>> = Arc::new(
         (0..PARTITIONS)
             .map(|n| {
@@ -156,7 +158,7 @@ async fn through_handle(clients: usize, seconds: f64, shards: u16) -> (Cell, f64
         async move {
             let write = Write {
                 id: DocumentId::new(&format!("{n:08}-{client}")).unwrap(),
-                operation: Operation::Create(body(client, n)),
+                operation: Operation::Create(Content::plain(body(client, n))),
                 precondition: Precondition::None,
                 traceparent: None,
             };

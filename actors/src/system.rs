@@ -13,6 +13,7 @@ use crate::kernel::clock::SharedClock;
 use crate::model::change::Table;
 use crate::model::delivery::Transport;
 use crate::model::ids::{Name, ShardId};
+use crate::policy::container::Catalog;
 use crate::router::{RouterHandle, RouterSettings};
 use crate::shard::{CommitError, Fatal, Shard, ShardHandle, ShardOpenError, ShardSettings};
 use crate::store::superblock::{DataDirectory, DirectoryError};
@@ -29,6 +30,8 @@ pub struct SystemConfig {
     pub shards: Option<u16>,
     /// How many a new directory gets when `shards` says nothing.
     pub default_shards: u16,
+    /// The containers.
+    pub catalog: Catalog,
     /// Bounds of each shard.
     pub shard: ShardSettings,
     /// Bounds of the directory and of partitions.
@@ -99,10 +102,10 @@ impl System {
         let (path, names) =
             (config.data.clone(), config.subscriptions.iter().map(|s| s.name.clone()).collect::<Vec<_>>());
         let floors = Floors::new(&shards, &names);
-        let SystemConfig { directory, subscriptions, delivery, router, .. } = config;
+        let SystemConfig { catalog, directory, subscriptions, delivery, router, .. } = config;
         let start_directory = {
             let (shards, clock) = (shards.clone(), clock.clone());
-            move || DirectoryHandle::start(shards, on_partitions, directory, clock)
+            move || DirectoryHandle::start((shards, catalog), on_partitions, directory, clock)
         };
         let directory = run_on(partitions.first().ok_or(StartError::Thread)?, start_directory).await?;
         let start_events = {

@@ -13,9 +13,11 @@ use lanekeeper_actors::gateway::{GatewaySettings, ProductRules, Seed};
 use lanekeeper_actors::kernel::clock::SharedClock;
 use lanekeeper_actors::log::file::LogSettings;
 use lanekeeper_actors::model::delivery::Endpoint;
+use lanekeeper_actors::model::document::{DocumentRules, KeyPath};
 use lanekeeper_actors::model::event::EventTypes;
 use lanekeeper_actors::model::ids::{InvalidTenant, Name, TenantId};
 use lanekeeper_actors::partition::PartitionSettings;
+use lanekeeper_actors::policy::container::{Catalog, Container, Index};
 use lanekeeper_actors::policy::filter::Filter;
 use lanekeeper_actors::policy::keys::{ApiKeySecret, InvalidKey};
 use lanekeeper_actors::policy::rate::{InvalidRate, Rate};
@@ -28,7 +30,7 @@ use lanekeeper_actors::system::SystemConfig;
 use crate::delivery::{WallClock, WebhookSettings};
 use crate::http::admin::timestamp;
 use crate::http::{BodyLimits, DocumentLimits, ListenerLimits};
-use crate::manifest::{self, Limits, Manifest, Secret};
+use crate::manifest::{self, Limits, Manifest, Secret, Tenancy};
 
 /// Most threads that serve the public listeners, and most that partitions are spread over.
 const THREADS_MAX: usize = 8;
@@ -129,6 +131,34 @@ pub(super) fn wall_clock(clock: SharedClock) -> WallClock {
     Arc::new(move || UNIX_EPOCH + Duration::from_millis(clock.now().0))
 }
 
+/// What the rooms know of the containers.
+pub(crate) fn catalog(manifest: &Manifest) -> Catalog {
+    Catalog::new(
+        manifest.containers.iter().map(|(name, container)| container_rules(manifest, name, container)),
+    )
+}
+
+fn container_rules(manifest: &Manifest, name: &str, container: &manifest::Container) -> Container {
+    let key =
+        |part: &manifest::KeyPart| KeyPath { path: part.pointer.segments.clone(), buckets: part.buckets };
+    let path = |pointer: &manifest::Pointer| pointer.segments.clone();
+    let paths = |pointers: &Vec<manifest::Pointer>| pointers.iter().map(path).collect::<Vec<_>>();
+    Container {
+        name: name.into(),
+        isolated: container.tenancy == Tenancy::Isolated,
+        rules: DocumentRules {
+            key: container.partition_key.iter().map(key).collect(),
+            max_bytes: bytes(manifest.limits.body),
+            max_depth: manifest.limits.json_depth,
+        },
+        unique: container.unique.iter().map(paths).collect(),
+        indexes: container.indexes.iter().map(|index| Index { paths: paths(index) }).collect(),
+        ttl: container.ttl,
+        throughput: container.throughput,
+        retention: container.change_retention,
+    }
+}
+
 pub(super) fn system(manifest: &Manifest) -> SystemConfig {
     let limits = &manifest.limits;
     let shards = u16::try_from(manifest.server.shards).unwrap_or(u16::MAX);
@@ -136,6 +166,7 @@ pub(super) fn system(manifest: &Manifest) -> SystemConfig {
         data: manifest.server.data.clone(),
         shards: Some(shards),
         default_shards: shards,
+        catalog: catalog(manifest),
         shard: shard(limits),
         directory: directory(limits),
         subscriptions: subscriptions(manifest),

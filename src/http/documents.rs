@@ -11,22 +11,23 @@ use actix_web::http::header::{
 };
 use actix_web::web::{Bytes, Payload};
 use actix_web::{HttpRequest, HttpResponse, HttpResponseBuilder};
-use lanekeeper_actors::directory::{DirectoryHandle, PartitionHandle};
+use lanekeeper_actors::directory::{DirectoryHandle, PartitionHandle, list_charge, read_charge};
 use lanekeeper_actors::model::address::{EncodedPartition, KeyPart, PartitionAddress};
 use lanekeeper_actors::model::change::ChangeKind;
 use lanekeeper_actors::model::document::{self, NewDocument};
-use lanekeeper_actors::model::ids::{DocumentId, Etag, Position, TenantId};
+use lanekeeper_actors::model::ids::{DocumentId, Etag, Lsn, Position, TenantId};
 use lanekeeper_actors::model::time::Timestamp;
 use lanekeeper_actors::policy::precondition::{MalformedPrecondition, Precondition};
-use lanekeeper_actors::protocol::partition::{Operation, Write, Written};
+use lanekeeper_actors::protocol::partition::{Content, Operation, Write, Written};
 
 use super::body::{self, BodyLimits};
 use super::continuation;
 use super::path::{can_be_segment, query_value};
 use super::problem::Problem;
-use super::routes::{Action, At, Documents, Value};
+use super::routes::{Action, At, Documents, Value, key_pointer};
 use super::trace::Trace;
 
+const REQUEST_CHARGE: HeaderName = HeaderName::from_static("x-request-charge");
 const CONTINUATION: HeaderName = HeaderName::from_static("x-continuation");
 const PREFER: HeaderName = HeaderName::from_static("prefer");
 const PREFERENCE_APPLIED: HeaderName = HeaderName::from_static("preference-applied");
@@ -115,7 +116,7 @@ impl Admitted<'_> {
         let precondition = preconditions(self.req.headers())?;
         let body = body::json(self.req, payload, self.limits.body).await?;
         let made = DocumentId::new(&uuid::Uuid::now_v7().to_string())?;
-        let new = document::parse(&body, &documents.container.rules, || made)?;
+        let mut new = document::parse(&body, &documents.container.rules, || made)?;
         if !can_be_segment(new.id.as_str()) {
             return Err(Unacceptable::UnreachableId(new.id).into());
         }
@@ -127,10 +128,11 @@ impl Admitted<'_> {
             (Some(location), [KeyPart::String(key)]) => location.of(key, new.id.as_str()),
             (Some(_) | None, _) => None,
         };
-        let partition = self.partition(documents, new.key)?;
-        let write = self.write(new.id, Operation::Create(new.body.clone()), precondition);
+        let partition = self.partition(documents, std::mem::take(&mut new.key))?;
+        let id = new.id.clone();
+        let write = self.write(id, Operation::Create(Content::try_from(new)?), precondition);
         let written = partition.write(write, self.limits.request).await?;
-        Ok(self.written(StatusCode::CREATED, &written, &new.body, location))
+        Ok(self.written(StatusCode::CREATED, &written, location))
     }
 
     async fn put(
@@ -138,32 +140,35 @@ impl Admitted<'_> {
         documents: &Documents,
         at: &At,
         payload: &mut Payload,
-        operation: fn(Bytes) -> Operation,
+        operation: fn(Content) -> Operation,
     ) -> Result<HttpResponse, Problem> {
         let (key, id) = self.place(at)?;
         let precondition = preconditions(self.req.headers())?;
         let body = body::json(self.req, payload, self.limits.body).await?;
-        let new = document::parse(&body, &documents.container.rules, || id.clone())?;
+        let mut new = document::parse(&body, &documents.container.rules, || id.clone())?;
         if new.id != id {
             return Err(Unacceptable::IdMismatch.into());
         }
         require_key(documents, &new, &key)?;
-        let partition = self.partition(documents, new.key)?;
-        let write = self.write(id, operation(new.body.clone()), precondition);
+        let partition = self.partition(documents, std::mem::take(&mut new.key))?;
+        let write = self.write(id, operation(Content::try_from(new)?), precondition);
         let written = partition.write(write, self.limits.request).await?;
         let (status, location) = match written.kind {
-            ChangeKind::Create => (StatusCode::CREATED, Some(self.req.uri().path().to_owned())),
-            ChangeKind::Replace | ChangeKind::Delete | ChangeKind::Expire => (StatusCode::OK, None),
+            Some(ChangeKind::Create) => (StatusCode::CREATED, Some(self.req.uri().path().to_owned())),
+            Some(ChangeKind::Replace | ChangeKind::Delete | ChangeKind::Expire) | None => {
+                (StatusCode::OK, None)
+            }
         };
-        Ok(self.written(status, &written, &new.body, location))
+        Ok(self.written(status, &written, location))
     }
 
     async fn delete(&self, documents: &Documents, at: &At) -> Result<HttpResponse, Problem> {
         let (key, id) = self.place(at)?;
         let precondition = preconditions(self.req.headers())?;
         let partition = self.partition(documents, vec![key])?;
-        partition.write(self.write(id, Operation::Delete, precondition), self.limits.request).await?;
-        Ok(HttpResponse::NoContent().finish())
+        let deleted = partition.write(self.write(id, Operation::Delete, precondition), self.limits.request);
+        let charge = deleted.await?.charge.to_string();
+        Ok(HttpResponse::NoContent().insert_header((REQUEST_CHARGE, charge)).finish())
     }
 
     fn read(&self, documents: &Documents, at: &At) -> Result<HttpResponse, Problem> {
@@ -178,7 +183,9 @@ impl Admitted<'_> {
             let mut response = HttpResponse::NotModified();
             return Ok(response.insert_header((ETAG, tag)).insert_header((CACHE_CONTROL, CACHING)).finish());
         }
-        Ok(show(HttpResponse::Ok(), etag, found.at, &found.body))
+        let mut response = HttpResponse::Ok();
+        response.insert_header((REQUEST_CHARGE, read_charge(Some(&found)).to_string()));
+        Ok(show(response, etag, (found.at, found.version().transaction()), &found.body))
     }
 
     fn list(&self, documents: &Documents, partition: &Value) -> Result<HttpResponse, Problem> {
@@ -195,11 +202,12 @@ impl Admitted<'_> {
                 body.push(b',');
             }
             let etag = Etag(Position { shard: partition.shard(), lsn: document.lsn });
-            document::render(&document.body, etag, document.at, document.lsn, &mut body);
+            document::render(&document.body, etag, document.at, document.version().transaction(), &mut body);
         }
         body.extend_from_slice(format!("],\"count\":{}}}", page.documents.len()).as_bytes());
         let mut response = HttpResponse::Ok();
         response.insert_header((CONTENT_TYPE, JSON)).insert_header((CACHE_CONTROL, CACHING));
+        response.insert_header((REQUEST_CHARGE, list_charge(&page).to_string()));
         if let Some(last) = page.documents.last().filter(|_| page.more) {
             response.insert_header((CONTINUATION, continuation::encode(&encoded, &last.document.id)));
         }
@@ -245,16 +253,11 @@ impl Admitted<'_> {
         Write { id, operation, precondition, traceparent: Some(self.trace.to_string().into()) }
     }
 
-    fn written(
-        &self,
-        status: StatusCode,
-        written: &Written,
-        body: &Bytes,
-        location: Option<String>,
-    ) -> HttpResponse {
+    fn written(&self, status: StatusCode, written: &Written, location: Option<String>) -> HttpResponse {
         let minimal = wants_minimal(self.req.headers());
         let status = if minimal && status == StatusCode::OK { StatusCode::NO_CONTENT } else { status };
         let mut response = HttpResponse::build(status);
+        response.insert_header((REQUEST_CHARGE, written.charge.to_string()));
         if let Some(location) = location {
             response.insert_header((LOCATION, location));
         }
@@ -263,14 +266,19 @@ impl Admitted<'_> {
             response.insert_header((ETAG, written.etag.to_string()));
             return response.finish();
         }
-        show(response, written.etag, written.at, body)
+        show(response, written.etag, (written.at, written.lsn), &written.body)
     }
 }
 
 /// The document with its system properties and its tag.
-fn show(mut response: HttpResponseBuilder, etag: Etag, at: Timestamp, body: &Bytes) -> HttpResponse {
+fn show(
+    mut response: HttpResponseBuilder,
+    etag: Etag,
+    (at, lsn): (Timestamp, Lsn),
+    body: &Bytes,
+) -> HttpResponse {
     let mut out = Vec::new();
-    document::render(body, etag, at, etag.0.lsn, &mut out);
+    document::render(body, etag, at, lsn, &mut out);
     response
         .insert_header((CONTENT_TYPE, JSON))
         .insert_header((ETAG, etag.to_string()))
@@ -282,7 +290,7 @@ fn require_key(documents: &Documents, new: &NewDocument, key: &KeyPart) -> Resul
     if new.key.as_slice() == std::slice::from_ref(key) {
         return Ok(());
     }
-    Err(Unacceptable::PartitionMismatch { pointer: documents.container.pointer.clone() })
+    Err(Unacceptable::PartitionMismatch { pointer: key_pointer(&documents.container) })
 }
 
 fn preconditions(headers: &HeaderMap) -> Result<Precondition, MalformedPrecondition> {

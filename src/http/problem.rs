@@ -8,12 +8,15 @@ mod answer;
 mod tests;
 
 use actix_web::http::StatusCode;
+use lanekeeper_actors::directory;
 use lanekeeper_actors::gateway::KeysError;
 use lanekeeper_actors::log::ReadError;
 use lanekeeper_actors::model::address::InvalidPartitionKey;
 use lanekeeper_actors::model::document::InvalidDocument;
 use lanekeeper_actors::model::ids::InvalidDocumentId;
 use lanekeeper_actors::policy::precondition::{Failed, MalformedPrecondition};
+use lanekeeper_actors::policy::throughput::RetryAfter;
+use lanekeeper_actors::policy::ttl::InvalidTtl;
 use lanekeeper_actors::protocol::gateway::Refused;
 use lanekeeper_actors::protocol::partition::WriteError;
 use lanekeeper_actors::protocol::subscriber::SubscriptionError;
@@ -92,7 +95,42 @@ impl From<WriteError> for Problem {
                 Self::new(StatusCode::SERVICE_UNAVAILABLE, "quarantined", title, text)
             }
             WriteError::Unknown => Self::unknown(),
+            WriteError::NotUnique(_) => {
+                Self::new(StatusCode::CONFLICT, "unique_key_conflict", "Unique key exists", text)
+            }
+            WriteError::Patch(_) | WriteError::PatchedInvalid(_) => {
+                Self::bad_request("patch_failed", "Patch does not fit", text)
+            }
+            WriteError::ConditionFailed => Self::new(
+                StatusCode::PRECONDITION_FAILED,
+                "condition_failed",
+                "Condition does not hold",
+                text,
+            ),
+            WriteError::KeyReused => Self::new(
+                StatusCode::UNPROCESSABLE_ENTITY,
+                "idempotency_key_reused",
+                "Idempotency key used before",
+                text,
+            ),
+            WriteError::Throttled(wait) => Self::throttled(wait, text),
         }
+    }
+}
+
+impl From<directory::ReadError> for Problem {
+    fn from(error: directory::ReadError) -> Self {
+        let text = error.to_string();
+        match error {
+            directory::ReadError::Throttled(RetryAfter(wait)) => Self::throttled(wait, text),
+            directory::ReadError::Shard(error) => error.into(),
+        }
+    }
+}
+
+impl From<InvalidTtl> for Problem {
+    fn from(error: InvalidTtl) -> Self {
+        Self::bad_request("invalid_ttl", "Invalid time to live", error)
     }
 }
 

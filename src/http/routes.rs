@@ -7,12 +7,12 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use actix_web::http::Method;
-use lanekeeper_actors::model::document::{DocumentRules, KeyPath};
 use lanekeeper_actors::model::ids::Name;
+use lanekeeper_actors::policy::container::{Catalog, Container};
 
 use super::metrics::{Metrics, RouteMetrics};
 use super::path;
-use crate::manifest::{self, Manifest, PathTemplate, Segment, Target, Template, Tenancy};
+use crate::manifest::{self, Manifest, PathTemplate, Segment, Target, Template};
 
 /// All operations of a manifest.
 #[derive(Debug, Default)]
@@ -58,19 +58,6 @@ pub struct Documents {
     pub action: Action,
     /// Where a new document can be read, if the API has an operation for that.
     pub location: Option<Location>,
-}
-
-/// What documents of a container must be.
-#[derive(Debug)]
-pub struct Container {
-    /// Its name.
-    pub name: Name,
-    /// Whether each tenant has a space of its own.
-    pub isolated: bool,
-    /// What is asked of its documents.
-    pub rules: DocumentRules,
-    /// Where the partition key stands, as a JSON Pointer, for messages.
-    pub pointer: String,
 }
 
 /// What is done to documents.
@@ -206,14 +193,12 @@ impl Location {
 
 impl Routes {
     /// Compiles the operations of a manifest.
-    pub fn new(manifest: &Manifest, metrics: &Metrics) -> Self {
-        let containers: BTreeMap<&str, Arc<Container>> =
-            manifest.containers.keys().map(|name| (name.as_str(), container(manifest, name))).collect();
+    pub fn new(manifest: &Manifest, catalog: &Catalog, metrics: &Metrics) -> Self {
         let mut root = Node::default();
         for (api_name, api) in &manifest.apis {
             let name = Name::from(api_name.as_str());
             for operation in api.operations.values() {
-                let Some(work) = work(operation, api, &containers) else { continue };
+                let Some(work) = work(operation, api, catalog) else { continue };
                 let route = Name::from(operation.route.to_string());
                 let method = method(operation.method);
                 let metrics = metrics.route(&method, &route);
@@ -273,27 +258,13 @@ impl Node {
     }
 }
 
-fn container(manifest: &Manifest, name: &str) -> Arc<Container> {
-    let container = manifest.containers.get(name);
-    let pointer = container.map(|container| container.partition_key.clone());
-    let rules = DocumentRules {
-        key: pointer.iter().map(|pointer| KeyPath::property(pointer.segments.clone())).collect(),
-        max_bytes: usize::try_from(manifest.limits.body).unwrap_or(usize::MAX),
-        max_depth: manifest.limits.json_depth,
-    };
-    Arc::new(Container {
-        name: name.into(),
-        isolated: container.is_some_and(|container| container.tenancy == Tenancy::Isolated),
-        rules,
-        pointer: pointer.map(|pointer| pointer.to_string()).unwrap_or_default(),
-    })
+/// The pointer of the partition key, for messages.
+pub(super) fn key_pointer(container: &Container) -> String {
+    let paths = container.rules.key.iter();
+    paths.map(|part| format!("/{}", part.path.join("/"))).collect::<Vec<_>>().join(", ")
 }
 
-fn work(
-    operation: &manifest::Operation,
-    api: &manifest::Api,
-    containers: &BTreeMap<&str, Arc<Container>>,
-) -> Option<Work> {
+fn work(operation: &manifest::Operation, api: &manifest::Api, catalog: &Catalog) -> Option<Work> {
     let (container, action) = match &operation.target {
         Target::Mock(mock) => return Some(Work::Mock(mock.clone())),
         Target::Documents { container, action } => (container, action),
@@ -315,7 +286,7 @@ fn work(
         Target::Documents { .. } | Target::Mock(_) => None,
     });
     // A manifest is refused when a container is not in it.
-    let container = containers.get(container.as_str())?.clone();
+    let container = catalog.get(container)?.clone();
     Some(Work::Documents(Documents { container, action, location }))
 }
 
@@ -361,7 +332,7 @@ apis:
     fn routes() -> Routes {
         let source = Source::Text { name: "test".into(), text: MANIFEST.into() };
         let manifest = load(&Sources { files: vec![source], ..Sources::default() }).unwrap();
-        Routes::new(&manifest, &Metrics::default())
+        Routes::new(&manifest, &crate::app::catalog(&manifest), &Metrics::default())
     }
 
     fn find(method: &Method, path: &str) -> Result<String, Unroutable> {
@@ -424,6 +395,6 @@ apis:
             panic!("not a read")
         };
         assert_eq!((at.partition.of(&segments), at.id.of(&segments)), ("a", "b"));
-        assert_eq!((container.pointer.as_str(), container.isolated), ("/lane", false));
+        assert_eq!((key_pointer(container).as_str(), container.isolated), ("/lane", false));
     }
 }

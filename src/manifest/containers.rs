@@ -2,9 +2,13 @@
 //!
 //! Invariant: a topic names a container that exists, and at least one kind of its changes.
 
+use std::time::Duration;
+
+use lanekeeper_actors::policy::ttl::ContainerTtl;
+
 use super::Names;
 use super::fields::{self, Fields};
-use super::model::{ChangeTypes, Container, Pointer, Tenancy, Topic};
+use super::model::{ChangeTypes, Container, KeyPart, Pointer, Tenancy, Topic};
 use super::problem::{Report, quoted};
 use super::tree::{Node, Value};
 
@@ -25,7 +29,16 @@ pub(super) fn read(node: &Node, report: &mut Report) -> Option<Container> {
         None => Some(Tenancy::default()),
     };
     fields.finish(&NOT_BUILT, report);
-    Some(Container { partition_key: partition_key?, tenancy: tenancy? })
+    let partition_key = vec![KeyPart { pointer: partition_key?, buckets: None }];
+    Some(Container {
+        partition_key,
+        tenancy: tenancy?,
+        unique: Vec::new(),
+        indexes: Vec::new(),
+        ttl: ContainerTtl::Off,
+        throughput: None,
+        change_retention: Duration::ZERO,
+    })
 }
 
 fn partition_key(node: &Node, report: &mut Report) -> Option<Pointer> {

@@ -27,9 +27,9 @@ mod tree;
 mod units;
 
 pub use self::model::{
-    Action, Api, ApiKey, ChangeTypes, Container, DocumentAt, EventSubscription, Limits, Listener, Manifest,
-    Method, Mock, Operation, PathTemplate, PathVersion, Pointer, Product, Rate, Retry, Secret, Segment,
-    Server, SubjectFilter, Target, Template, Tenancy, Topic, Webhook,
+    Action, Api, ApiKey, ChangeTypes, Container, DocumentAt, EventSubscription, KeyPart, Limits, Listener,
+    Manifest, Method, Mock, Operation, PathTemplate, PathVersion, Pointer, Product, Rate, Retry, Secret,
+    Segment, Server, SubjectFilter, Target, Template, Tenancy, Topic, Webhook,
 };
 pub use self::problem::{Problem, Problems};
 pub use self::units::{Cidr, CidrError, is_public};

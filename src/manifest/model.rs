@@ -6,9 +6,12 @@
 use std::collections::BTreeMap;
 use std::fmt;
 use std::net::SocketAddr;
-use std::num::NonZeroU32;
+use std::num::{NonZeroU16, NonZeroU32};
 use std::path::PathBuf;
 use std::time::{Duration, SystemTime};
+
+use lanekeeper_actors::policy::throughput::Throughput;
+use lanekeeper_actors::policy::ttl::ContainerTtl;
 
 use super::units::Cidr;
 
@@ -147,10 +150,38 @@ pub struct Rate {
 /// Where documents live.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Container {
-    /// Where in a document its partition key stands.
-    pub partition_key: Pointer,
+    /// Where in a document its partition key stands: one to three parts, the first counts most.
+    pub partition_key: Vec<KeyPart>,
     /// Who shares the space of the container.
     pub tenancy: Tenancy,
+    /// Unique keys within a partition, each of one or more paths.
+    pub unique: Vec<Vec<Pointer>>,
+    /// Declared indexes, each of one or more paths.
+    pub indexes: Vec<Vec<Pointer>>,
+    /// How long a document lives.
+    pub ttl: ContainerTtl,
+    /// What may be spent, in request units per second.
+    pub throughput: Option<Throughput>,
+    /// How long changes stay in the log for feeds of all versions.
+    pub change_retention: Duration,
+}
+
+/// One part of a partition key.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct KeyPart {
+    /// Where the value stands.
+    pub pointer: Pointer,
+    /// The part is the value's bucket among so many, not the value itself.
+    pub buckets: Option<NonZeroU16>,
+}
+
+impl fmt::Display for KeyPart {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.buckets {
+            None => write!(f, "{}", self.pointer),
+            Some(buckets) => write!(f, "hash({}) % {buckets}", self.pointer),
+        }
+    }
 }
 
 /// A JSON Pointer (RFC 6901) to a member of a document, not to its root.

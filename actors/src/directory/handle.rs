@@ -6,8 +6,8 @@ use std::time::Duration;
 
 use actix::{Actor, Addr, ArbiterHandle};
 
-use super::table::{Awake, Table};
 use super::spending::{Account, Accounts};
+use super::table::{Awake, Table};
 use super::{Directory, DirectorySettings, PartitionHandle};
 use crate::kernel::clock::SharedClock;
 use crate::kernel::permits::Permit;

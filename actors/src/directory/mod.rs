@@ -20,14 +20,14 @@ use crate::kernel::clock::SharedClock;
 use crate::kernel::contain::contain;
 use crate::kernel::permits::{Permit, Permits};
 use crate::model::address::EncodedPartition;
-use crate::policy::container::Catalog;
 use crate::partition::{Partition, PartitionSettings, Phase, Vitals};
+use crate::policy::container::Catalog;
 use crate::protocol::directory::{ReopenPartition, WakePartition};
 use crate::protocol::partition::{FallAsleep, Reopen, WriteError};
 use crate::shard::ShardHandle;
 
 pub use handle::{DirectoryHandle, PartitionStatus};
-pub use partition::{PartitionHandle, ReadError, shows};
+pub use partition::{PartitionHandle, ReadError, list_charge, read_charge, shows};
 pub use spending::Account;
 use table::{Awake, Entry, Table};
 

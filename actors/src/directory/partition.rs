@@ -14,7 +14,9 @@ use crate::policy::charge::{self, RequestUnits};
 use crate::policy::container::Container;
 use crate::policy::throughput::RetryAfter;
 use crate::policy::ttl::ItemTtl;
-use crate::protocol::partition::{Refused, Repeat, Write, WriteDocuments, WriteError, WriteResult, Written};
+use crate::protocol::partition::{
+    Refused, Repeat, TransactionResult, Write, WriteDocuments, WriteError, WriteResult,
+};
 use crate::shard::{ShardHandle, ShardReadError};
 use crate::store::{KeyedDocument, Page, StoredDocument};
 
@@ -69,7 +71,7 @@ impl PartitionHandle {
     ///
     /// # Errors
     /// [`WriteError::Unknown`] when no answer came in time: the write may still happen.
-    pub async fn write(&self, write: Write, deadline: Duration) -> Result<Written, WriteError> {
+    pub async fn write(&self, write: Write, deadline: Duration) -> WriteResult {
         let written = self.transact(vec![write], None, deadline).await.map_err(|refused| refused.error)?;
         // There is one answer for each write.
         written.into_iter().next().ok_or(WriteError::Crashed)
@@ -80,7 +82,12 @@ impl PartitionHandle {
     ///
     /// # Errors
     /// [`Refused`] says which of the writes keeps the others from happening.
-    pub async fn transact(&self, writes: Vec<Write>, repeat: Option<Repeat>, deadline: Duration) -> WriteResult {
+    pub async fn transact(
+        &self,
+        writes: Vec<Write>,
+        repeat: Option<Repeat>,
+        deadline: Duration,
+    ) -> TransactionResult {
         self.account.admit(Some(&self.address)).map_err(|wait| WriteError::Throttled(wait.0))?;
         let result = self.send(writes, repeat, deadline).await;
         let cost = match &result {
@@ -93,11 +100,16 @@ impl PartitionHandle {
 
     /// Takes away documents that nobody sees any more; those that somebody does are left. Costs nobody
     /// anything.
-    pub async fn sweep(&self, writes: Vec<Write>, deadline: Duration) -> WriteResult {
+    pub async fn sweep(&self, writes: Vec<Write>, deadline: Duration) -> TransactionResult {
         self.send(writes, None, deadline).await
     }
 
-    async fn send(&self, writes: Vec<Write>, repeat: Option<Repeat>, deadline: Duration) -> WriteResult {
+    async fn send(
+        &self,
+        writes: Vec<Write>,
+        repeat: Option<Repeat>,
+        deadline: Duration,
+    ) -> TransactionResult {
         let (reply, wait) = oneshot::channel();
         let (awake, permit) = self.directory.enter(&self.address, deadline).await?;
         awake.tell(WriteDocuments { writes, repeat, permit, reply })?;
@@ -107,23 +119,22 @@ impl PartitionHandle {
         }
     }
 
-    /// One document as it was committed last, and what reading it costs.
-    pub fn read(&self, id: &DocumentId) -> Result<(Option<StoredDocument>, RequestUnits), ReadError> {
+    /// One document as it was committed last. It costs [`read_charge`].
+    pub fn read(&self, id: &DocumentId) -> Result<Option<StoredDocument>, ReadError> {
         self.account.admit(Some(&self.address))?;
         let found = self.shard.document(&self.address, id)?;
         let found = found.filter(|found| self.shows(id, found));
-        let cost = found.as_ref().map_or_else(charge::not_found, |found| charge::read(found.body.len()));
-        self.account.charge(Some(&self.address), cost);
-        Ok((found, cost))
+        self.account.charge(Some(&self.address), read_charge(found.as_ref()));
+        Ok(found)
     }
 
-    /// Documents in the order of their ids, after `after`, and what that costs.
+    /// Documents in the order of their ids, after `after`. It costs [`list_charge`].
     pub fn list(
         &self,
         after: Option<&DocumentId>,
         limit: usize,
         max_bytes: usize,
-    ) -> Result<(Page, RequestUnits), ReadError> {
+    ) -> Result<Page, ReadError> {
         self.account.admit(Some(&self.address))?;
         let mut after = after.map(|id| self.address.document(id));
         let page = loop {
@@ -136,10 +147,8 @@ impl PartitionHandle {
             // Nobody sees any of these; the next ones may be seen.
             after = last;
         };
-        let bytes = page.documents.iter().map(|found| found.document.body.len()).sum();
-        let cost = charge::change_feed(page.documents.len(), bytes);
-        self.account.charge(Some(&self.address), cost);
-        Ok((page, cost))
+        self.account.charge(Some(&self.address), list_charge(&page));
+        Ok(page)
     }
 
     /// Whether readers see this version of a document: it has not expired, and its partition was not
@@ -147,6 +156,17 @@ impl PartitionHandle {
     fn shows(&self, id: &DocumentId, found: &StoredDocument) -> bool {
         shows(&self.container, &self.shard, &self.address.document(id), found, self.directory.now())
     }
+}
+
+/// What a point read costs.
+pub fn read_charge(found: Option<&StoredDocument>) -> RequestUnits {
+    found.map_or_else(charge::not_found, |found| charge::read(found.body.len()))
+}
+
+/// What a page of documents costs.
+pub fn list_charge(page: &Page) -> RequestUnits {
+    let bytes = page.documents.iter().map(|found| found.document.body.len()).sum();
+    charge::change_feed(page.documents.len(), bytes)
 }
 
 /// Whether readers see this version of the document with this key.

@@ -6,7 +6,6 @@
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
-use std::time::Duration;
 
 use quick_cache::sync::Cache;
 
@@ -75,18 +74,16 @@ impl Account {
         let Some(budget) = &self.budget else { return };
         budget.container.charge(now, cost);
         if let Some(partition) = partition {
-            let make = || Ok::<_, std::convert::Infallible>(Arc::new(Bucket::new(budget.throughput.partition())));
-            if let Ok(bucket) = budget.partitions.get_or_insert_with(partition, make) {
-                bucket.charge(now, cost);
-            }
+            let make =
+                || Ok::<_, std::convert::Infallible>(Arc::new(Bucket::new(budget.throughput.partition())));
+            let Ok(bucket) = budget.partitions.get_or_insert_with(partition, make);
+            bucket.charge(now, cost);
         }
     }
 
     /// What was used until now.
     pub fn reading(&self) -> Reading {
-        // Without a budget the numbers are those of the largest one.
-        let unlimited = || Throughput::unlimited();
-        let throughput = self.budget.as_ref().map_or_else(unlimited, |budget| budget.throughput);
+        let throughput = self.budget.as_ref().map_or(Throughput::UNLIMITED, |budget| budget.throughput);
         self.meter.reading(self.clock.elapsed(), throughput)
     }
 
@@ -107,18 +104,12 @@ impl Accounts {
     pub(super) fn new(catalog: &Catalog, clock: &SharedClock) -> Self {
         let account = |container: &Container| Arc::new(Account::new(container, clock.clone()));
         let by_name = catalog.iter().map(|container| (container.name.clone(), account(container)));
-        let others = Account { budget: None, meter: Meter::default(), hot: HotList::default(), clock: clock.clone() };
+        let others =
+            Account { budget: None, meter: Meter::default(), hot: HotList::default(), clock: clock.clone() };
         Self { by_name: Arc::new(by_name.collect()), others: Arc::new(others) }
     }
 
     pub(super) fn of(&self, container: &str) -> &Arc<Account> {
         self.by_name.get(container).unwrap_or(&self.others)
-    }
-}
-
-/// Time to wait, as the other doors tell it.
-impl From<RetryAfter> for Duration {
-    fn from(RetryAfter(wait): RetryAfter) -> Self {
-        wait
     }
 }

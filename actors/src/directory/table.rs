@@ -10,7 +10,7 @@ use actix::Addr;
 use crate::kernel::permits::Permits;
 use crate::model::address::EncodedPartition;
 use crate::partition::{Partition, Phase, Vitals};
-use crate::protocol::partition::{WriteDocument, WriteError};
+use crate::protocol::partition::{WriteDocuments, WriteError};
 
 /// Parts of the table, so that writers of different partitions seldom meet at a lock.
 const PARTS: usize = 16;
@@ -36,7 +36,7 @@ impl Awake {
     }
 
     /// Sends a write that has its permit.
-    pub(super) fn tell(&self, message: WriteDocument) -> Result<(), WriteError> {
+    pub(super) fn tell(&self, message: WriteDocuments) -> Result<(), WriteError> {
         if !self.is_alive() {
             return Err(WriteError::Unavailable);
         }

@@ -18,7 +18,7 @@ use crate::model::change::{Mutation, Table};
 use crate::model::ids::{DocumentId, Etag, Position};
 use crate::model::time::Timestamp;
 use crate::policy::container::Container;
-use crate::protocol::partition::{Refused, WriteDocuments, WriteError, WriteResult, Written};
+use crate::protocol::partition::{Refused, TransactionResult, WriteDocuments, WriteError, Written};
 use crate::shard::{CommitError, Committed, ShardHandle, ShardReadError};
 use crate::store::ViewReadError;
 
@@ -38,7 +38,7 @@ pub(super) struct Batch {
 
 /// Somebody who is answered when the batch is decided.
 struct Waiting {
-    reply: oneshot::Sender<WriteResult>,
+    reply: oneshot::Sender<TransactionResult>,
     /// What the writes did, or the refusal that rests on this batch.
     outcomes: Result<Vec<Outcome>, Refused>,
     /// Whether the outcomes are those of an earlier request with the same key.
@@ -54,8 +54,7 @@ impl Batch {
         shard: ShardHandle,
         now: Timestamp,
     ) -> Self {
-        let (mutations, documents, rows, waiting) =
-            (Vec::new(), HashMap::new(), HashMap::new(), Vec::new());
+        let (mutations, documents, rows, waiting) = (Vec::new(), HashMap::new(), HashMap::new(), Vec::new());
         Self { partition, container, shard, now, mutations, bytes: 0, documents, rows, waiting }
     }
 

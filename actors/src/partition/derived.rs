@@ -9,7 +9,7 @@ use serde_json::Value;
 use crate::model::address::EncodedPartition;
 use crate::model::change::{RowChange, Table};
 use crate::model::ids::DocumentId;
-use crate::model::order_key::{MAX_KEY, encode_bounded};
+use crate::model::order_key::{MAX_KEY, Truncated, encode_bounded};
 use crate::model::time::Timestamp;
 use crate::policy::container::{Container, Path, paths_id};
 use crate::policy::ttl::{ItemTtl, expires};
@@ -53,7 +53,8 @@ impl Place<'_> {
         for path in paths {
             // What is missing counts as null, and null is a value.
             let value = value_at(document, path).unwrap_or(&Value::Null);
-            encode_bounded(Some(value), MAX_KEY, &mut key);
+            // Of a value that is cut, the hash keeps it apart from others.
+            let Truncated(_) = encode_bounded(Some(value), MAX_KEY, &mut key);
         }
         Derived { table: Table::Unique, key: key.into(), value: self.id_bytes() }
     }
@@ -107,7 +108,8 @@ pub fn value_at<'v>(document: &'v Value, path: &[String]) -> Option<&'v Value> {
 
 /// What must change when a version with `old` rows becomes one with `new` rows.
 pub(super) fn difference(old: &[Derived], new: &[Derived]) -> Vec<RowChange> {
-    let change = |row: &Derived, value: Option<Bytes>| RowChange { table: row.table, key: row.key.clone(), value };
+    let change =
+        |row: &Derived, value: Option<Bytes>| RowChange { table: row.table, key: row.key.clone(), value };
     let note = |row: &Derived| row.table == Table::Index && row.value.is_empty();
     // A note stays: other documents may be the reason for it.
     let gone = old.iter().filter(|row| !new.contains(row) && !note(row)).map(|row| change(row, None));

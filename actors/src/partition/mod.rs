@@ -140,12 +140,8 @@ impl Partition {
         if self.in_flight || self.waiting.is_empty() || self.vitals.phase() != Phase::Open {
             return;
         }
-        let mut batch = Batch::new(
-            self.address.clone(),
-            self.container.clone(),
-            self.shard.clone(),
-            self.clock.now(),
-        );
+        let mut batch =
+            Batch::new(self.address.clone(), self.container.clone(), self.shard.clone(), self.clock.now());
         while let Some(next) = self.waiting.pop_front() {
             if let Err(panicked) = batch.add(next) {
                 self.note_crash(&panicked.0);

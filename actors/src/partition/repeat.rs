@@ -23,10 +23,8 @@ pub(super) enum Earlier {
 pub(super) fn earlier(batch: &Batch, repeat: &Repeat) -> Result<Earlier, Refusal> {
     let key = row_key(batch, repeat);
     let fresh = batch.fresh_row(Table::Idempotency, &key);
-    let refuse = |error: WriteError| Refusal {
-        refused: Refused::from(error),
-        rests_on_batch: fresh.is_some(),
-    };
+    let refuse =
+        |error: WriteError| Refusal { refused: Refused::from(error), rests_on_batch: fresh.is_some() };
     let stored = match fresh {
         Some(row) => row.clone(),
         None => {

@@ -112,7 +112,11 @@ mod tests {
         ] {
             let precondition = Precondition::parse(if_match, if_none_match).unwrap();
             let decided = decide(operation, &precondition, current, ShardId(0));
-            assert_eq!(decided, expected.map(Fate::Change), "{operation:?} {if_match:?} {if_none_match:?} {current:?}");
+            assert_eq!(
+                decided,
+                expected.map(Fate::Change),
+                "{operation:?} {if_match:?} {if_none_match:?} {current:?}"
+            );
         }
     }
 }

@@ -121,7 +121,8 @@ impl Catalog {
     pub fn of(&self, partition: &EncodedPartition) -> Arc<Container> {
         let name = partition.container();
         let undeclared = || {
-            let rules = DocumentRules { key: vec![KeyPath::default()], max_bytes: usize::MAX, max_depth: 128 };
+            let rules =
+                DocumentRules { key: vec![KeyPath::default()], max_bytes: usize::MAX, max_depth: 128 };
             Arc::new(Container::plain(name.into(), rules))
         };
         self.get(name).cloned().unwrap_or_else(undeclared)

@@ -104,7 +104,7 @@ impl Record {
         out.push(match self.kind {
             ChangeKind::Create => 0,
             ChangeKind::Replace => 1,
-            ChangeKind::Delete => 2,
+            ChangeKind::Delete | ChangeKind::Expire => 2,
         });
         out.extend_from_slice(&self.fingerprint.0);
         for number in [self.lsn.0, self.at.0, self.expires.0] {

@@ -5,6 +5,7 @@
 
 pub mod budget;
 pub mod charge;
+pub mod container;
 pub mod filter;
 pub mod idempotency;
 pub mod keys;

@@ -43,6 +43,9 @@ pub enum InvalidThroughput {
 }
 
 impl Throughput {
+    /// No budget at all, for the numbers of a container that has none.
+    pub const UNLIMITED: Self = Self { max: u32::MAX, floor: 0 };
+
     /// A fixed budget: 400 to 1,000,000 RU/s in steps of 100.
     pub fn manual(ru_per_s: u32) -> Result<Self, InvalidThroughput> {
         let valid = fits(ru_per_s, MANUAL);

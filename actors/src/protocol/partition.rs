@@ -31,7 +31,7 @@ pub struct WriteDocuments {
     /// The place in the partition's queue, given back when the writes are answered.
     pub permit: Permit,
     /// Where the answer goes.
-    pub reply: oneshot::Sender<WriteResult>,
+    pub reply: oneshot::Sender<TransactionResult>,
 }
 
 /// One document's write.
@@ -77,6 +77,13 @@ pub struct Content {
     pub properties: usize,
 }
 
+impl Content {
+    /// A body without a time to live of its own.
+    pub fn plain(body: Bytes) -> Self {
+        Self { body, ttl: ItemTtl::Inherit, properties: 0 }
+    }
+}
+
 impl TryFrom<NewDocument> for Content {
     type Error = InvalidTtl;
 
@@ -106,8 +113,11 @@ pub struct Repeat {
     pub keep: Duration,
 }
 
+/// The answer to a write of its own.
+pub type WriteResult = Result<Written, WriteError>;
+
 /// The answer to writes: one for each, or the first that was refused.
-pub type WriteResult = Result<Vec<Written>, Refused>;
+pub type TransactionResult = Result<Vec<Written>, Refused>;
 
 /// The write that keeps its transaction from happening.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]

@@ -106,9 +106,12 @@ pub(super) fn evaluate<'a>(expr: &'a Expr, frame: &Frame<'a>, env: &Env<'a>) -> 
             operators::unary(*operator, value.as_deref()?).map(Cow::Owned)
         }
         Expr::Subquery(kind, select) => subquery::value(*kind, select, frame, env).map(Cow::Owned),
-        Expr::All(_) | Expr::Any(_) | Expr::Unary(Unary::Not, _) | Expr::In(..) | Expr::Between(_) | Expr::Like(_) => {
-            truth(expr, frame, env).map(|truth| Cow::Owned(Value::Bool(truth)))
-        }
+        Expr::All(_)
+        | Expr::Any(_)
+        | Expr::Unary(Unary::Not, _)
+        | Expr::In(..)
+        | Expr::Between(_)
+        | Expr::Like(_) => truth(expr, frame, env).map(|truth| Cow::Owned(Value::Bool(truth))),
         Expr::Undefined
         | Expr::NotFinite(_)
         | Expr::Parameter(_)
@@ -240,7 +243,9 @@ impl Step {
                 match &*step {
                     Value::String(name) => value.as_object()?.get(name),
                     Value::Number(_) => {
-                        let Self::Item(index) = Self::of(Expr::Literal(step.into_owned())) else { return None };
+                        let Self::Item(index) = Self::of(Expr::Literal(step.into_owned())) else {
+                            return None;
+                        };
                         value.as_array()?.get(index)
                     }
                     Value::Null | Value::Bool(_) | Value::Array(_) | Value::Object(_) => None,

@@ -79,10 +79,18 @@ impl Function {
             }
             8 => value::from_number(value::number(first?)?.abs()),
             9 => {
-                let chosen = if first == Some(&Value::Bool(true)) { second } else { arguments.get(2).copied().flatten() };
+                let chosen = if first == Some(&Value::Bool(true)) {
+                    second
+                } else {
+                    arguments.get(2).copied().flatten()
+                };
                 chosen.cloned()
             }
-            10 => Some(Value::from(first?.as_str().map_or_else(|| first.map(Value::to_string).unwrap_or_default(), str::to_owned))),
+            10 => Some(Value::from(
+                first?
+                    .as_str()
+                    .map_or_else(|| first.map(Value::to_string).unwrap_or_default(), str::to_owned),
+            )),
             _ => Some(Value::from(context.now.0)),
         }
     }

@@ -97,7 +97,11 @@ impl Resolver {
             let message = "a subquery over the whole container has SELECT, FROM, JOIN and WHERE only";
             return Err(Fault::at(select.place.0, message));
         }
-        if select.grouped { self.groups(select, outer)? } else { self.rows(select)? }
+        if select.grouped {
+            self.groups(select, outer)?
+        } else {
+            self.rows(select)?
+        }
         self.scope.truncate(outer);
         Ok(())
     }
@@ -107,7 +111,10 @@ impl Resolver {
         let own = self.scope.len();
         let single = select.sources.len() == 1;
         if select.projection == Projection::All && !single {
-            return Err(Fault::at(select.place.0, "`SELECT *` needs a FROM with one source: name what you want"));
+            return Err(Fault::at(
+                select.place.0,
+                "`SELECT *` needs a FROM with one source: name what you want",
+            ));
         }
         let mut over_container = false;
         for (index, source) in select.sources.iter_mut().enumerate() {
@@ -173,7 +180,10 @@ impl Resolver {
 
     fn groups(&mut self, select: &mut Select, outer: usize) -> Resolved {
         if select.projection == Projection::All {
-            return Err(Fault::at(select.place.0, "`SELECT *` has no meaning with GROUP BY: name what you want"));
+            return Err(Fault::at(
+                select.place.0,
+                "`SELECT *` has no meaning with GROUP BY: name what you want",
+            ));
         }
         let keys = select.group_by.clone();
         select.group_by.iter_mut().try_for_each(|key| self.expr(key))?;
@@ -313,9 +323,13 @@ fn order_is_projected(select: &mut Select) -> Resolved {
     let mut seen: Vec<Expr> = Vec::new();
     match &select.projection {
         Projection::All => {
-            seen.extend(select.sources.iter().filter_map(|source| source.alias.clone()).map(|alias| {
-                Expr::Name(alias, Place::default())
-            }));
+            seen.extend(
+                select
+                    .sources
+                    .iter()
+                    .filter_map(|source| source.alias.clone())
+                    .map(|alias| Expr::Name(alias, Place::default())),
+            );
         }
         Projection::Value(expr) => members(expr, &mut seen),
         Projection::Columns(columns) => columns.iter().for_each(|column| members(&column.expr, &mut seen)),

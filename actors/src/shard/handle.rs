@@ -8,8 +8,8 @@ use std::sync::{Arc, PoisonError};
 use bytes::Bytes;
 use tokio::sync::oneshot;
 
-use super::purges;
 use super::overlay::{RecentDocuments, lay_over};
+use super::purges;
 use super::{CommitError, Committed, Doorbell, Op, Phase, ShardReadError, Shared};
 use crate::log::LogReader;
 use crate::model::address::EncodedPartition;

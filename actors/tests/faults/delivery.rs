@@ -4,7 +4,7 @@ use std::time::{Duration, Instant};
 
 use futures_util::future::join_all;
 use lanekeeper_actors::model::ids::ShardId;
-use lanekeeper_actors::protocol::partition::Operation;
+use lanekeeper_actors::protocol::partition::{Content, Operation};
 use lanekeeper_actors::protocol::subscriber::SubscriptionStatus;
 use lanekeeper_actors::shard::Phase;
 
@@ -208,7 +208,7 @@ async fn the_log_keeps_an_event_until_its_outcome_is_durable() {
     let names: Vec<_> = (0..1_500).map(|n| format!("load-{n}")).collect();
     for (round, names) in names.chunks(50).enumerate() {
         let writes = names.iter().map(|name| {
-            let upsert = Operation::Upsert(large(name, 400));
+            let upsert = Operation::Upsert(Content::plain(large(name, 400)));
             elsewhere.write(write(name, upsert), AMPLE)
         });
         assert!(join_all(writes).await.iter().all(Result::is_ok));

@@ -7,7 +7,7 @@ use lanekeeper_actors::directory::PartitionHandle;
 use lanekeeper_actors::model::address::{EncodedPartition, KeyPart, PartitionAddress};
 use lanekeeper_actors::model::change::ChangeKind;
 use lanekeeper_actors::partition::Phase;
-use lanekeeper_actors::protocol::partition::{Operation, WriteError, WriteResult};
+use lanekeeper_actors::protocol::partition::{Content, Operation, WriteError, WriteResult};
 use lanekeeper_actors::system::System;
 
 use crate::Faults;
@@ -62,7 +62,7 @@ async fn batch_mates_of_a_poisoned_write_succeed_and_only_it_fails() {
     let partition = lane(&system, "a");
     faults.begin("partition::evaluate", "panic");
     let all = ["one", "poison-1", "two", "poison-2", "three"];
-    let writes = all.iter().map(|id| (*id, Operation::Create(body(id)))).collect();
+    let writes = all.iter().map(|id| (*id, Operation::Create(Content::plain(body(id))))).collect();
     let results = as_one_batch(&faults, &system, &partition, writes).await;
     for (id, result) in all.iter().zip(&results) {
         let poisoned = id.starts_with("poison");
@@ -87,15 +87,16 @@ async fn a_batch_that_makes_changes_and_removes_one_document_keeps_its_versions_
     let partition = lane(&system, "a");
     let v = |n: u32| bytes::Bytes::from(format!("{{\"v\":{n}}}"));
     let writes = vec![
-        ("x", Operation::Create(v(1))),
-        ("x", Operation::Replace(v(2))),
+        ("x", Operation::Create(Content::plain(v(1)))),
+        ("x", Operation::Replace(Content::plain(v(2)))),
         ("x", Operation::Delete),
-        ("x", Operation::Create(v(3))),
-        ("x", Operation::Create(v(4))),
+        ("x", Operation::Create(Content::plain(v(3)))),
+        ("x", Operation::Create(Content::plain(v(4)))),
         ("blocker", Operation::Delete),
     ];
     let results = as_one_batch(&faults, &system, &partition, writes).await;
-    let kinds: Vec<_> = results.iter().map(|result| result.clone().map(|written| written.kind)).collect();
+    let kinds: Vec<_> =
+        results.iter().map(|result| result.clone().map(|written| written.kind.unwrap())).collect();
     use ChangeKind::{Create, Delete, Replace};
     assert_eq!(kinds, [Ok(Create), Ok(Replace), Ok(Delete), Ok(Create), Err(WriteError::Exists), Ok(Delete)]);
     let first = results[0].clone().unwrap().etag.0;

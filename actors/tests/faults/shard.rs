@@ -6,6 +6,7 @@ use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use lanekeeper_actors::directory::PartitionHandle;
+use lanekeeper_actors::directory::ReadError;
 use lanekeeper_actors::kernel::clock::SystemClock;
 use lanekeeper_actors::model::ids::ShardId;
 use lanekeeper_actors::protocol::partition::{Operation, WriteError};
@@ -227,7 +228,7 @@ async fn a_view_that_cannot_be_written_refuses_writers_and_loses_none() {
     let shard = &system.shards()[0];
     eventually("it is unavailable", || shard.status().phase == Phase::Unavailable).await;
     assert!(here.read(&id("late")).unwrap().is_some());
-    assert!(matches!(here.read(&id("before")), Err(ShardReadError::Unavailable)));
+    assert!(matches!(here.read(&id("before")), Err(ReadError::Shard(ShardReadError::Unavailable))));
     assert_eq!(create(&here, "refused").await, Err(WriteError::Unavailable));
     assert!(there.read(&id("unaffected")).unwrap().is_some());
     faults.end("view::apply");

@@ -7,7 +7,7 @@ use futures_util::future::join_all;
 use lanekeeper_actors::model::delivery::{Outcome, OutcomeKind};
 use lanekeeper_actors::policy::filter::Filter;
 use lanekeeper_actors::policy::retry::DeadLetterReason;
-use lanekeeper_actors::protocol::partition::Operation;
+use lanekeeper_actors::protocol::partition::{Content, Operation};
 use lanekeeper_actors::protocol::subscriber::Selection;
 
 use crate::support::{
@@ -199,7 +199,7 @@ async fn a_window_full_of_large_events_can_be_given_up_and_replayed() {
     let mut matched = Vec::new();
     for n in 0..14 {
         let name = format!("load-{n}");
-        let create = Operation::Create(large(&name, 1 << 20));
+        let create = Operation::Create(Content::plain(large(&name, 1 << 20)));
         matched.push(partition.write(write(&name, create), AMPLE).await.unwrap().etag.0);
     }
     until(&system, "s", |status| status.dead_letters == 14 && status.unsettled == 0).await;

@@ -10,7 +10,7 @@ use lanekeeper_actors::directory::PartitionHandle;
 use lanekeeper_actors::model::change::ChangeKind;
 use lanekeeper_actors::model::ids::{Etag, Position};
 use lanekeeper_actors::policy::precondition::Precondition;
-use lanekeeper_actors::protocol::partition::{Operation, Write, WriteError, WriteResult};
+use lanekeeper_actors::protocol::partition::{Content, Operation, Write, WriteError, WriteResult};
 use lanekeeper_actors::system::{System, SystemConfig};
 
 use crate::support::{
@@ -55,7 +55,7 @@ async fn a_counter_behind_if_match_loses_no_increment() {
     let folder = tempfile::tempdir().unwrap();
     let system = system(&folder, |_| {}).await;
     let partition = lane(&system, "a");
-    let zero = Operation::Create("{\"id\":\"n\",\"n\":0}".into());
+    let zero = Operation::Create(Content::plain("{\"id\":\"n\",\"n\":0}".into()));
     partition.write(write("n", zero), AMPLE).await.unwrap();
     let conflicts = AtomicUsize::new(0);
     let increment = async || {
@@ -65,10 +65,11 @@ async fn a_counter_behind_if_match_loses_no_increment() {
                 let json: serde_json::Value = serde_json::from_slice(&found.body).unwrap();
                 let next = json["n"].as_u64().unwrap() + 1;
                 let etag = Etag(Position { shard: partition.shard(), lsn: found.lsn });
-                let replace = Operation::Replace(format!("{{\"id\":\"n\",\"n\":{next}}}").into());
+                let replace =
+                    Operation::Replace(Content::plain(format!("{{\"id\":\"n\",\"n\":{next}}}").into()));
                 match partition.write(with_match("n", replace, etag), AMPLE).await {
                     Ok(written) => {
-                        assert_eq!(written.kind, ChangeKind::Replace);
+                        assert_eq!(written.kind, Some(ChangeKind::Replace));
                         break;
                     }
                     Err(WriteError::Precondition(_)) => conflicts.fetch_add(1, Ordering::Relaxed),
@@ -93,16 +94,17 @@ async fn writes_sent_together_happen_in_the_order_sent() {
     let one = |operation| partition.write(write("x", operation), AMPLE);
     let results: Vec<WriteResult> = join_all([
         // Not waited for: the others gather behind it into one batch.
-        partition.write(write("blocker", Operation::Create(body("blocker"))), AMPLE),
-        one(Operation::Create("{\"v\":1}".into())),
-        one(Operation::Replace("{\"v\":2}".into())),
-        one(Operation::Create("{\"v\":0}".into())),
+        partition.write(write("blocker", Operation::Create(Content::plain(body("blocker")))), AMPLE),
+        one(Operation::Create(Content::plain("{\"v\":1}".into()))),
+        one(Operation::Replace(Content::plain("{\"v\":2}".into()))),
+        one(Operation::Create(Content::plain("{\"v\":0}".into()))),
         one(Operation::Delete),
         one(Operation::Delete),
-        one(Operation::Upsert("{\"v\":3}".into())),
+        one(Operation::Upsert(Content::plain("{\"v\":3}".into()))),
     ])
     .await;
-    let kinds: Vec<_> = results.iter().map(|result| result.clone().map(|written| written.kind)).collect();
+    let kinds: Vec<_> =
+        results.iter().map(|result| result.clone().map(|written| written.kind.unwrap())).collect();
     let expected = [
         Ok(ChangeKind::Create),
         Ok(ChangeKind::Create),
@@ -131,7 +133,7 @@ async fn what_was_deleted_can_be_created_again_as_another_version() {
     let refused = partition.write(stale, AMPLE).await;
     assert!(matches!(refused, Err(WriteError::Precondition(_))), "{refused:?}");
     let delete = with_match("x", Operation::Delete, first.etag);
-    assert_eq!(partition.write(delete.clone(), AMPLE).await.unwrap().kind, ChangeKind::Delete);
+    assert_eq!(partition.write(delete.clone(), AMPLE).await.unwrap().kind, Some(ChangeKind::Delete));
     assert_eq!(partition.read(&id("x")).unwrap(), None);
     assert_eq!(partition.write(delete, AMPLE).await, Err(WriteError::NotFound));
     let second = create(&partition, "x").await.unwrap();
@@ -281,7 +283,7 @@ async fn tenants_of_an_isolated_container_do_not_see_each_other() {
     let (acme, bolt, shared) = (of(Some("acme")), of(Some("bolt")), of(None));
     for (partition, value) in [(&acme, "1"), (&bolt, "2"), (&shared, "3")] {
         assert_eq!(partition.read(&id("x")).unwrap(), None);
-        let create = Operation::Create(format!("{{\"v\":{value}}}").into());
+        let create = Operation::Create(Content::plain(format!("{{\"v\":{value}}}").into()));
         partition.write(write("x", create), AMPLE).await.unwrap();
     }
     create(&acme, "only-acme").await.unwrap();
@@ -303,7 +305,7 @@ async fn documents_of_two_megabytes_are_kept_whole() {
     let size = (2 << 20) - 64;
     let writes = (0..6).map(|n| {
         let name = format!("load-{n}");
-        let create = Operation::Create(large(&name, size));
+        let create = Operation::Create(Content::plain(large(&name, size)));
         let partition = partition.clone();
         async move { partition.write(write(&name, create), AMPLE).await }
     });

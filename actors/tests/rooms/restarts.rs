@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use futures_util::future::join_all;
 use lanekeeper_actors::model::ids::Position;
-use lanekeeper_actors::protocol::partition::WriteError;
+use lanekeeper_actors::protocol::partition::{Content, WriteError};
 use lanekeeper_actors::system::System;
 
 use crate::support::{
@@ -106,7 +106,7 @@ async fn the_log_is_let_go_of_once_everybody_has_passed_and_not_before() {
         for n in 0..40 {
             let name = format!("load-{round}-{n}");
             let body = large(&name, 8_000);
-            let create = lanekeeper_actors::protocol::partition::Operation::Create(body);
+            let create = lanekeeper_actors::protocol::partition::Operation::Create(Content::plain(body));
             partition.write(write(&name, create), Duration::from_secs(10)).await.unwrap();
         }
     };

@@ -14,7 +14,7 @@ use lanekeeper_actors::model::delivery::{Attempt, Outcome, OutcomeKind};
 use lanekeeper_actors::model::ids::Position;
 use lanekeeper_actors::policy::filter::Filter;
 use lanekeeper_actors::policy::retry::RetryPolicy;
-use lanekeeper_actors::protocol::partition::{Operation, WriteError, WriteResult};
+use lanekeeper_actors::protocol::partition::{Content, Operation, WriteError, WriteResult};
 use lanekeeper_actors::protocol::subscriber::{Selection, SubscriptionError};
 use lanekeeper_actors::shard::ShardHandle;
 use lanekeeper_actors::system::{System, SystemConfig};
@@ -122,9 +122,9 @@ async fn write_lane(
         let name = format!("load-{document}");
         let body = format!("{{\"id\":\"{name}\",\"pad\":\"{}\"}}", "x".repeat(rng.usize(0..600)));
         let operation = match rng.u8(0..10) {
-            0..3 => Operation::Create(body.into()),
-            3..7 => Operation::Upsert(body.into()),
-            7 => Operation::Replace(body.into()),
+            0..3 => Operation::Create(Content::plain(body.into())),
+            3..7 => Operation::Upsert(Content::plain(body.into())),
+            7 => Operation::Replace(Content::plain(body.into())),
             _ => Operation::Delete,
         };
         let result = partition.write(write(&name, operation), AMPLE).await;
@@ -136,8 +136,8 @@ async fn note(written: &Mutex<Written>, key: (usize, usize), result: WriteResult
     match result {
         Ok(done) => {
             let mut written = written.lock().unwrap();
-            written.events.push((done.etag.0, done.kind, key.0));
-            let there = (done.kind != ChangeKind::Delete).then_some(done.etag.0);
+            written.events.push((done.etag.0, done.kind.unwrap(), key.0));
+            let there = (done.kind != Some(ChangeKind::Delete)).then_some(done.etag.0);
             written.documents.insert(key, there);
             written.unknown.remove(&key);
         }

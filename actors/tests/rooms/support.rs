@@ -17,10 +17,11 @@ use lanekeeper_actors::model::delivery::{Attempt, Endpoint, Outcome, OutcomeKind
 use lanekeeper_actors::model::event::EventTypes;
 use lanekeeper_actors::model::ids::{DocumentId, Lsn, Position, ShardId, TenantId};
 use lanekeeper_actors::partition::PartitionSettings;
+use lanekeeper_actors::policy::container::Catalog;
 use lanekeeper_actors::policy::filter::Filter;
 use lanekeeper_actors::policy::precondition::Precondition;
 use lanekeeper_actors::policy::retry::RetryPolicy;
-use lanekeeper_actors::protocol::partition::{Operation, Write, WriteResult};
+use lanekeeper_actors::protocol::partition::{Content, Operation, Write, WriteResult};
 use lanekeeper_actors::protocol::subscriber::SubscriptionStatus;
 use lanekeeper_actors::router::RouterSettings;
 use lanekeeper_actors::shard::{Fatal, Shard, ShardHandle, ShardSettings};
@@ -215,6 +216,7 @@ pub(crate) fn config(data: &Path, subscriptions: Vec<SubscriptionConfig>) -> Sys
         data: data.to_owned(),
         shards: None,
         default_shards: 2,
+        catalog: Catalog::default(),
         shard: ShardSettings {
             lazy_delay: Duration::from_millis(20),
             reopen_backoff: Duration::from_millis(5),
@@ -303,11 +305,11 @@ pub(crate) fn large(id: &str, bytes: usize) -> Bytes {
 }
 
 pub(crate) async fn create(partition: &PartitionHandle, id: &str) -> WriteResult {
-    partition.write(write(id, Operation::Create(body(id))), AMPLE).await
+    partition.write(write(id, Operation::Create(Content::plain(body(id)))), AMPLE).await
 }
 
 pub(crate) async fn upsert(partition: &PartitionHandle, id: &str) -> WriteResult {
-    partition.write(write(id, Operation::Upsert(body(id))), AMPLE).await
+    partition.write(write(id, Operation::Upsert(Content::plain(body(id)))), AMPLE).await
 }
 
 /// The event's id of a write that succeeded.

@@ -154,7 +154,7 @@ pub fn manifest(manifest: &Manifest) -> Value {
             Tenancy::Shared => "shared",
             Tenancy::Isolated => "isolated",
         };
-        (name, json!({ "partition_key": [container.partition_key.to_string()], "tenancy": tenancy }))
+        (name, json!({ "partition_key": container.partition_key.iter().map(ToString::to_string).collect::<Vec<_>>(), "tenancy": tenancy }))
     });
     let topics = manifest.topics.iter().map(|(name, topic)| {
         let types = &topic.types;

@@ -41,6 +41,8 @@ pub struct Problem {
 pub(super) struct Extra {
     pub(super) iana: Option<&'static str>,
     pub(super) retry_after: Option<Duration>,
+    /// Whether the time is told in milliseconds too, as clients of Cosmos DB expect.
+    pub(super) retry_millis: bool,
     pub(super) allow: Option<String>,
     pub(super) challenge: Option<Challenge>,
     pub(super) violated: Option<String>,
@@ -79,6 +81,12 @@ impl Problem {
     pub(super) fn no_room() -> Self {
         let detail = "nothing was written: the server's disk is full";
         Self::new(StatusCode::INSUFFICIENT_STORAGE, "no_room", "No room left", detail)
+    }
+
+    pub(super) fn throttled(wait: Duration, detail: impl ToString) -> Self {
+        let title = "Throughput used up";
+        let problem = Self::new(StatusCode::TOO_MANY_REQUESTS, "throughput_exceeded", title, detail);
+        problem.retry(wait).with(|extra| extra.retry_millis = true)
     }
 
     pub(super) fn unknown() -> Self {
@@ -152,6 +160,10 @@ impl Problem {
         response.content_type("application/problem+json").insert_header((CACHE_CONTROL, "no-store"));
         if let Some(after) = extra.retry_after {
             response.insert_header((RETRY_AFTER, ratelimit::whole_seconds(after)));
+            if extra.retry_millis {
+                response
+                    .insert_header(("x-ms-retry-after-ms", after.as_nanos().div_ceil(1_000_000).to_string()));
+            }
         }
         if let Some(allow) = extra.allow {
             response.insert_header((ALLOW, allow));

@@ -43,7 +43,7 @@ topics:
     assert_eq!(manifest.server.admin, "127.0.0.1:9080".parse().unwrap());
     assert_eq!(manifest.containers["a"].tenancy, Tenancy::Shared);
     assert_eq!(manifest.containers["b"].tenancy, Tenancy::Isolated);
-    assert_eq!(manifest.containers["b"].partition_key.to_string(), "/x");
+    assert_eq!(manifest.containers["b"].partition_key[0].to_string(), "/x");
 }
 
 #[test]

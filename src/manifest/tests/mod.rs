@@ -65,7 +65,7 @@ fn without_a_manifest_the_defaults_hold_an_empty_project() {
 fn the_freight_exchange_loads() {
     let manifest = load(&sources([text(NORTHWIND)], &[("ACME_KEY", SECRET)])).unwrap();
     assert_eq!(manifest.project, "northwind");
-    assert_eq!(manifest.containers["loads"].partition_key.to_string(), "/lane");
+    assert_eq!(manifest.containers["loads"].partition_key[0].to_string(), "/lane");
     assert_eq!(manifest.containers["quotes"].tenancy, Tenancy::Isolated);
     assert_eq!(manifest.topics["load-events"].types.replaced.as_deref(), Some("LoadUpdated"));
     let partner = &manifest.event_subscriptions["partner-webhook"];
@@ -126,8 +126,8 @@ api_keys:
         &[("ONE", "the-first-of-two-keys"), ("TWO", "the-second-of-two-keys")],
     ))
     .unwrap();
-    assert_eq!(loaded.containers["deep"].partition_key.segments, ["a/b", "c~d"]);
-    assert_eq!(loaded.containers["deep"].partition_key.to_string(), "/a~1b/c~0d");
+    assert_eq!(loaded.containers["deep"].partition_key[0].pointer.segments, ["a/b", "c~d"]);
+    assert_eq!(loaded.containers["deep"].partition_key[0].to_string(), "/a~1b/c~0d");
     let subscription = &loaded.event_subscriptions["s"];
     assert!(subscription.subject.case_sensitive);
     assert_eq!(subscription.retry, Retry { max_attempts: 3, ttl: Duration::from_millis(1500), scale: 0.5 });

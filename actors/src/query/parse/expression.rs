@@ -304,14 +304,11 @@ impl Parser<'_> {
         self.advance();
         let mut arguments = self.nested(1, |parser| parser.until(")", |parser| parser.tighter(0)))?;
         let count = arguments.len();
-        let wrong = |name: &str, wanted: &str| {
-            Fault::at(place.0, format!("`{name}` takes {wanted}, not {count}"))
-        };
+        let wrong =
+            |name: &str, wanted: &str| Fault::at(place.0, format!("`{name}` takes {wanted}, not {count}"));
         if let Some(kind) = aggregate {
             return match arguments.pop() {
-                Some(argument) if count == 1 => {
-                    Ok(Expr::AggregateCall(kind, Box::new(argument), place))
-                }
+                Some(argument) if count == 1 => Ok(Expr::AggregateCall(kind, Box::new(argument), place)),
                 _ => Err(wrong(kind.name(), "1 argument")),
             };
         }

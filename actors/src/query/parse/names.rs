@@ -4,9 +4,40 @@ use super::super::ast::AggregateKind;
 use super::super::functions::Function;
 
 const RESERVED: [&str; 34] = [
-    "ALL", "AND", "ARRAY", "AS", "ASC", "BETWEEN", "BY", "DESC", "DISTINCT", "ESCAPE", "EXISTS", "FALSE", "FIRST",
-    "FROM", "GROUP", "HAVING", "IN", "JOIN", "LAST", "LIKE", "LIMIT", "NOT", "NULL", "OFFSET", "OR", "ORDER",
-    "SELECT", "TOP", "TRUE", "UDF", "UNDEFINED", "VALUE", "WHERE", "WITH",
+    "ALL",
+    "AND",
+    "ARRAY",
+    "AS",
+    "ASC",
+    "BETWEEN",
+    "BY",
+    "DESC",
+    "DISTINCT",
+    "ESCAPE",
+    "EXISTS",
+    "FALSE",
+    "FIRST",
+    "FROM",
+    "GROUP",
+    "HAVING",
+    "IN",
+    "JOIN",
+    "LAST",
+    "LIKE",
+    "LIMIT",
+    "NOT",
+    "NULL",
+    "OFFSET",
+    "OR",
+    "ORDER",
+    "SELECT",
+    "TOP",
+    "TRUE",
+    "UDF",
+    "UNDEFINED",
+    "VALUE",
+    "WHERE",
+    "WITH",
 ];
 
 /// Names that a function may have been meant by; only those that exist are suggested.
@@ -74,9 +105,14 @@ mod tests {
 
     #[test]
     fn distances_count_letters() {
-        for (left, right, wanted) in
-            [("", "", 0), ("abc", "abc", 0), ("abc", "abd", 1), ("abc", "acb", 1), ("abc", "ab", 1), ("ab", "cd", 2)]
-        {
+        for (left, right, wanted) in [
+            ("", "", 0),
+            ("abc", "abc", 0),
+            ("abc", "abd", 1),
+            ("abc", "acb", 1),
+            ("abc", "ab", 1),
+            ("ab", "cd", 2),
+        ] {
             assert_eq!(distance(left, right), wanted, "{left} {right}");
         }
     }
