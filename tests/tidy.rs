@@ -48,7 +48,8 @@ const SAME_FLOOR: [(&str, &[&str]); 6] = [
 ];
 
 /// A crate that has a home, so that it can be exchanged: its name and the folders or files that may name it.
-const HOMES: [(&str, &[&str]); 7] = [
+const HOMES: [(&str, &[&str]); 8] = [
+    ("geo", &["actors/src/query/functions/"]),
     ("redb", &["actors/src/store/"]),
     ("rmp_serde", &["actors/src/log/", "actors/src/store/"]),
     ("actix_web", &["src/http/"]),
