@@ -19,11 +19,12 @@ use std::fs;
 use std::path::Path;
 
 /// Modules of the actors' crate and their floors. Imports go down, or stay inside the module.
-const FLOORS: [(&str, u8); 14] = [
+const FLOORS: [(&str, u8); 15] = [
     ("model", 0),
     ("policy", 1),
     ("log", 1),
     ("store", 1),
+    ("query", 1),
     ("kernel", 2),
     ("protocol", 3),
     ("gateway", 4),
