@@ -19,11 +19,12 @@ use std::fs;
 use std::path::Path;
 
 /// Modules of the actors' crate and their floors. Imports go down, or stay inside the module.
-const FLOORS: [(&str, u8); 14] = [
+const FLOORS: [(&str, u8); 15] = [
     ("model", 0),
     ("policy", 1),
     ("log", 1),
     ("store", 1),
+    ("query", 1),
     ("kernel", 2),
     ("protocol", 3),
     ("gateway", 4),
@@ -48,7 +49,8 @@ const SAME_FLOOR: [(&str, &[&str]); 6] = [
 ];
 
 /// A crate that has a home, so that it can be exchanged: its name and the folders or files that may name it.
-const HOMES: [(&str, &[&str]); 7] = [
+const HOMES: [(&str, &[&str]); 8] = [
+    ("geo", &["actors/src/query/functions/"]),
     ("redb", &["actors/src/store/"]),
     ("rmp_serde", &["actors/src/log/", "actors/src/store/"]),
     ("actix_web", &["src/http/"]),
