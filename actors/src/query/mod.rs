@@ -8,12 +8,14 @@ mod bind;
 mod condition;
 mod error;
 mod evaluate;
+pub mod execution;
 pub mod functions;
 mod held;
 mod lexer;
 mod like;
 pub mod limits;
 mod parse;
+mod ranking;
 mod resolve;
 mod rows;
 mod subquery;
@@ -22,4 +24,8 @@ pub mod value;
 pub use bind::{BoundQuery, Query};
 pub use condition::Condition;
 pub use error::{BindError, QueryError, SyntaxError};
+pub use execution::{End, Execution, Flow, PageLimits, PageOfRows, Resume, Start};
 pub use functions::{Context, Function};
+
+#[cfg(test)]
+mod tests;
