@@ -15,6 +15,7 @@ mod lexer;
 mod like;
 pub mod limits;
 mod parse;
+pub mod plan;
 mod ranking;
 mod resolve;
 mod rows;
@@ -26,6 +27,7 @@ pub use condition::Condition;
 pub use error::{BindError, QueryError, SyntaxError};
 pub use execution::{End, Execution, Flow, PageLimits, PageOfRows, Resume, Start};
 pub use functions::{Context, Function};
+pub use plan::{Access, IndexDefinition, IndexRange, Plan};
 
 #[cfg(test)]
 mod tests;

@@ -2,6 +2,7 @@
 
 mod language;
 mod paging;
+mod planning;
 mod syntax;
 
 use std::sync::Arc;
