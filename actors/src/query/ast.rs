@@ -52,6 +52,7 @@ pub(super) enum Projection {
 #[derive(Debug, Clone, PartialEq)]
 pub(super) struct Column {
     pub(super) expr: Expr,
+    /// The name after AS, or the last one of a path.
     pub(super) alias: Option<String>,
     /// The name in the row. Filled by `bind`, because `c[@name]` is named by its parameter.
     pub(super) name: String,

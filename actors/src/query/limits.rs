@@ -22,3 +22,7 @@ pub const CARRIED_BYTES: usize = 6 * 1024;
 pub const STATE_BYTES: usize = 64 * 1024;
 /// Most index ranges that `IN` lists are multiplied out to.
 pub const RANGES: usize = 256;
+/// Bytes of rows that a page may hold back while it sorts or skips, when the page itself is smaller.
+pub const CANDIDATE_BYTES: usize = 4 * 1024 * 1024;
+/// Bytes of a row's text that tell it from others; of a longer one the rest is a hash.
+pub(super) const TIE_BYTES: usize = 200;

@@ -8,12 +8,15 @@ mod bind;
 mod condition;
 mod error;
 mod evaluate;
+pub mod execution;
 pub mod functions;
 mod held;
 mod lexer;
 mod like;
 pub mod limits;
 mod parse;
+pub mod plan;
+mod ranking;
 mod resolve;
 mod rows;
 mod subquery;
@@ -22,4 +25,9 @@ pub mod value;
 pub use bind::{BoundQuery, Query};
 pub use condition::Condition;
 pub use error::{BindError, QueryError, SyntaxError};
+pub use execution::{End, Execution, Flow, PageLimits, PageOfRows, Resume, Start};
 pub use functions::{Context, Function};
+pub use plan::{Access, IndexDefinition, IndexRange, Plan};
+
+#[cfg(test)]
+mod tests;

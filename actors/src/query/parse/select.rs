@@ -108,6 +108,7 @@ impl Parser<'_> {
         } else {
             self.alias()
         };
+        let alias = alias.or_else(|| expr.last_name().map(str::to_owned));
         Ok(Column { expr, alias, name: String::new() })
     }
 
