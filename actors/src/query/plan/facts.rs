@@ -67,7 +67,8 @@ pub(super) fn same_type(left: &Value, right: &Value) -> bool {
 }
 
 impl Fact {
-    const NOTHING: Self = Self { equal: None, lower: Bound::Unbounded, upper: Bound::Unbounded, prefix: None };
+    const NOTHING: Self =
+        Self { equal: None, lower: Bound::Unbounded, upper: Bound::Unbounded, prefix: None };
 
     pub(super) fn is_single(&self) -> bool {
         self.equal.as_ref().is_some_and(|values| values.len() == 1)
