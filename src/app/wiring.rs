@@ -20,6 +20,7 @@ use lanekeeper_actors::partition::PartitionSettings;
 use lanekeeper_actors::policy::container::{Catalog, Container, Index};
 use lanekeeper_actors::policy::filter::Filter;
 use lanekeeper_actors::policy::keys::{ApiKeySecret, InvalidKey};
+use lanekeeper_actors::policy::patch::PatchLimits;
 use lanekeeper_actors::policy::rate::{InvalidRate, Rate};
 use lanekeeper_actors::policy::retry::RetryPolicy;
 use lanekeeper_actors::router::RouterSettings;
@@ -71,6 +72,9 @@ pub(super) fn documents(manifest: &Manifest) -> DocumentLimits {
         page_default: limits.page_default,
         page_max: limits.page_max,
         page_bytes: bytes(limits.page_bytes),
+        patch: PatchLimits { operations: limits.patch_operations, copied_bytes: bytes(limits.body) },
+        batch: limits.batch_operations,
+        idempotency: limits.idempotency_keep,
     }
 }
 
@@ -164,10 +168,10 @@ pub(super) fn system(manifest: &Manifest) -> SystemConfig {
     let shards = u16::try_from(manifest.server.shards).unwrap_or(u16::MAX);
     SystemConfig {
         data: manifest.server.data.clone(),
-        shards: Some(shards),
+        shards: manifest.server.shards_given.then_some(shards),
         default_shards: shards,
         catalog: catalog(manifest),
-        shard: shard(limits),
+        shard: shard(limits, shards),
         directory: directory(limits),
         subscriptions: subscriptions(manifest),
         delivery: DeliverySettings {
@@ -191,7 +195,7 @@ pub(super) fn system(manifest: &Manifest) -> SystemConfig {
     }
 }
 
-fn shard(limits: &Limits) -> ShardSettings {
+fn shard(limits: &Limits, shards: u16) -> ShardSettings {
     let defaults = ShardSettings::default();
     // A partition's batch is closed by the document that passes `batch_bytes`, so both may be in one record.
     let record = limits.body.saturating_add(limits.batch_bytes).saturating_add(RECORD_SLACK);
@@ -200,10 +204,12 @@ fn shard(limits: &Limits) -> ShardSettings {
         batch_mutations: limits.batch_mutations,
         batch_bytes: bytes(limits.batch_bytes),
         apply_lag: limits.apply_lag,
+        apply_lag_bytes: bytes(limits.apply_lag_bytes),
         checkpoint_interval: limits.checkpoint_interval,
         checkpoint_bytes: bytes(limits.checkpoint_bytes),
         lazy_delay: limits.progress_delay,
         cache_bytes: bytes(limits.view_cache),
+        document_cache_bytes: bytes(limits.document_cache) / usize::from(shards.max(1)),
         read_chunk: bytes(limits.read_chunk),
         log: LogSettings {
             segment_bytes: limits.log_segment,
