@@ -13,6 +13,7 @@ pub mod partition;
 pub mod policy;
 pub mod protocol;
 pub mod query;
+pub mod reader;
 pub mod router;
 pub mod shard;
 pub mod store;

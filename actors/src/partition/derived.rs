@@ -61,12 +61,7 @@ impl Place<'_> {
 
     /// The entry of an index, and where a value was too long for it the note that says so.
     fn entry(&self, paths: &[Path], document: &Value) -> impl Iterator<Item = Derived> {
-        let mut key = self.begin(paths);
-        let mut cut = false;
-        for path in paths {
-            cut |= encode_bounded(value_at(document, path), MAX_KEY, &mut key).0;
-        }
-        key.extend_from_slice(self.id.as_str().as_bytes());
+        let (key, cut) = entry(self.partition, paths, self.id, document);
         let note = cut.then(|| Derived {
             table: Table::Index,
             key: cut_note(self.partition, paths_id(paths)),
@@ -83,6 +78,32 @@ impl Place<'_> {
     fn id_bytes(&self) -> Bytes {
         Bytes::copy_from_slice(self.id.as_str().as_bytes())
     }
+}
+
+/// Key of a document's entry in the index of these paths.
+pub fn index_entry(
+    partition: &EncodedPartition,
+    paths: &[Path],
+    id: &DocumentId,
+    document: &Value,
+) -> Vec<u8> {
+    entry(partition, paths, id, document).0
+}
+
+/// The same, and whether a value was cut.
+fn entry(
+    partition: &EncodedPartition,
+    paths: &[Path],
+    id: &DocumentId,
+    document: &Value,
+) -> (Vec<u8>, bool) {
+    let mut key = index_prefix(partition, paths_id(paths));
+    let mut cut = false;
+    for path in paths {
+        cut |= encode_bounded(value_at(document, path), MAX_KEY, &mut key).0;
+    }
+    key.extend_from_slice(id.as_str().as_bytes());
+    (key, cut)
 }
 
 /// What the keys of an index of a partition begin with.
