@@ -19,9 +19,10 @@ use std::fs;
 use std::path::Path;
 
 /// Modules of the actors' crate and their floors. Imports go down, or stay inside the module.
-const FLOORS: [(&str, u8); 14] = [
+const FLOORS: [(&str, u8); 15] = [
     ("model", 0),
     ("policy", 1),
+    ("query", 1),
     ("log", 1),
     ("store", 1),
     ("kernel", 2),
@@ -48,7 +49,7 @@ const SAME_FLOOR: [(&str, &[&str]); 6] = [
 ];
 
 /// A crate that has a home, so that it can be exchanged: its name and the folders or files that may name it.
-const HOMES: [(&str, &[&str]); 7] = [
+const HOMES: [(&str, &[&str]); 8] = [
     ("redb", &["actors/src/store/"]),
     ("rmp_serde", &["actors/src/log/", "actors/src/store/"]),
     ("actix_web", &["src/http/"]),
@@ -69,6 +70,7 @@ const HOMES: [(&str, &[&str]); 7] = [
     ),
     ("saphyr_parser", &["src/manifest/"]),
     ("reqwest", &["src/delivery/", "src/cli/"]),
+    ("winnow", &["actors/src/query/"]),
 ];
 
 /// Files that name a crate outside its home: crate, file, reason.

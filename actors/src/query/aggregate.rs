@@ -134,7 +134,9 @@ impl State {
             Self::Count(count) => Some(Value::from(*count)),
             Self::Sum(_, 0) if kind == AggregateKind::Avg => None,
             #[expect(clippy::cast_precision_loss, reason = "no container has so many documents")]
-            Self::Sum(sum, count) if kind == AggregateKind::Avg => value::from_number((*sum)? / *count as f64),
+            Self::Sum(sum, count) if kind == AggregateKind::Avg => {
+                value::from_number((*sum)? / *count as f64)
+            }
             Self::Sum(sum, _) => value::from_number((*sum)?),
             Self::Extreme(Held(held)) => held.clone(),
         }

@@ -67,7 +67,9 @@ mod tests {
 
     #[test]
     fn a_condition_gathers_nothing() {
-        for text in ["select count(1) from c", "select top 1 c.n from c", "from c where c.n = @n", "c.n = 1", ""] {
+        for text in
+            ["select count(1) from c", "select top 1 c.n from c", "from c where c.n = @n", "c.n = 1", ""]
+        {
             assert!(Condition::parse(text).is_err(), "{text}");
         }
     }

@@ -191,7 +191,8 @@ impl Execution {
             return Ok(PageOfRows { rows: Vec::new(), resume: None });
         }
         let bound = Arc::clone(&self.bound);
-        let mode = std::mem::replace(&mut self.mode, Mode::Stream { rows: Vec::new(), bytes: 0, position: None });
+        let mode =
+            std::mem::replace(&mut self.mode, Mode::Stream { rows: Vec::new(), bytes: 0, position: None });
         match mode {
             Mode::Stream { rows, position, .. } => {
                 let is_cut = position.as_ref().is_some_and(|position| position.passed.is_some());
@@ -220,8 +221,11 @@ impl Execution {
                 self.emit(ranking, |after| Kept::Groups { after, position: None, gathering: None })
             }
             Mode::Groups { gathering, after, position } => {
-                let kept =
-                    Kept::Groups { after: after.as_ref().map(Rank::write), position, gathering: Some(gathering) };
+                let kept = Kept::Groups {
+                    after: after.as_ref().map(Rank::write),
+                    position,
+                    gathering: Some(gathering),
+                };
                 Ok(PageOfRows { rows: Vec::new(), resume: Some(self.resume(kept).bounded()?) })
             }
         }
@@ -267,7 +271,8 @@ impl Execution {
             ControlFlow::Continue(())
         });
         *position = Some(Position { at: here, passed: is_cut.then_some(passed) });
-        let is_full = is_cut || *take == Some(0) || page.len() >= limits.rows.max(1) || *bytes >= limits.bytes;
+        let is_full =
+            is_cut || *take == Some(0) || page.len() >= limits.rows.max(1) || *bytes >= limits.bytes;
         if is_full { Flow::Full } else { Flow::More }
     }
 

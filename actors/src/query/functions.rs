@@ -45,6 +45,11 @@ impl Function {
         NAMES.get(self.0).map_or("", |(name, ..)| name)
     }
 
+    /// The names of all.
+    pub fn names() -> impl Iterator<Item = &'static str> {
+        NAMES.iter().map(|(name, ..)| *name)
+    }
+
     /// Whether it takes that many arguments.
     pub fn accepts(self, arguments: usize) -> bool {
         NAMES.get(self.0).is_some_and(|(_, least, most)| (*least..=*most).contains(&arguments))
@@ -79,10 +84,18 @@ impl Function {
             }
             8 => value::from_number(value::number(first?)?.abs()),
             9 => {
-                let chosen = if first == Some(&Value::Bool(true)) { second } else { arguments.get(2).copied().flatten() };
+                let chosen = if first == Some(&Value::Bool(true)) {
+                    second
+                } else {
+                    arguments.get(2).copied().flatten()
+                };
                 chosen.cloned()
             }
-            10 => Some(Value::from(first?.as_str().map_or_else(|| first.map(Value::to_string).unwrap_or_default(), str::to_owned))),
+            10 => Some(Value::from(
+                first?
+                    .as_str()
+                    .map_or_else(|| first.map(Value::to_string).unwrap_or_default(), str::to_owned),
+            )),
             _ => Some(Value::from(context.now.0)),
         }
     }

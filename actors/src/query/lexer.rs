@@ -122,7 +122,10 @@ fn number(input: &mut Input<'_>) -> Lexed<Token> {
     let written: &str = (digits, fraction, exponent).take().parse_next(input)?;
     if input.as_ref().starts_with(is_word) {
         let place = input.current_token_start();
-        return Err(Fault::at(place, format!("`{written}` is followed by a letter: names do not begin with a digit")));
+        return Err(Fault::at(
+            place,
+            format!("`{written}` is followed by a letter: names do not begin with a digit"),
+        ));
     }
     read_number(written)
         .map(Token::Number)

@@ -22,7 +22,9 @@ pub(super) fn query(text: &str) -> Result<Select, SyntaxError> {
         resolve::query(&mut select)?;
         Ok(select)
     };
-    Parser::new(text).and_then(|mut parser| parse(&mut parser)).map_err(|fault| SyntaxError::locate(fault, text))
+    Parser::new(text)
+        .and_then(|mut parser| parse(&mut parser))
+        .map_err(|fault| SyntaxError::locate(fault, text))
 }
 
 /// A condition: a whole query, or its part from FROM or from WHERE on.
@@ -44,7 +46,9 @@ pub(super) fn condition(text: &str) -> Result<Select, SyntaxError> {
         resolve::condition(&mut select)?;
         Ok(select)
     };
-    Parser::new(text).and_then(|mut parser| parse(&mut parser)).map_err(|fault| SyntaxError::locate(fault, text))
+    Parser::new(text)
+        .and_then(|mut parser| parse(&mut parser))
+        .map_err(|fault| SyntaxError::locate(fault, text))
 }
 
 struct Parser<'t> {
@@ -59,8 +63,7 @@ struct Parser<'t> {
 impl<'t> Parser<'t> {
     fn new(text: &'t str) -> Parsed<Self> {
         if text.len() > limits::TEXT_BYTES {
-            let message =
-                format!("the query has {} bytes, more than {}", text.len(), limits::TEXT_BYTES);
+            let message = format!("the query has {} bytes, more than {}", text.len(), limits::TEXT_BYTES);
             return Err(Fault::at(0, message));
         }
         Ok(Self { text, lexemes: lexer::tokens(text)?, at: 0, nesting: 0, recursion: 0, joins: 0 })

@@ -113,7 +113,12 @@ impl Plan {
 }
 
 impl Offer {
-    fn of(index: usize, definition: &IndexDefinition, facts: &Facts, order: &[(Vec<String>, bool)]) -> Option<Self> {
+    fn of(
+        index: usize,
+        definition: &IndexDefinition,
+        facts: &Facts,
+        order: &[(Vec<String>, bool)],
+    ) -> Option<Self> {
         let mut equal: Vec<Vec<Value>> = vec![Vec::new()];
         let (mut known, mut single) = (0, 0);
         for path in &definition.paths {
@@ -175,9 +180,10 @@ impl IndexRange {
     /// Whether an entry with these components lies in the range: what the range means.
     pub fn holds(&self, components: &[Option<&Value>]) -> bool {
         let mut components = components.iter().copied();
-        let equal = self.equal.iter().all(|wanted| {
-            components.next().flatten().is_some_and(|found| value::equal(found, wanted))
-        });
+        let equal = self
+            .equal
+            .iter()
+            .all(|wanted| components.next().flatten().is_some_and(|found| value::equal(found, wanted)));
         if !equal {
             return false;
         }

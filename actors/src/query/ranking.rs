@@ -103,7 +103,14 @@ pub(super) struct Ranking {
 
 impl Ranking {
     pub(super) fn new(after: Option<Rank>, most_rows: usize, most_bytes: usize) -> Self {
-        Self { after, ceiling: None, rows: BTreeMap::new(), bytes: 0, most_rows: most_rows.max(1), most_bytes }
+        Self {
+            after,
+            ceiling: None,
+            rows: BTreeMap::new(),
+            bytes: 0,
+            most_rows: most_rows.max(1),
+            most_bytes,
+        }
     }
 
     /// Lowers the ceiling: from this rank on rows were dropped.
@@ -145,7 +152,9 @@ impl Ranking {
 
     /// Drops rows until those that are left fit into a continuation. One is always left.
     pub(super) fn trim(&mut self) {
-        while self.rows.len() > 1 && (self.rows.len() > limits::CARRIED_ROWS || self.bytes > limits::CARRIED_BYTES) {
+        while self.rows.len() > 1
+            && (self.rows.len() > limits::CARRIED_ROWS || self.bytes > limits::CARRIED_BYTES)
+        {
             self.drop_last();
         }
     }

@@ -82,8 +82,7 @@ impl Resolver {
         self.order_by_aliases(select);
         let projected = projected(&mut select.projection);
         let mut ordered = select.order_by.iter_mut().map(|item| &mut item.expr);
-        let aggregates =
-            projected.into_iter().any(|expr| has_aggregate(expr)) || ordered.any(|expr| has_aggregate(expr));
+        let aggregates = projected.into_iter().any(has_aggregate) || ordered.any(has_aggregate);
         select.grouped = aggregates || !select.group_by.is_empty();
         if select.distinct {
             order_is_projected(select)?;
@@ -97,7 +96,11 @@ impl Resolver {
             let message = "a subquery over the whole container has SELECT, FROM, JOIN and WHERE only";
             return Err(Fault::at(select.place.0, message));
         }
-        if select.grouped { self.groups(select, outer)? } else { self.rows(select)? }
+        if select.grouped {
+            self.groups(select, outer)?
+        } else {
+            self.rows(select)?
+        }
         self.scope.truncate(outer);
         Ok(())
     }
@@ -107,7 +110,10 @@ impl Resolver {
         let own = self.scope.len();
         let single = select.sources.len() == 1;
         if select.projection == Projection::All && !single {
-            return Err(Fault::at(select.place.0, "`SELECT *` needs a FROM with one source: name what you want"));
+            return Err(Fault::at(
+                select.place.0,
+                "`SELECT *` needs a FROM with one source: name what you want",
+            ));
         }
         let mut over_container = false;
         for (index, source) in select.sources.iter_mut().enumerate() {
@@ -130,14 +136,14 @@ impl Resolver {
             self.select(select, if container { Level::Derived } else { Level::Inner })?;
             return Ok(container);
         }
-        let (root, steps) = match &mut source.from {
-            Expr::Path(base, steps) => (&mut **base, &mut steps[..]),
-            root => (root, &mut [][..]),
-        };
-        for step in steps {
-            if let Step::Computed(expr) = step {
-                self.expr(expr)?;
+        let mut root = &mut source.from;
+        if let Expr::Path(base, steps) = root {
+            for step in steps {
+                if let Step::Computed(expr) = step {
+                    self.expr(expr)?;
+                }
             }
+            root = base;
         }
         let Expr::Name(name, place) = root else { return Ok(false) };
         if let Some(hops) = self.hops(name) {
@@ -173,7 +179,10 @@ impl Resolver {
 
     fn groups(&mut self, select: &mut Select, outer: usize) -> Resolved {
         if select.projection == Projection::All {
-            return Err(Fault::at(select.place.0, "`SELECT *` has no meaning with GROUP BY: name what you want"));
+            return Err(Fault::at(
+                select.place.0,
+                "`SELECT *` has no meaning with GROUP BY: name what you want",
+            ));
         }
         let keys = select.group_by.clone();
         select.group_by.iter_mut().try_for_each(|key| self.expr(key))?;
@@ -188,6 +197,7 @@ impl Resolver {
     }
 
     /// An expression over rows.
+    #[expect(clippy::wildcard_enum_match_arm, reason = "any other kind is what its children are")]
     fn expr(&mut self, expr: &mut Expr) -> Resolved {
         match expr {
             Expr::Name(name, place) => *expr = self.name(name, *place)?,
@@ -247,6 +257,7 @@ struct Groups<'r> {
 }
 
 impl Groups<'_> {
+    #[expect(clippy::wildcard_enum_match_arm, reason = "any other kind is what its children are")]
     fn expr(&mut self, expr: &mut Expr) -> Resolved {
         if let Some(key) = self.keys.iter().position(|key| key == expr) {
             *expr = Expr::Key(key);
@@ -304,7 +315,7 @@ fn projected(projection: &mut Projection) -> Vec<&mut Expr> {
 
 /// Whether an aggregate of this query, not of a subquery, stands in the expression.
 fn has_aggregate(expr: &mut Expr) -> bool {
-    matches!(expr, Expr::AggregateCall(..)) || expr.children().into_iter().any(|child| has_aggregate(child))
+    matches!(expr, Expr::AggregateCall(..)) || expr.children().into_iter().any(has_aggregate)
 }
 
 /// With DISTINCT a row stands for many, so what orders it must be seen in it: otherwise the order would
@@ -313,9 +324,13 @@ fn order_is_projected(select: &mut Select) -> Resolved {
     let mut seen: Vec<Expr> = Vec::new();
     match &select.projection {
         Projection::All => {
-            seen.extend(select.sources.iter().filter_map(|source| source.alias.clone()).map(|alias| {
-                Expr::Name(alias, Place::default())
-            }));
+            seen.extend(
+                select
+                    .sources
+                    .iter()
+                    .filter_map(|source| source.alias.clone())
+                    .map(|alias| Expr::Name(alias, Place::default())),
+            );
         }
         Projection::Value(expr) => members(expr, &mut seen),
         Projection::Columns(columns) => columns.iter().for_each(|column| members(&column.expr, &mut seen)),
@@ -336,6 +351,7 @@ fn members(expr: &Expr, seen: &mut Vec<Expr>) {
     }
 }
 
+#[expect(clippy::wildcard_enum_match_arm, reason = "any other kind is what its children are")]
 fn is_seen(expr: &mut Expr, seen: &[Expr]) -> bool {
     if seen.contains(expr) {
         return true;
@@ -343,9 +359,10 @@ fn is_seen(expr: &mut Expr, seen: &[Expr]) -> bool {
     match expr {
         Expr::Name(..) | Expr::Subquery(..) | Expr::AggregateCall(..) => false,
         Expr::Path(base, steps) => {
-            let begins = |shown: &Expr| match shown {
-                Expr::Path(other, shown) => other == base && steps.starts_with(shown),
-                other => *other == **base,
+            let begins = |shown: &Expr| {
+                let within =
+                    matches!(shown, Expr::Path(other, shown) if other == base && steps.starts_with(shown));
+                within || *shown == **base
             };
             seen.iter().any(begins)
         }

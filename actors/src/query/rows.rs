@@ -35,9 +35,11 @@ fn combine<'a>(
     };
     if let Expr::Subquery(Subquery::Rows, inner) = &source.from {
         let found = subquery::results(inner, frame, env, None);
-        return found.iter().try_for_each(|value| bind(source, value, &mut |value| {
-            combine(select, rest, &Frame { value, outer: Some(frame) }, env, sink)
-        }));
+        return found.iter().try_for_each(|value| {
+            bind(source, value, &mut |value| {
+                combine(select, rest, &Frame { value, outer: Some(frame) }, env, sink)
+            })
+        });
     }
     match evaluate(&source.from, frame, env) {
         None => ControlFlow::Continue(()),

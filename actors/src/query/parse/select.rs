@@ -176,7 +176,8 @@ impl Parser<'_> {
             return Ok(Source { place, alias: Some(alias), iterates: true, from });
         }
         let from = if self.sees("(") { self.rows()? } else { self.source_path()? };
-        let alias = if self.takes_word("AS") { Some(self.name("an alias after AS")?.0) } else { self.alias() };
+        let alias =
+            if self.takes_word("AS") { Some(self.name("an alias after AS")?.0) } else { self.alias() };
         let alias = alias.or_else(|| from.last_name().map(str::to_owned));
         Ok(Source { place, alias, iterates: false, from })
     }

@@ -17,8 +17,11 @@ impl Plan {
             Access::Ids(ids) => json!({"access": "ids", "ids": ids}),
             Access::Scan => json!({"access": "scan"}),
             Access::Index { index, ranges, descending } => {
-                let paths: Vec<String> =
-                    self.paths.iter().map(|path| path.iter().map(|name| format!("/{name}")).collect()).collect();
+                let paths: Vec<String> = self
+                    .paths
+                    .iter()
+                    .map(|path| path.iter().map(|name| format!("/{name}")).collect())
+                    .collect();
                 let ranges: Vec<Value> = ranges.iter().map(IndexRange::explain).collect();
                 json!({"access": "index", "index": index, "paths": paths, "ranges": ranges, "descending": descending})
             }

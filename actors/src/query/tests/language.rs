@@ -175,7 +175,10 @@ fn only_true_keeps_a_row() {
 fn projections_have_names() {
     let documents = [json!({"a": {"b": 1}, "list": [7], "order": 3})];
     for (text, wanted) in [
-        ("SELECT c.a.b, 1, c.list[0], 2 AS two, c['order'] FROM c", json!({"b": 1, "$1": 1, "$2": 7, "two": 2, "order": 3})),
+        (
+            "SELECT c.a.b, 1, c.list[0], 2 AS two, c['order'] FROM c",
+            json!({"b": 1, "$1": 1, "$2": 7, "two": 2, "order": 3}),
+        ),
         ("SELECT c.missing FROM c", json!({})),
         ("SELECT c.a FROM c", json!({"a": {"b": 1}})),
         ("SELECT x.list[0] n FROM anything AS x", json!({"n": 7})),
@@ -187,7 +190,7 @@ fn projections_have_names() {
     ] {
         assert_eq!(run(text, &documents), [wanted], "{text}");
     }
-    assert_eq!(run("SELECT VALUE c.missing FROM c", &documents), [json!(0); 0]);
+    assert!(run("SELECT VALUE c.missing FROM c", &documents).is_empty());
 }
 
 #[test]
@@ -222,8 +225,14 @@ fn joins_are_cross_products_within_a_document() {
         json!({"id": "c", "tags": ["z"], "sizes": 5}),
     ];
     for (text, wanted) in [
-        ("SELECT c.id, t FROM c JOIN t IN c.tags", json!([{"id": "a", "t": "x"}, {"id": "a", "t": "y"}, {"id": "c", "t": "z"}])),
-        ("SELECT VALUE t || ToString(s) FROM c JOIN t IN c.tags JOIN s IN c.sizes", json!(["x1", "x2", "y1", "y2"])),
+        (
+            "SELECT c.id, t FROM c JOIN t IN c.tags",
+            json!([{"id": "a", "t": "x"}, {"id": "a", "t": "y"}, {"id": "c", "t": "z"}]),
+        ),
+        (
+            "SELECT VALUE t || ToString(s) FROM c JOIN t IN c.tags JOIN s IN c.sizes",
+            json!(["x1", "x2", "y1", "y2"]),
+        ),
         ("SELECT VALUE t FROM t IN c.tags", json!(["x", "y", "z"])),
         ("SELECT * FROM t IN c.tags WHERE t > 'x'", json!(["y", "z"])),
         ("SELECT VALUE s FROM c JOIN s IN (SELECT VALUE s FROM s IN c.sizes WHERE s > 1)", json!([])),
@@ -238,14 +247,18 @@ fn joins_are_cross_products_within_a_document() {
 
 #[test]
 fn subqueries_see_what_is_around_them() {
-    let documents = [json!({"id": "a", "n": 2, "list": [3, 1, 2, 3]}), json!({"id": "b", "n": 9, "list": []})];
+    let documents =
+        [json!({"id": "a", "n": 2, "list": [3, 1, 2, 3]}), json!({"id": "b", "n": 9, "list": []})];
     for (expr, wanted) in [
         ("(SELECT VALUE COUNT(1) FROM x IN c.list)", json!([4, 0])),
         ("(SELECT VALUE MAX(x) FROM x IN c.list)", json!([3])),
         ("ARRAY(SELECT VALUE x * c.n FROM x IN c.list WHERE x > 1)", json!([[6, 4, 6], []])),
         ("ARRAY(SELECT DISTINCT VALUE x FROM x IN c.list)", json!([[3, 1, 2], []])),
         ("ARRAY(SELECT VALUE x FROM x IN c.list ORDER BY x DESC OFFSET 1 LIMIT 2)", json!([[3, 2], []])),
-        ("ARRAY(SELECT x, COUNT(1) AS n FROM x IN c.list GROUP BY x)", json!([[{"x": 1, "n": 1}, {"x": 2, "n": 1}, {"x": 3, "n": 2}], []])),
+        (
+            "ARRAY(SELECT x, COUNT(1) AS n FROM x IN c.list GROUP BY x)",
+            json!([[{"x": 1, "n": 1}, {"x": 2, "n": 1}, {"x": 3, "n": 2}], []]),
+        ),
         ("EXISTS(SELECT VALUE x FROM x IN c.list WHERE x = c.n)", json!([true, false])),
         ("EXISTS(SELECT VALUE undefined)", json!([false, false])),
         ("ALL(SELECT VALUE x < 3 FROM x IN c.list)", json!([false, true])),
@@ -269,11 +282,17 @@ fn aggregates_pass_over_what_is_not_there() {
         ("SELECT VALUE SUM(c.n) FROM c", json!([4.5])),
         ("SELECT VALUE AVG(c.n) FROM c", json!([2.25])),
         ("SELECT VALUE SUM(c.m) FROM c", json!([])),
-        ("SELECT AVG(c.m) AS a, MIN(c.m) AS low, MAX(c.m) AS high FROM c", json!([{"low": null, "high": "x"}])),
+        (
+            "SELECT AVG(c.m) AS a, MIN(c.m) AS low, MAX(c.m) AS high FROM c",
+            json!([{"low": null, "high": "x"}]),
+        ),
         ("SELECT VALUE {n: COUNT(1), twice: SUM(c.n) * 2 + MIN(c.n)} FROM c", json!([{"n": 3, "twice": 10}])),
         ("SELECT VALUE [COUNT(1), SUM(c.n), AVG(c.n), MIN(c.n)] FROM c WHERE false", json!([[0, 0]])),
         ("SELECT VALUE MAX(c.n) FROM c WHERE false", json!([])),
-        ("SELECT VALUE {countScalar: COUNT(1), countExpression: COUNT(2 + 3)}", json!([{"countScalar": 1, "countExpression": 1}])),
+        (
+            "SELECT VALUE {countScalar: COUNT(1), countExpression: COUNT(2 + 3)}",
+            json!([{"countScalar": 1, "countExpression": 1}]),
+        ),
         ("SELECT TOP 0 COUNT(1) FROM c", json!([])),
     ] {
         assert_eq!(Value::Array(run(text, &documents)), wanted, "{text}");
@@ -296,9 +315,18 @@ fn groups_have_keys_of_any_type() {
         ),
         ("SELECT VALUE COUNT(1) FROM c GROUP BY c.o", json!([3, 2])),
         ("SELECT VALUE LOWER(c.city) || '!' FROM c GROUP BY LOWER(c.city)", json!(["a!", "b!"])),
-        ("SELECT c.city FROM c GROUP BY c.city ORDER BY c.city DESC", json!([{"city": "B"}, {"city": "A"}, {"city": null}, {}])),
-        ("SELECT c.city, COUNT(1) AS n FROM c WHERE IS_DEFINED(c.city) GROUP BY c.city ORDER BY COUNT(1) DESC, c.city", json!([{"city": "B", "n": 2}, {"city": null, "n": 1}, {"city": "A", "n": 1}])),
-        ("SELECT c.city, COUNT(1) AS n FROM c GROUP BY c.city ORDER BY n DESC OFFSET 0 LIMIT 1", json!([{"city": "B", "n": 2}])),
+        (
+            "SELECT c.city FROM c GROUP BY c.city ORDER BY c.city DESC",
+            json!([{"city": "B"}, {"city": "A"}, {"city": null}, {}]),
+        ),
+        (
+            "SELECT c.city, COUNT(1) AS n FROM c WHERE IS_DEFINED(c.city) GROUP BY c.city ORDER BY COUNT(1) DESC, c.city",
+            json!([{"city": "B", "n": 2}, {"city": null, "n": 1}, {"city": "A", "n": 1}]),
+        ),
+        (
+            "SELECT c.city, COUNT(1) AS n FROM c GROUP BY c.city ORDER BY n DESC OFFSET 0 LIMIT 1",
+            json!([{"city": "B", "n": 2}]),
+        ),
         ("SELECT DISTINCT VALUE COUNT(1) FROM c GROUP BY c.city", json!([1, 2])),
         ("SELECT VALUE 1 FROM c WHERE false GROUP BY c.city", json!([])),
     ] {
@@ -321,7 +349,10 @@ fn distinct_is_deep() {
     assert_eq!(run("SELECT DISTINCT TOP 2 c.v FROM c", &documents).len(), 2);
     let numbers = [json!({"n": 2, "m": 1}), json!({"n": 1, "m": 1}), json!({"n": 2, "m": 0})];
     assert_eq!(run("SELECT DISTINCT VALUE c.n FROM c ORDER BY c.n DESC", &numbers), [json!(2), json!(1)]);
-    assert_eq!(run("SELECT DISTINCT c.n, c.m FROM c ORDER BY c.m, c.n", &numbers), [numbers[2].clone(), numbers[1].clone(), numbers[0].clone()]);
+    assert_eq!(
+        run("SELECT DISTINCT c.n, c.m FROM c ORDER BY c.m, c.n", &numbers),
+        [numbers[2].clone(), numbers[1].clone(), numbers[0].clone()]
+    );
 }
 
 #[test]
@@ -347,7 +378,10 @@ fn order_is_by_type_and_then_by_value() {
     assert_eq!(run("SELECT VALUE c.i FROM c ORDER BY c.v ASC", &mixed), up);
     assert_eq!(run("SELECT VALUE c.i FROM c ORDER BY c.v DESC", &mixed), down);
     assert_eq!(run("SELECT TOP 3 VALUE c.i FROM c ORDER BY c.v DESC", &mixed), down[..3]);
-    assert_eq!(run("SELECT VALUE c.i FROM c ORDER BY c.i % 2 DESC, c.i OFFSET 4 LIMIT 3", &mixed), [9, 0, 2].map(|i| json!(i)));
+    assert_eq!(
+        run("SELECT VALUE c.i FROM c ORDER BY c.i % 2 DESC, c.i OFFSET 4 LIMIT 3", &mixed),
+        [9, 0, 2].map(|i| json!(i))
+    );
     assert_eq!(run("SELECT c.i AS n FROM c ORDER BY n OFFSET 9 LIMIT 5", &mixed), [json!({"n": 9})]);
 }
 

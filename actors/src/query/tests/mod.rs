@@ -16,7 +16,8 @@ pub(super) const CONTEXT: Context = Context { now: Timestamp(1_000), seed: 7 };
 pub(super) const LARGE: PageLimits = PageLimits { rows: 100_000, bytes: 1 << 30, groups: 10_000 };
 
 pub(super) fn bound(text: &str, parameters: &[(&str, Value)]) -> Arc<BoundQuery> {
-    let parameters: Vec<_> = parameters.iter().map(|(name, value)| ((*name).to_owned(), value.clone())).collect();
+    let parameters: Vec<_> =
+        parameters.iter().map(|(name, value)| ((*name).to_owned(), value.clone())).collect();
     let query = Query::parse(text).unwrap_or_else(|error| panic!("{text}: {error}"));
     Arc::new(query.bind(&parameters).unwrap())
 }

@@ -61,7 +61,8 @@ fn paged(bound: &Arc<BoundQuery>, documents: &[Value], sizes: &[(usize, usize, u
     for round in 0..10_000 {
         let (rows, bytes, budget) = sizes[round % sizes.len()];
         let page = PageLimits { rows, bytes, groups: 1_000 };
-        let mut execution = Execution::start(Arc::clone(bound), CONTEXT, page, false, resume.as_ref()).unwrap();
+        let mut execution =
+            Execution::start(Arc::clone(bound), CONTEXT, page, false, resume.as_ref()).unwrap();
         let key = |position: usize| (position as u32).to_be_bytes();
         let start = execution.resume_after();
         let first = (0..documents.len()).find(|position| match start {
@@ -70,13 +71,13 @@ fn paged(bound: &Arc<BoundQuery>, documents: &[Value], sizes: &[(usize, usize, u
             Start::After(after) => key(*position)[..] > *after,
         });
         let (mut end, mut left) = (End::Reached, budget);
-        for position in first.unwrap_or(documents.len())..documents.len() {
+        for (position, document) in documents.iter().enumerate().skip(first.unwrap_or(documents.len())) {
             if left == 0 {
                 end = End::Cut;
                 break;
             }
             left -= 1;
-            if execution.offer(&key(position), &documents[position]).unwrap() == Flow::Full {
+            if execution.offer(&key(position), document).unwrap() == Flow::Full {
                 end = End::Cut;
                 break;
             }
@@ -143,7 +144,8 @@ fn paging_neither_skips_nor_repeats_what_stays_while_others_write() {
         let (mut found, mut resume): (Vec<Value>, Option<Resume>) = (Vec::new(), None);
         for round in 0..100 {
             let page = PageLimits { rows: 4, ..LARGE };
-            let mut execution = Execution::start(Arc::clone(&bound), CONTEXT, page, false, resume.as_ref()).unwrap();
+            let mut execution =
+                Execution::start(Arc::clone(&bound), CONTEXT, page, false, resume.as_ref()).unwrap();
             let mut rest = documents.clone();
             match execution.resume_after() {
                 Start::Beginning => {}
@@ -158,7 +160,10 @@ fn paging_neither_skips_nor_repeats_what_stays_while_others_write() {
             resume = page.resume;
             // Others come and go between the pages.
             documents.retain(|(position, _)| position % 10 == 0);
-            documents.push((round * 7 % 400 + 1 + u32::from(round % 10 == 7), json!({"id": "comes", "n": round % 9})));
+            documents.push((
+                round * 7 % 400 + 1 + u32::from(round % 10 == 7),
+                json!({"id": "comes", "n": round % 9}),
+            ));
             documents.retain(|(position, document)| position % 10 != 0 || document["id"] != "comes");
             documents.sort_by_key(|(position, _)| *position);
             if resume.is_none() {
@@ -197,9 +202,8 @@ fn a_continuation_of_an_index_that_is_gone_is_refused() {
     let mut execution = Execution::start(Arc::clone(&sorted), CONTEXT, page, true, None).unwrap();
     assert_eq!(execution.offer(b"a", &json!({"n": 1})), Ok(Flow::Full));
     let resume = execution.finish(End::Cut).unwrap().resume.unwrap();
-    let again = |ordered| {
-        Execution::start(Arc::clone(&sorted), CONTEXT, page, ordered, Some(&resume)).map(|_| ())
-    };
+    let again =
+        |ordered| Execution::start(Arc::clone(&sorted), CONTEXT, page, ordered, Some(&resume)).map(|_| ());
     assert_eq!(again(true), Ok(()));
     assert_eq!(again(false), Err(QueryError::OtherOrder));
 }

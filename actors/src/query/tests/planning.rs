@@ -26,44 +26,81 @@ fn explained(text: &str, indexes: &[IndexDefinition]) -> Value {
 
 #[test]
 fn a_plan_takes_the_most_equalities_then_a_range_then_the_order() {
-    let plan = |paths: &[&str], at: usize, ranges: Value, descending: bool, ordered: bool| {
-        json!({"access": "index", "index": at, "paths": paths, "ranges": ranges, "descending": descending, "ordered": ordered})
-    };
+    let plan = |paths: &[&str], at: usize, ranges: Value, descending: bool, ordered: bool| json!({"access": "index", "index": at, "paths": paths, "ranges": ranges, "descending": descending, "ordered": ordered});
     let scan = json!({"access": "scan", "ordered": false});
     for (text, wanted) in [
         ("SELECT VALUE 1", json!({"access": "nothing", "ordered": false})),
         ("SELECT * FROM c", scan.clone()),
         ("SELECT * FROM c WHERE c.id = 'x'", json!({"access": "ids", "ids": ["x"], "ordered": false})),
-        ("SELECT * FROM c WHERE c.id IN ('y', 'x', 'y', 1) AND c.a = 1", json!({"access": "ids", "ids": ["x", "y"], "ordered": false})),
-        ("SELECT * FROM c WHERE c.id = 'x' OR 'y' = c.id", json!({"access": "ids", "ids": ["x", "y"], "ordered": false})),
+        (
+            "SELECT * FROM c WHERE c.id IN ('y', 'x', 'y', 1) AND c.a = 1",
+            json!({"access": "ids", "ids": ["x", "y"], "ordered": false}),
+        ),
+        (
+            "SELECT * FROM c WHERE c.id = 'x' OR 'y' = c.id",
+            json!({"access": "ids", "ids": ["x", "y"], "ordered": false}),
+        ),
         ("SELECT * FROM c WHERE c.id = 'x' OR c.a = 1", scan.clone()),
         ("SELECT * FROM c WHERE c.a = 1", plan(&["/a"], 0, json!([{"equal": [1]}]), false, false)),
-        ("SELECT * FROM c WHERE c.a = 1 ORDER BY c.b", plan(&["/a", "/b"], 2, json!([{"equal": [1]}]), false, true)),
-        ("SELECT * FROM c WHERE c.a = 1 ORDER BY c.a, c.b DESC", plan(&["/a", "/b"], 2, json!([{"equal": [1]}]), true, true)),
-        ("SELECT * FROM c WHERE 1 < c.a AND c.a <= 5 AND c.a > 0", plan(&["/a"], 0, json!([{">": 1, "<=": 5}]), false, false)),
-        ("SELECT * FROM c WHERE c.a BETWEEN 1 AND 5 ORDER BY c.a", plan(&["/a"], 0, json!([{">=": 1, "<=": 5}]), false, true)),
-        ("SELECT * FROM c WHERE c.a IN (2, 1, 2) AND c.b > 'x'", plan(&["/a", "/b"], 2, json!([{"equal": [1], ">": "x"}, {"equal": [2], ">": "x"}]), false, false)),
-        ("SELECT * FROM c WHERE c.a IN (2, 1) ORDER BY c.a DESC, c.b DESC", plan(&["/a", "/b"], 2, json!([{"equal": [2]}, {"equal": [1]}]), true, true)),
-        ("SELECT * FROM c WHERE c.a IN (2, 1) ORDER BY c.b", plan(&["/a"], 0, json!([{"equal": [1]}, {"equal": [2]}]), false, false)),
-        ("SELECT * FROM c WHERE STARTSWITH(c.b, 'ab')", plan(&["/b"], 1, json!([{"prefix": "ab"}]), false, false)),
+        (
+            "SELECT * FROM c WHERE c.a = 1 ORDER BY c.b",
+            plan(&["/a", "/b"], 2, json!([{"equal": [1]}]), false, true),
+        ),
+        (
+            "SELECT * FROM c WHERE c.a = 1 ORDER BY c.a, c.b DESC",
+            plan(&["/a", "/b"], 2, json!([{"equal": [1]}]), true, true),
+        ),
+        (
+            "SELECT * FROM c WHERE 1 < c.a AND c.a <= 5 AND c.a > 0",
+            plan(&["/a"], 0, json!([{">": 1, "<=": 5}]), false, false),
+        ),
+        (
+            "SELECT * FROM c WHERE c.a BETWEEN 1 AND 5 ORDER BY c.a",
+            plan(&["/a"], 0, json!([{">=": 1, "<=": 5}]), false, true),
+        ),
+        (
+            "SELECT * FROM c WHERE c.a IN (2, 1, 2) AND c.b > 'x'",
+            plan(&["/a", "/b"], 2, json!([{"equal": [1], ">": "x"}, {"equal": [2], ">": "x"}]), false, false),
+        ),
+        (
+            "SELECT * FROM c WHERE c.a IN (2, 1) ORDER BY c.a DESC, c.b DESC",
+            plan(&["/a", "/b"], 2, json!([{"equal": [2]}, {"equal": [1]}]), true, true),
+        ),
+        (
+            "SELECT * FROM c WHERE c.a IN (2, 1) ORDER BY c.b",
+            plan(&["/a"], 0, json!([{"equal": [1]}, {"equal": [2]}]), false, false),
+        ),
+        (
+            "SELECT * FROM c WHERE STARTSWITH(c.b, 'ab')",
+            plan(&["/b"], 1, json!([{"prefix": "ab"}]), false, false),
+        ),
         ("SELECT * FROM c WHERE STARTSWITH(c.b, 'ab', true)", scan.clone()),
         ("SELECT * FROM c WHERE c.b LIKE 'ab%c'", plan(&["/b"], 1, json!([{"prefix": "ab"}]), false, false)),
         ("SELECT * FROM c WHERE c.b LIKE 'ab'", plan(&["/b"], 1, json!([{"equal": ["ab"]}]), false, false)),
         ("SELECT * FROM c WHERE c.b NOT LIKE 'ab%'", scan.clone()),
         ("SELECT * FROM c WHERE c.o.x", plan(&["/o/x"], 3, json!([{"equal": [true]}]), false, false)),
-        ("SELECT * FROM c WHERE NOT c['o']['x']", plan(&["/o/x"], 3, json!([{"equal": [false]}]), false, false)),
+        (
+            "SELECT * FROM c WHERE NOT c['o']['x']",
+            plan(&["/o/x"], 3, json!([{"equal": [false]}]), false, false),
+        ),
         ("SELECT * FROM c.o WHERE o.x = 1", plan(&["/o/x"], 3, json!([{"equal": [1]}]), false, false)),
         ("SELECT * FROM c ORDER BY c.b DESC", plan(&["/b"], 1, json!([{}]), true, true)),
         ("SELECT * FROM c ORDER BY c.a DESC, c.b", scan.clone()),
         ("SELECT * FROM c ORDER BY c.a + 1", scan.clone()),
         ("SELECT DISTINCT c.a FROM c ORDER BY c.a", scan.clone()),
-        ("SELECT c.a, t FROM c JOIN t IN c.tags WHERE t = 1 AND c.a = 2", plan(&["/a"], 0, json!([{"equal": [2]}]), false, false)),
+        (
+            "SELECT c.a, t FROM c JOIN t IN c.tags WHERE t = 1 AND c.a = 2",
+            plan(&["/a"], 0, json!([{"equal": [2]}]), false, false),
+        ),
         ("SELECT VALUE t FROM t IN c.tags WHERE t.a = 1", scan.clone()),
         ("SELECT * FROM c WHERE c.a = 1 AND c.a = 2", plan(&["/a"], 0, json!([]), false, false)),
         ("SELECT * FROM c WHERE c.a = [1]", scan.clone()),
         ("SELECT * FROM c WHERE c.a = c.b", scan.clone()),
         ("SELECT * FROM c WHERE c.a > null", scan.clone()),
-        ("SELECT COUNT(1) FROM c WHERE c.a = 1 AND c.b = 'x' AND c.o.x >= 3", plan(&["/a", "/b", "/o/x"], 4, json!([{"equal": [1, "x"], ">=": 3}]), false, false)),
+        (
+            "SELECT COUNT(1) FROM c WHERE c.a = 1 AND c.b = 'x' AND c.o.x >= 3",
+            plan(&["/a", "/b", "/o/x"], 4, json!([{"equal": [1, "x"], ">=": 3}]), false, false),
+        ),
     ] {
         assert_eq!(explained(text, &indexes()), wanted, "{text}");
     }
@@ -86,7 +123,8 @@ fn scalar() -> impl Strategy<Value = Value> {
 }
 
 fn documents() -> impl Strategy<Value = Vec<Value>> {
-    let field = || prop_oneof![2 => scalar().prop_map(Some), 1 => Just(None), 1 => Just(Some(json!([1, {"x": 2}])))];
+    let field =
+        || prop_oneof![2 => scalar().prop_map(Some), 1 => Just(None), 1 => Just(Some(json!([1, {"x": 2}])))];
     let document = (field(), field(), field()).prop_map(|(a, b, x)| {
         let mut document = json!({});
         for (name, value) in [("a", a), ("b", b)] {
@@ -187,8 +225,8 @@ fn executed(bound: &Arc<BoundQuery>, plan: &Plan, source: &[Value], rows: usize)
             Start::At(at) => position(at),
             Start::After(at) => position(at) + 1,
         };
-        let is_full = (first..source.len())
-            .any(|at| execution.offer(&[at as u8], &source[at]).unwrap() == Flow::Full);
+        let is_full =
+            (first..source.len()).any(|at| execution.offer(&[at as u8], &source[at]).unwrap() == Flow::Full);
         let page = execution.finish(if is_full { End::Cut } else { End::Reached }).unwrap();
         found.extend(page.rows);
         resume = page.resume;

@@ -22,33 +22,81 @@ fn an_error_names_its_place() {
         ("SELECT * FROM c WHERE", "line 1, column 22: expected an expression, found the end of the query"),
         ("SELECT * FROM c WHERE c.a = 1 c.b", "line 1, column 31: expected the end of the query, found `c`"),
         ("SELECT *", "line 1, column 9: expected `FROM`: `*` is what it names, found the end of the query"),
-        ("SELECT * FROM c JOIN t IN c.t", "line 1, column 1: `SELECT *` needs a FROM with one source: name what you want"),
+        (
+            "SELECT * FROM c JOIN t IN c.t",
+            "line 1, column 1: `SELECT *` needs a FROM with one source: name what you want",
+        ),
         ("SELECT c.a, * FROM c", "line 1, column 13: `*` stands alone: it is the whole document"),
         ("SELECT x.a FROM c", "line 1, column 8: `x` is not known: in scope are `c`; a string needs quotes"),
-        ("SELECT c.a", "line 1, column 8: `c` is not known: there is no FROM that names it; a string needs quotes"),
-        ("SELECT c.a FROM c JOIN c IN c.l", "line 1, column 24: two sources are called `c`: give one another name with AS"),
-        ("SELECT TOP 1.5 * FROM c", "line 1, column 12: expected a whole number or a parameter after TOP, found `1.5`"),
+        (
+            "SELECT c.a",
+            "line 1, column 8: `c` is not known: there is no FROM that names it; a string needs quotes",
+        ),
+        (
+            "SELECT c.a FROM c JOIN c IN c.l",
+            "line 1, column 24: two sources are called `c`: give one another name with AS",
+        ),
+        (
+            "SELECT TOP 1.5 * FROM c",
+            "line 1, column 12: expected a whole number or a parameter after TOP, found `1.5`",
+        ),
         ("SELECT * FROM c LIMIT 5", "line 1, column 17: LIMIT stands after OFFSET: write OFFSET 0 LIMIT ..."),
-        ("SELECT TOP 1 * FROM c OFFSET 1 LIMIT 1", "line 1, column 23: TOP and OFFSET do not go together: write OFFSET ... LIMIT ..."),
-        ("SELECT * FROM c ORDER BY RANK x", "line 1, column 26: ORDER BY RANK is not built: there is no vector or full text search"),
+        (
+            "SELECT TOP 1 * FROM c OFFSET 1 LIMIT 1",
+            "line 1, column 23: TOP and OFFSET do not go together: write OFFSET ... LIMIT ...",
+        ),
+        (
+            "SELECT * FROM c ORDER BY RANK x",
+            "line 1, column 26: ORDER BY RANK is not built: there is no vector or full text search",
+        ),
         ("SELECT udf.f(1)", "line 1, column 8: `udf.` calls a function of your own, and there are none here"),
-        ("SELECT STARTSWIHT(c.a, 'x') FROM c", "line 1, column 8: there is no function `STARTSWIHT`: did you mean `STARTSWITH`?"),
+        (
+            "SELECT STARTSWIHT(c.a, 'x') FROM c",
+            "line 1, column 8: there is no function `STARTSWIHT`: did you mean `STARTSWITH`?",
+        ),
         ("SELECT frobnicate(1)", "line 1, column 8: there is no function `frobnicate`"),
         ("SELECT cuont(1)", "line 1, column 8: there is no function `cuont`: did you mean `COUNT`?"),
         ("SELECT COUNT()", "line 1, column 8: `COUNT` takes 1 argument, not 0"),
-        ("SELECT FullTextContains(c.a, 'x') FROM c", "line 1, column 8: `FullTextContains` is not built: there is no vector or full text search"),
+        (
+            "SELECT FullTextContains(c.a, 'x') FROM c",
+            "line 1, column 8: `FullTextContains` is not built: there is no vector or full text search",
+        ),
         ("SELECT EXISTS(1)", "line 1, column 15: expected a subquery in `EXISTS`, found `1`"),
-        ("SELECT * FROM c WHERE COUNT(1) > 1", "line 1, column 23: `COUNT` has no meaning here: aggregates stand in SELECT and ORDER BY, and not in one another"),
-        ("SELECT c.a, COUNT(1) FROM c", "line 1, column 8: `c` stands for many rows here: put what you take from it into GROUP BY, or into an aggregate"),
-        ("SELECT * FROM c GROUP BY c.a", "line 1, column 1: `SELECT *` has no meaning with GROUP BY: name what you want"),
-        ("SELECT DISTINCT c.a FROM c ORDER BY c.b", "line 1, column 37: with DISTINCT, ORDER BY can only use what SELECT projects"),
-        ("SELECT VALUE x FROM (SELECT VALUE COUNT(1) FROM c) x", "line 1, column 22: a subquery over the whole container has SELECT, FROM, JOIN and WHERE only"),
-        ("SELECT VALUE (SELECT VALUE d.a FROM d) FROM c", "line 1, column 37: `d` is not known: in scope are `c`; a string needs quotes"),
-        ("SELECT c.a LIKE 'x' ESCAPE 'ab' FROM c", "line 1, column 28: expected a string of one character after ESCAPE, found `'ab'`"),
+        (
+            "SELECT * FROM c WHERE COUNT(1) > 1",
+            "line 1, column 23: `COUNT` has no meaning here: aggregates stand in SELECT and ORDER BY, and not in one another",
+        ),
+        (
+            "SELECT c.a, COUNT(1) FROM c",
+            "line 1, column 8: `c` stands for many rows here: put what you take from it into GROUP BY, or into an aggregate",
+        ),
+        (
+            "SELECT * FROM c GROUP BY c.a",
+            "line 1, column 1: `SELECT *` has no meaning with GROUP BY: name what you want",
+        ),
+        (
+            "SELECT DISTINCT c.a FROM c ORDER BY c.b",
+            "line 1, column 37: with DISTINCT, ORDER BY can only use what SELECT projects",
+        ),
+        (
+            "SELECT VALUE x FROM (SELECT VALUE COUNT(1) FROM c) x",
+            "line 1, column 22: a subquery over the whole container has SELECT, FROM, JOIN and WHERE only",
+        ),
+        (
+            "SELECT VALUE (SELECT VALUE d.a FROM d) FROM c",
+            "line 1, column 37: `d` is not known: in scope are `c`; a string needs quotes",
+        ),
+        (
+            "SELECT c.a LIKE 'x' ESCAPE 'ab' FROM c",
+            "line 1, column 28: expected a string of one character after ESCAPE, found `'ab'`",
+        ),
         ("SELECT c.a IN () FROM c", "line 1, column 17: IN needs at least one value"),
         ("SELECT * FROM c GROUP BY c.a HAVING 1 = 1", "line 1, column 30: HAVING is no part of the language"),
         ("SELECT [1 2]", "line 1, column 11: expected `,` or `]`, found `2`"),
-        ("SELECT * FROM select", "line 1, column 15: expected a source: a name, a path or a subquery in brackets, but `select` is a keyword"),
+        (
+            "SELECT * FROM select",
+            "line 1, column 15: expected a source: a name, a path or a subquery in brackets, but `select` is a keyword",
+        ),
     ] {
         let error = Query::parse(text).unwrap_err().to_string();
         if text.contains("HAVING") {
@@ -65,8 +113,15 @@ fn a_parameter_is_given_or_named_in_the_error() {
     let missing = bind("SELECT * FROM c WHERE c.a = @a", "b", json!(1)).unwrap_err();
     assert_eq!(missing, BindError::Missing { name: "a".into() });
     for value in [json!(-1), json!(1.5), json!("1"), json!(null)] {
-        for text in ["SELECT TOP @n * FROM c", "SELECT * FROM c OFFSET @n LIMIT 1", "SELECT * FROM c OFFSET 0 LIMIT @n"] {
-            assert!(matches!(bind(text, "n", value.clone()), Err(BindError::NotACount { .. })), "{text} {value}");
+        for text in [
+            "SELECT TOP @n * FROM c",
+            "SELECT * FROM c OFFSET @n LIMIT 1",
+            "SELECT * FROM c OFFSET 0 LIMIT @n",
+        ] {
+            assert!(
+                matches!(bind(text, "n", value.clone()), Err(BindError::NotACount { .. })),
+                "{text} {value}"
+            );
         }
     }
     assert!(bind("SELECT TOP @n * FROM c", "@n", json!(2.0)).is_ok());
@@ -124,14 +179,30 @@ fn no_nesting_overflows_the_stack() {
 
 #[test]
 fn length_is_no_depth() {
-    for part in [" + 1", " AND true", " OR true", " ?? 1", " = 1", ".a", "[0]", " BETWEEN 1 AND 2", " IN (1)", " LIKE 'a'"] {
+    for part in [
+        " + 1",
+        " AND true",
+        " OR true",
+        " ?? 1",
+        " = 1",
+        ".a",
+        "[0]",
+        " BETWEEN 1 AND 2",
+        " IN (1)",
+        " LIKE 'a'",
+    ] {
         let text = format!("SELECT VALUE 1{}", part.repeat(500_000 / part.len()));
         on_a_small_stack(text);
     }
     let list: Vec<String> = (0..60_000).map(|n| n.to_string()).collect();
     let text = format!("SELECT * FROM c WHERE c.a IN ({})", list.join(","));
     assert!(Query::parse(&text).is_ok());
-    let joins = |count| format!("SELECT VALUE 1 FROM c{}", (0..count).map(|n| format!(" JOIN t{n} IN c.t")).collect::<String>());
+    let joins = |count| {
+        format!(
+            "SELECT VALUE 1 FROM c{}",
+            (0..count).map(|n| format!(" JOIN t{n} IN c.t")).collect::<String>()
+        )
+    };
     assert!(Query::parse(&joins(10)).is_ok());
     assert!(Query::parse(&joins(11)).is_err());
     assert!(Query::parse(&" ".repeat(512 * 1024 + 1)).unwrap_err().message.contains("bytes"));
@@ -155,8 +226,64 @@ proptest! {
 }
 
 const WORDS: &[&str] = &[
-    "SELECT", "DISTINCT", "TOP", "VALUE", "FROM", "WHERE", "GROUP", "BY", "ORDER", "OFFSET", "LIMIT", "JOIN", "IN",
-    "AS", "AND", "OR", "NOT", "BETWEEN", "LIKE", "ESCAPE", "EXISTS(", "ARRAY(", "COUNT(", "MAX(", "LOWER(", "c", "c.a",
-    "c", "c.a", "x", "1", "2", "0.5", "'x'", "@p", "(", ")", "[", "]", "{", "}", ",", ".", ":", "?", "??", "=", "<",
-    "+", "-", "*", "||", "|", "~", "null", "true", "undefined", "FROM c", "FROM x IN c.a", "WHERE c.a = 1",
+    "SELECT",
+    "DISTINCT",
+    "TOP",
+    "VALUE",
+    "FROM",
+    "WHERE",
+    "GROUP",
+    "BY",
+    "ORDER",
+    "OFFSET",
+    "LIMIT",
+    "JOIN",
+    "IN",
+    "AS",
+    "AND",
+    "OR",
+    "NOT",
+    "BETWEEN",
+    "LIKE",
+    "ESCAPE",
+    "EXISTS(",
+    "ARRAY(",
+    "COUNT(",
+    "MAX(",
+    "LOWER(",
+    "c",
+    "c.a",
+    "c",
+    "c.a",
+    "x",
+    "1",
+    "2",
+    "0.5",
+    "'x'",
+    "@p",
+    "(",
+    ")",
+    "[",
+    "]",
+    "{",
+    "}",
+    ",",
+    ".",
+    ":",
+    "?",
+    "??",
+    "=",
+    "<",
+    "+",
+    "-",
+    "*",
+    "||",
+    "|",
+    "~",
+    "null",
+    "true",
+    "undefined",
+    "FROM c",
+    "FROM x IN c.a",
+    "WHERE c.a = 1",
 ];
