@@ -193,6 +193,13 @@ impl Facts {
                     fact.begins_with(prefix);
                 }
             }
+            Expr::Call(function, arguments) if function.name().eq_ignore_ascii_case("ARRAY_CONTAINS") => {
+                if let [Expr::Literal(Value::Array(values)), value] = arguments.as_slice()
+                    && let Some(path) = root.path(value)
+                {
+                    self.one_of(path, values.clone());
+                }
+            }
             Expr::Unary(Unary::Not, operand) => {
                 if let Some(path) = root.path(operand) {
                     self.one_of(path, vec![Value::Bool(false)]);

@@ -178,6 +178,19 @@ fn paging_neither_skips_nor_repeats_what_stays_while_others_write() {
 }
 
 #[test]
+fn a_document_that_is_gone_does_not_hold_up_the_rows_that_it_still_had() {
+    let tags = bound("SELECT VALUE t FROM c JOIN t IN c.tags", &[]);
+    let page = PageLimits { rows: 2, ..LARGE };
+    let mut execution = Execution::start(Arc::clone(&tags), CONTEXT, page, false, None).unwrap();
+    assert_eq!(execution.offer(b"a", &json!({"tags": [1, 2, 3]})), Ok(Flow::Full));
+    let resume = execution.finish(End::Reached).unwrap().resume.unwrap();
+    let execution = Execution::start(Arc::clone(&tags), CONTEXT, page, false, Some(&resume)).unwrap();
+    assert_eq!(execution.resume_after(), Start::At(b"a"));
+    let page = execution.finish(End::Reached).unwrap();
+    assert!(page.rows.is_empty() && page.resume.is_none());
+}
+
+#[test]
 fn a_continuation_of_another_query_is_refused() {
     let documents: Vec<Value> = (0..5).map(|n| json!({"n": n})).collect();
     let first = bound("SELECT * FROM c WHERE c.n >= @n", &[("n", json!(0))]);
