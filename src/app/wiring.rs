@@ -22,6 +22,7 @@ use lanekeeper_actors::policy::filter::Filter;
 use lanekeeper_actors::policy::keys::{ApiKeySecret, InvalidKey};
 use lanekeeper_actors::policy::rate::{InvalidRate, Rate};
 use lanekeeper_actors::policy::retry::RetryPolicy;
+use lanekeeper_actors::reader::ReaderSettings;
 use lanekeeper_actors::router::RouterSettings;
 use lanekeeper_actors::shard::ShardSettings;
 use lanekeeper_actors::subscriber::{DeliverySettings, SubscriptionConfig};
@@ -167,6 +168,7 @@ pub(super) fn system(manifest: &Manifest) -> SystemConfig {
         shards: Some(shards),
         default_shards: shards,
         catalog: catalog(manifest),
+        reader: ReaderSettings::default(),
         shard: shard(limits),
         directory: directory(limits),
         subscriptions: subscriptions(manifest),

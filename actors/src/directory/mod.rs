@@ -27,8 +27,8 @@ use crate::protocol::directory::{ReopenPartition, WakePartition};
 use crate::protocol::partition::{FallAsleep, Reopen, WriteError};
 use crate::shard::ShardHandle;
 
-pub use indexes::{IndexStates, forget_row, ready_row, ready_rows};
 pub use handle::{DirectoryHandle, PartitionStatus};
+pub use indexes::{IndexStates, forget_row, ready_row, ready_rows};
 pub use partition::{PartitionHandle, ReadError, list_charge, read_charge, shows};
 pub use spending::Account;
 use table::{Awake, Entry, Table};

@@ -91,12 +91,7 @@ pub fn index_entry(
 }
 
 /// The same, and whether a value was cut.
-fn entry(
-    partition: &EncodedPartition,
-    paths: &[Path],
-    id: &DocumentId,
-    document: &Value,
-) -> (Vec<u8>, bool) {
+fn entry(partition: &EncodedPartition, paths: &[Path], id: &DocumentId, document: &Value) -> (Vec<u8>, bool) {
     let mut key = index_prefix(partition, paths_id(paths));
     let mut cut = false;
     for path in paths {

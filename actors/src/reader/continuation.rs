@@ -10,7 +10,9 @@ const LAYOUT: u8 = 1;
 
 /// A text that no query of this scope has given out.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
-#[error("the continuation was not given out by this query: send it back whole, with the same query and partition")]
+#[error(
+    "the continuation was not given out by this query: send it back whole, with the same query and partition"
+)]
 pub struct InvalidContinuation;
 
 pub(super) fn encode(prefix: &[u8], resume: &Resume) -> Result<String, serde_json::Error> {

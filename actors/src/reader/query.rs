@@ -219,7 +219,8 @@ fn explained(plan: &Plan, target: &Target, ordered: bool, work: Work, charge: Re
     let mut explained = plan.explain();
     if let Some(fields) = explained.as_object_mut() {
         fields.insert("ordered".to_owned(), json!(ordered));
-        fields.insert("partitions".to_owned(), json!(if target.partition.is_some() { "one" } else { "many" }));
+        fields
+            .insert("partitions".to_owned(), json!(if target.partition.is_some() { "one" } else { "many" }));
         fields.insert("shards".to_owned(), json!(target.shards.len()));
         fields.insert("rows_scanned".to_owned(), json!(work.rows));
         fields.insert("bytes_loaded".to_owned(), json!(work.bytes));

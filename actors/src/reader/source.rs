@@ -129,7 +129,8 @@ impl Source {
         let Some(shard) = self.target.shards.first() else { return Ok(false) };
         // The note of a document that is not in the view yet would be seen too late.
         let recent = shard.recent(partition.as_bytes());
-        let long = recent.iter().any(|(_, found)| found.as_ref().is_some_and(|found| found.body.len() > MAX_KEY));
+        let long =
+            recent.iter().any(|(_, found)| found.as_ref().is_some_and(|found| found.body.len() > MAX_KEY));
         Ok(long || shard.view()?.row(Table::Index, &cut_note(partition, *id))?.is_some())
     }
 
@@ -272,14 +273,18 @@ impl Source {
             if index_entry(&partition, &paths, &keyed.document.id, &document) != entry {
                 continue;
             }
-            let position = self.index_position(shard, &partition, entry.get(base.len()..).unwrap_or_default());
+            let position =
+                self.index_position(shard, &partition, entry.get(base.len()..).unwrap_or_default());
             found.extend(self.take(shard, &keyed)?.map(|document| Found { position, document }));
         }
         Ok(found)
     }
 
     /// The partition whose index is read now, or the next one of the scope.
-    fn partition_of_index(&mut self, shard: &ShardHandle) -> Result<Option<EncodedPartition>, ShardReadError> {
+    fn partition_of_index(
+        &mut self,
+        shard: &ShardHandle,
+    ) -> Result<Option<EncodedPartition>, ShardReadError> {
         if let Some(whole) = &self.target.partition {
             // A scope of one partition has left it when it has no range left.
             let Way::Index { ranges, .. } = &self.way else { return Ok(None) };

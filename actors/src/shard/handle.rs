@@ -6,6 +6,7 @@ use std::sync::mpsc::{SyncSender, TrySendError};
 use std::sync::{Arc, PoisonError};
 
 use bytes::Bytes;
+use tokio::sync::futures::Notified;
 use tokio::sync::oneshot;
 
 use super::overlay::{RecentDocuments, lay_over};
@@ -246,6 +247,11 @@ impl ShardHandle {
     /// The view, for a short read of state rows: do not hold it across an await.
     pub fn view(&self) -> Result<Arc<View>, ShardReadError> {
         self.shared.view.load_full().ok_or(ShardReadError::Unavailable)
+    }
+
+    /// Ends when the view has taken its next step. Who must not miss one calls `enable` before he looks.
+    pub fn applied(&self) -> Notified<'_> {
+        self.shared.applied.notified()
     }
 
     /// A reader of the log.

@@ -17,7 +17,7 @@ use std::sync::{Condvar, Mutex, PoisonError, RwLock};
 use std::time::Duration;
 
 use arc_swap::ArcSwapOption;
-use tokio::sync::oneshot;
+use tokio::sync::{Notify, oneshot};
 
 pub use handle::{CommitReply, ShardHandle, ShardStatus};
 pub use open::{Shard, ShardOpenError};
@@ -202,6 +202,8 @@ struct Shared {
     mutations: AtomicU64,
     reopened: AtomicU64,
     drained: AtomicBool,
+    /// Told after each step of the view.
+    applied: Notify,
 }
 
 impl Shared {

@@ -8,6 +8,7 @@ use std::sync::{Arc, RwLock};
 use std::time::Duration;
 
 use arc_swap::ArcSwapOption;
+use tokio::sync::Notify;
 
 use super::applier::{Applier, catch_up};
 use super::overlay::Overlay;
@@ -116,6 +117,7 @@ impl Shard {
             mutations: AtomicU64::new(0),
             reopened: AtomicU64::new(0),
             drained: AtomicBool::new(false),
+            applied: Notify::new(),
         });
         catch_up(&view, &shared, settings.read_chunk)
             .map_err(|why| ShardOpenError::Replay { shard: id, why })?;
