@@ -19,4 +19,5 @@ pub mod shard;
 pub mod store;
 pub mod subscriber;
 pub mod system;
+pub mod upkeep;
 pub mod verify;

@@ -21,6 +21,7 @@ use crate::store::superblock::{DataDirectory, DirectoryError};
 use crate::subscriber::{
     DeliverySettings, Floors, Progress, SubscriptionConfig, SubscriptionHandle, advance,
 };
+use crate::upkeep::{self, UpkeepSettings};
 
 /// Everything that the rooms need to know.
 #[derive(Debug, Clone)]
@@ -41,6 +42,8 @@ pub struct SystemConfig {
     pub subscriptions: Vec<SubscriptionConfig>,
     /// Bounds of delivery.
     pub delivery: DeliverySettings,
+    /// Bounds of the upkeep.
+    pub upkeep: UpkeepSettings,
     /// Bounds of queries and feeds.
     pub reader: ReaderSettings,
     /// Bounds of each router.
@@ -106,7 +109,7 @@ impl System {
         let (path, names) =
             (config.data.clone(), config.subscriptions.iter().map(|s| s.name.clone()).collect::<Vec<_>>());
         let floors = Floors::new(&shards, &names);
-        let SystemConfig { catalog, reader, directory, subscriptions, delivery, router, .. } = config;
+        let SystemConfig { catalog, reader, upkeep, directory, subscriptions, delivery, router, .. } = config;
         let start_directory = {
             let (shards, clock) = (shards.clone(), clock.clone());
             move || DirectoryHandle::start((shards, catalog), on_partitions, directory, clock)
@@ -114,8 +117,9 @@ impl System {
         let directory = run_on(partitions.first().ok_or(StartError::Thread)?, start_directory).await?;
         let reader = Reader::new(directory.clone(), reader, clock.clone());
         let start_events = {
-            let shards = shards.clone();
+            let (shards, directory) = (shards.clone(), directory.clone());
             move || {
+                upkeep::start(&directory, &upkeep, &clock);
                 let start =
                     |shard: &ShardHandle| RouterHandle::start(shard.clone(), router.clone(), clock.clone());
                 let routers: Arc<[RouterHandle]> = shards.iter().map(start).collect();

@@ -27,6 +27,7 @@ use lanekeeper_actors::router::RouterSettings;
 use lanekeeper_actors::shard::ShardSettings;
 use lanekeeper_actors::subscriber::{DeliverySettings, SubscriptionConfig};
 use lanekeeper_actors::system::SystemConfig;
+use lanekeeper_actors::upkeep::UpkeepSettings;
 
 use crate::delivery::{WallClock, WebhookSettings};
 use crate::http::admin::timestamp;
@@ -169,6 +170,7 @@ pub(super) fn system(manifest: &Manifest) -> SystemConfig {
         default_shards: shards,
         catalog: catalog(manifest),
         reader: ReaderSettings::default(),
+        upkeep: UpkeepSettings::default(),
         shard: shard(limits),
         directory: directory(limits),
         subscriptions: subscriptions(manifest),

@@ -269,6 +269,11 @@ impl ShardHandle {
         self.shared.floor.store(floor.0, Ordering::Release);
     }
 
+    /// Keeps the log from `first` on for feeds, whoever else has read it.
+    pub fn retain(&self, first: Lsn) {
+        self.shared.retained.store(first.0, Ordering::Release);
+    }
+
     /// What the shard shows of itself.
     pub fn status(&self) -> ShardStatus {
         let shared = &self.shared;

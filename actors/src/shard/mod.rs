@@ -195,6 +195,8 @@ struct Shared {
     doorbell: RwLock<Option<Doorbell>>,
     /// Set when the log may be trimmed up to here; 0 until somebody who reads it says so.
     floor: AtomicU64,
+    /// First position that a retention still wants, whoever else has passed it; 0 until somebody said so.
+    retained: AtomicU64,
     checkpointed: AtomicU64,
     waiting: AtomicUsize,
     lag: Lag,

@@ -110,6 +110,7 @@ impl Shard {
             view_down: AtomicBool::new(false),
             doorbell: RwLock::new(None),
             floor: AtomicU64::new(0),
+            retained: AtomicU64::new(0),
             checkpointed: AtomicU64::new(view.applied().0),
             waiting: AtomicUsize::new(0),
             lag: Lag::default(),

@@ -31,6 +31,7 @@ use lanekeeper_actors::subscriber::{
     prefix,
 };
 use lanekeeper_actors::system::{System, SystemConfig};
+use lanekeeper_actors::upkeep::UpkeepSettings;
 
 /// Long enough for anything on a busy machine, so that only what is stuck meets it.
 pub(crate) const AMPLE: Duration = Duration::from_secs(30);
@@ -219,6 +220,7 @@ pub(crate) fn config(data: &Path, subscriptions: Vec<SubscriptionConfig>) -> Sys
         default_shards: 2,
         catalog: Catalog::default(),
         reader: ReaderSettings::default(),
+        upkeep: UpkeepSettings::default(),
         shard: ShardSettings {
             lazy_delay: Duration::from_millis(20),
             reopen_backoff: Duration::from_millis(5),
