@@ -14,12 +14,14 @@ use crate::model::change::Table;
 use crate::model::delivery::Transport;
 use crate::model::ids::{Name, ShardId};
 use crate::policy::container::Catalog;
+use crate::reader::{Reader, ReaderSettings};
 use crate::router::{RouterHandle, RouterSettings};
 use crate::shard::{CommitError, Fatal, Shard, ShardHandle, ShardOpenError, ShardSettings};
 use crate::store::superblock::{DataDirectory, DirectoryError};
 use crate::subscriber::{
     DeliverySettings, Floors, Progress, SubscriptionConfig, SubscriptionHandle, advance,
 };
+use crate::upkeep::{self, UpkeepSettings};
 
 /// Everything that the rooms need to know.
 #[derive(Debug, Clone)]
@@ -40,6 +42,10 @@ pub struct SystemConfig {
     pub subscriptions: Vec<SubscriptionConfig>,
     /// Bounds of delivery.
     pub delivery: DeliverySettings,
+    /// Bounds of the upkeep.
+    pub upkeep: UpkeepSettings,
+    /// Bounds of queries and feeds.
+    pub reader: ReaderSettings,
     /// Bounds of each router.
     pub router: RouterSettings,
     /// Threads that partitions are spread over.
@@ -65,6 +71,7 @@ pub enum StartError {
 
 struct Inner {
     directory: DirectoryHandle,
+    reader: Reader,
     shards: Arc<[ShardHandle]>,
     routers: Arc<[RouterHandle]>,
     subscriptions: Vec<SubscriptionHandle>,
@@ -102,15 +109,17 @@ impl System {
         let (path, names) =
             (config.data.clone(), config.subscriptions.iter().map(|s| s.name.clone()).collect::<Vec<_>>());
         let floors = Floors::new(&shards, &names);
-        let SystemConfig { catalog, directory, subscriptions, delivery, router, .. } = config;
+        let SystemConfig { catalog, reader, upkeep, directory, subscriptions, delivery, router, .. } = config;
         let start_directory = {
             let (shards, clock) = (shards.clone(), clock.clone());
             move || DirectoryHandle::start((shards, catalog), on_partitions, directory, clock)
         };
         let directory = run_on(partitions.first().ok_or(StartError::Thread)?, start_directory).await?;
+        let reader = Reader::new(directory.clone(), reader, clock.clone());
         let start_events = {
-            let shards = shards.clone();
+            let (shards, directory) = (shards.clone(), directory.clone());
             move || {
+                upkeep::start(&directory, &upkeep, &clock);
                 let start =
                     |shard: &ShardHandle| RouterHandle::start(shard.clone(), router.clone(), clock.clone());
                 let routers: Arc<[RouterHandle]> = shards.iter().map(start).collect();
@@ -132,12 +141,26 @@ impl System {
         };
         let (routers, subscriptions) = run_on(&events, start_events).await?;
         arbiters.push(events.handle());
-        Ok(Self(Arc::new(Inner { directory, shards, routers, subscriptions, arbiters, folder, path })))
+        Ok(Self(Arc::new(Inner {
+            directory,
+            reader,
+            shards,
+            routers,
+            subscriptions,
+            arbiters,
+            folder,
+            path,
+        })))
     }
 
     /// The way to every partition.
     pub fn directory(&self) -> &DirectoryHandle {
         &self.0.directory
+    }
+
+    /// The way to queries and change feeds.
+    pub fn reader(&self) -> &Reader {
+        &self.0.reader
     }
 
     /// The shards, by number.

@@ -23,10 +23,12 @@ use lanekeeper_actors::policy::keys::{ApiKeySecret, InvalidKey};
 use lanekeeper_actors::policy::patch::PatchLimits;
 use lanekeeper_actors::policy::rate::{InvalidRate, Rate};
 use lanekeeper_actors::policy::retry::RetryPolicy;
+use lanekeeper_actors::reader::ReaderSettings;
 use lanekeeper_actors::router::RouterSettings;
 use lanekeeper_actors::shard::ShardSettings;
 use lanekeeper_actors::subscriber::{DeliverySettings, SubscriptionConfig};
 use lanekeeper_actors::system::SystemConfig;
+use lanekeeper_actors::upkeep::UpkeepSettings;
 
 use crate::delivery::{WallClock, WebhookSettings};
 use crate::http::admin::timestamp;
@@ -72,6 +74,8 @@ pub(super) fn documents(manifest: &Manifest) -> DocumentLimits {
         page_default: limits.page_default,
         page_max: limits.page_max,
         page_bytes: bytes(limits.page_bytes),
+        query_page_default: limits.query_page_default,
+        query_page_max: limits.query_page_max,
         patch: PatchLimits { operations: limits.patch_operations, copied_bytes: bytes(limits.body) },
         batch: limits.batch_operations,
         idempotency: limits.idempotency_keep,
@@ -171,6 +175,12 @@ pub(super) fn system(manifest: &Manifest) -> SystemConfig {
         shards: manifest.server.shards_given.then_some(shards),
         default_shards: shards,
         catalog: catalog(manifest),
+        reader: reader(limits),
+        upkeep: UpkeepSettings {
+            interval: limits.upkeep_interval,
+            batch: limits.upkeep_batch,
+            ..UpkeepSettings::default()
+        },
         shard: shard(limits, shards),
         directory: directory(limits),
         subscriptions: subscriptions(manifest),
@@ -192,6 +202,19 @@ pub(super) fn system(manifest: &Manifest) -> SystemConfig {
             crash_window: limits.crash_window,
         },
         partition_threads: threads(),
+    }
+}
+
+fn reader(limits: &Limits) -> ReaderSettings {
+    ReaderSettings {
+        queries: limits.queries_in_flight,
+        slices: limits.query_slices,
+        rows: limits.query_rows,
+        time: limits.query_time,
+        groups: limits.query_groups,
+        page_bytes: bytes(limits.page_bytes),
+        waiting_feeds: limits.feeds_waiting,
+        read_chunk: bytes(limits.read_chunk),
     }
 }
 

@@ -22,6 +22,8 @@ use lanekeeper_actors::policy::ttl::InvalidTtl;
 use lanekeeper_actors::protocol::gateway::Refused;
 use lanekeeper_actors::protocol::partition::WriteError;
 use lanekeeper_actors::protocol::subscriber::SubscriptionError;
+use lanekeeper_actors::query::{BindError, QueryError};
+use lanekeeper_actors::reader::QueryFailed;
 use lanekeeper_actors::shard::ShardReadError;
 use lanekeeper_actors::store::ViewReadError;
 
@@ -239,6 +241,9 @@ impl From<Unacceptable> for Problem {
             Unacceptable::IdMismatch => Self::bad_request("id_mismatch", "Id mismatch", error),
             Unacceptable::UnreachableId(_) => Self::bad_request("invalid_id", "Invalid id", error),
             Unacceptable::Limit => Self::bad_request("invalid_query", "Invalid query parameter", error),
+            Unacceptable::MissingParameter(_) => {
+                Self::bad_request("missing_parameter", "Missing query parameter", error)
+            }
         }
     }
 }
@@ -294,6 +299,42 @@ impl From<SessionRefused> for Problem {
                 let status = StatusCode::SERVICE_UNAVAILABLE;
                 Self::new(status, "session_not_available", "Session not available", error).retry(SOON)
             }
+        }
+    }
+}
+
+impl From<QueryFailed> for Problem {
+    fn from(error: QueryFailed) -> Self {
+        let text = error.to_string();
+        match error {
+            QueryFailed::UnknownContainer(_) => {
+                Self::new(StatusCode::NOT_FOUND, "container_not_found", "Container not found", text)
+            }
+            QueryFailed::Busy => {
+                let title = "Too many queries";
+                Self::new(StatusCode::SERVICE_UNAVAILABLE, "queries_busy", title, text).retry(SOON)
+            }
+            QueryFailed::Throttled(RetryAfter(wait)) => Self::throttled(wait, text),
+            QueryFailed::Bind(BindError::Missing { .. } | BindError::NotACount { .. }) => {
+                Self::bad_request("invalid_parameter", "Invalid parameter of the query", text)
+            }
+            QueryFailed::Continuation(_) | QueryFailed::Query(QueryError::OtherQuery) => {
+                Self::bad_request("invalid_continuation", "Invalid continuation", text)
+            }
+            // The index came or went between two pages: nothing is wrong with the request.
+            QueryFailed::Query(QueryError::OtherOrder) => {
+                Self::new(StatusCode::CONFLICT, "continuation_expired", "Begin the query again", text)
+            }
+            QueryFailed::Query(
+                QueryError::TooManyGroups { .. }
+                | QueryError::StateTooLarge { .. }
+                | QueryError::TooManyCombinations,
+            )
+            | QueryFailed::ContinuationTooLong { .. } => {
+                Self::bad_request("query_too_large", "Query too large", text)
+            }
+            QueryFailed::Shard(error) => error.into(),
+            QueryFailed::Crashed => Self::crashed(),
         }
     }
 }

@@ -18,7 +18,7 @@ use lanekeeper_actors::query::Query;
 use super::metrics::{Metrics, RouteMetrics};
 use crate::manifest::{self, Idempotency, Manifest, Parameter, PathTemplate, Segment, Target};
 
-pub use place::{At, Key, Location};
+pub(super) use place::{At, Key, Location};
 
 /// All operations of a manifest.
 #[derive(Debug, Default)]

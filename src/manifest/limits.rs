@@ -21,6 +21,8 @@ const QUEUED_MAX: usize = 1_000_000;
 const JSON_DEPTH_MAX: usize = 128;
 /// Most operations in a request: each is decided while others of the partition wait.
 const OPERATIONS_MAX: usize = 1_000;
+/// Most threads that queries may take.
+const SLICES_MAX: usize = 64;
 /// Calls that a rate may allow in its time.
 const CALLS_MAX: usize = 1_000_000_000;
 
@@ -63,7 +65,11 @@ pub(super) fn read(node: &Node, report: &mut Report) -> Option<Limits> {
         queries_in_flight: f.count("queries_in_flight", HELD, report),
         query_rows: f.count("query_rows", HELD, report),
         query_time: f.duration("query_time", MILLISECOND..=HOUR, report),
-        query_memory: f.size("query_memory", MIB..=16 * GIB, report),
+        query_slices: f.count("query_slices", 1..=SLICES_MAX, report),
+        query_groups: f.count("query_groups", QUEUED, report),
+        feeds_waiting: f.count("feeds_waiting", HELD, report),
+        upkeep_interval: f.duration("upkeep_interval", MILLISECOND..=HOUR, report),
+        upkeep_batch: f.count("upkeep_batch", QUEUED, report),
         query_page_default: f.count("query_page_default", QUEUED, report),
         query_page_max: f.count("query_page_max", QUEUED, report),
         page_default: f.count("page_default", QUEUED, report),

@@ -127,8 +127,16 @@ pub struct Limits {
     pub query_rows: usize,
     /// Time that one page of a query takes.
     pub query_time: Duration,
-    /// Bytes that one page of a query holds while it sorts and groups.
-    pub query_memory: u64,
+    /// Slices of queries that run at the same time.
+    pub query_slices: usize,
+    /// Groups that one page of a query holds.
+    pub query_groups: usize,
+    /// Change feeds that wait for a change.
+    pub feeds_waiting: usize,
+    /// Time between two rounds of the upkeep of a shard.
+    pub upkeep_interval: Duration,
+    /// Documents that a round takes away for each reason.
+    pub upkeep_batch: usize,
     /// Rows in a page of a query when the caller names no number.
     pub query_page_default: usize,
     /// Most rows in a page of a query.

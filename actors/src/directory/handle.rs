@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use actix::{Actor, Addr, ArbiterHandle};
 
+use super::indexes::IndexStates;
 use super::spending::{Account, Accounts};
 use super::table::{Awake, Table};
 use super::{Directory, DirectorySettings, PartitionHandle};
@@ -27,6 +28,7 @@ pub struct DirectoryHandle {
     shards: Arc<[ShardHandle]>,
     catalog: Catalog,
     accounts: Accounts,
+    indexes: IndexStates,
     clock: SharedClock,
     closed: Arc<AtomicBool>,
 }
@@ -70,8 +72,10 @@ impl DirectoryHandle {
             clock: clock.clone(),
             sweeping: false,
         };
+        // What cannot be read now is built again, which costs time and nothing else.
+        let indexes = IndexStates::load(&shards, &catalog).unwrap_or_default();
         let addr = directory.start();
-        Self { addr, table, shards, catalog, accounts, clock, closed: Arc::default() }
+        Self { addr, table, shards, catalog, accounts, indexes, clock, closed: Arc::default() }
     }
 
     /// The way to the partition at `address`.
@@ -94,6 +98,11 @@ impl DirectoryHandle {
     /// The containers.
     pub fn catalog(&self) -> &Catalog {
         &self.catalog
+    }
+
+    /// Which declared indexes can be used.
+    pub fn indexes(&self) -> &IndexStates {
+        &self.indexes
     }
 
     /// What is spent in a container.

@@ -6,6 +6,7 @@
 //! place in its queue. A quarantine outlasts idleness: sleep would end it.
 
 mod handle;
+mod indexes;
 mod partition;
 mod spending;
 mod table;
@@ -27,6 +28,7 @@ use crate::protocol::partition::{FallAsleep, Reopen, WriteError};
 use crate::shard::ShardHandle;
 
 pub use handle::{DirectoryHandle, PartitionStatus};
+pub use indexes::{IndexStates, forget_row, ready_row, ready_rows};
 pub use partition::{PartitionHandle, ReadError, list_charge, read_charge, shows};
 pub use spending::Account;
 use table::{Awake, Entry, Table};

@@ -59,21 +59,9 @@ impl Place<'_> {
         Derived { table: Table::Unique, key: key.into(), value: self.id_bytes() }
     }
 
-    /// The entry of an index, and where a value was too long for it the note that says so.
     fn entry(&self, paths: &[Path], document: &Value) -> impl Iterator<Item = Derived> {
-        let mut key = self.begin(paths);
-        let mut cut = false;
-        for path in paths {
-            cut |= encode_bounded(value_at(document, path), MAX_KEY, &mut key).0;
-        }
-        key.extend_from_slice(self.id.as_str().as_bytes());
-        let note = cut.then(|| Derived {
-            table: Table::Index,
-            key: cut_note(self.partition, paths_id(paths)),
-            value: Bytes::new(),
-        });
-        let entry = Derived { table: Table::Index, key: key.into(), value: self.id_bytes() };
-        [entry].into_iter().chain(note)
+        let rows = index_rows(self.partition, paths, self.id, document).into_iter();
+        rows.map(|(key, value)| Derived { table: Table::Index, key, value })
     }
 
     fn begin(&self, paths: &[Path]) -> Vec<u8> {
@@ -83,6 +71,43 @@ impl Place<'_> {
     fn id_bytes(&self) -> Bytes {
         Bytes::copy_from_slice(self.id.as_str().as_bytes())
     }
+}
+
+/// Rows of a document in the index of these paths, key and value: its entry, and where a value was too
+/// long for it the note that says so.
+pub fn index_rows(
+    partition: &EncodedPartition,
+    paths: &[Path],
+    id: &DocumentId,
+    document: &Value,
+) -> Vec<(Bytes, Bytes)> {
+    let (key, cut) = entry(partition, paths, id, document);
+    let mut rows = vec![(key.into(), Bytes::copy_from_slice(id.as_str().as_bytes()))];
+    if cut {
+        rows.push((cut_note(partition, paths_id(paths)), Bytes::new()));
+    }
+    rows
+}
+
+/// Key of a document's entry in the index of these paths.
+pub fn index_entry(
+    partition: &EncodedPartition,
+    paths: &[Path],
+    id: &DocumentId,
+    document: &Value,
+) -> Vec<u8> {
+    entry(partition, paths, id, document).0
+}
+
+/// The same, and whether a value was cut.
+fn entry(partition: &EncodedPartition, paths: &[Path], id: &DocumentId, document: &Value) -> (Vec<u8>, bool) {
+    let mut key = index_prefix(partition, paths_id(paths));
+    let mut cut = false;
+    for path in paths {
+        cut |= encode_bounded(value_at(document, path), MAX_KEY, &mut key).0;
+    }
+    key.extend_from_slice(id.as_str().as_bytes());
+    (key, cut)
 }
 
 /// What the keys of an index of a partition begin with.

@@ -188,26 +188,42 @@ pub(super) enum Unary {
     Complement,
 }
 
+/// An operator between two values.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Binary {
+    Compare(Comparison),
+    Compute(Arithmetic),
+    Bits(Bits),
+    Concat,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Comparison {
     Equal,
     NotEqual,
     Less,
     LessOrEqual,
     Greater,
     GreaterOrEqual,
-    BitOr,
-    BitXor,
-    BitAnd,
-    ShiftLeft,
-    ShiftRight,
-    ShiftRightUnsigned,
-    Concat,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Arithmetic {
     Add,
     Subtract,
     Multiply,
     Divide,
     Remainder,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Bits {
+    Or,
+    Xor,
+    And,
+    Left,
+    Right,
+    RightUnsigned,
 }
 
 /// What is made of the rows of a subquery.

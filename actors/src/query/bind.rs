@@ -140,6 +140,7 @@ impl<'p> Binding<'p> {
         }
     }
 
+    #[expect(clippy::wildcard_enum_match_arm, reason = "other kinds hold no parameter and are not constant")]
     fn expr(&mut self, expr: &mut Expr) {
         match expr {
             Expr::Parameter(name) => {
@@ -210,10 +211,7 @@ fn whole(value: &Value) -> Option<u64> {
 impl Expr {
     /// The value of an expression that is constant.
     pub(super) fn literal(&self) -> Option<&Value> {
-        match self {
-            Self::Literal(value) => Some(value),
-            _ => None,
-        }
+        if let Self::Literal(value) = self { Some(value) } else { None }
     }
 }
 

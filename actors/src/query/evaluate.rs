@@ -9,7 +9,7 @@ use std::cell::Cell;
 
 use serde_json::{Map, Value};
 
-use super::ast::{Binary, Expr, Like, List, Projection, Select, Step, Unary};
+use super::ast::{Binary, Comparison, Expr, Like, List, Projection, Select, Step, Unary};
 use super::functions::{Context, Function};
 use super::like::Pattern;
 use super::{subquery, value};
@@ -100,10 +100,8 @@ pub(super) fn evaluate<'a>(expr: &'a Expr, frame: &Frame<'a>, env: &Env<'a>) -> 
         }
         Expr::Call(function, arguments) => call(*function, arguments, frame, env).map(Cow::Owned),
         Expr::Chain(first, rest) => chain(first, rest, frame, env),
-        Expr::Unary(Unary::Minus | Unary::Plus | Unary::Complement, operand) => {
-            let value = evaluate(operand, frame, env);
-            let Expr::Unary(operator, _) = expr else { return None };
-            operators::unary(*operator, value.as_deref()?).map(Cow::Owned)
+        Expr::Unary(operator @ (Unary::Minus | Unary::Plus | Unary::Complement), operand) => {
+            operators::unary(*operator, evaluate(operand, frame, env)?.as_ref()).map(Cow::Owned)
         }
         Expr::Subquery(kind, select) => subquery::value(*kind, select, frame, env).map(Cow::Owned),
         Expr::All(_)
@@ -121,15 +119,14 @@ pub(super) fn evaluate<'a>(expr: &'a Expr, frame: &Frame<'a>, env: &Env<'a>) -> 
 }
 
 /// The truth of an expression; `None` when it is no boolean.
+#[expect(clippy::wildcard_enum_match_arm, reason = "any other kind is evaluated first")]
 pub(super) fn truth<'a>(expr: &'a Expr, frame: &Frame<'a>, env: &Env<'a>) -> Option<bool> {
     match expr {
         Expr::All(items) => decided(items, false, frame, env),
         Expr::Any(items) => decided(items, true, frame, env),
         Expr::Unary(Unary::Not, operand) => truth(operand, frame, env).map(|truth| !truth),
         Expr::Chain(first, rest) => {
-            if let [(operator, right)] = rest.as_slice()
-                && operator.compares()
-            {
+            if let [(Binary::Compare(operator), right)] = rest.as_slice() {
                 let (left, right) = (evaluate(first, frame, env)?, evaluate(right, frame, env)?);
                 return operators::compare(*operator, &left, &right);
             }
@@ -142,7 +139,8 @@ pub(super) fn truth<'a>(expr: &'a Expr, frame: &Frame<'a>, env: &Env<'a>) -> Opt
             let limit = |limit: &'a Expr, operator| {
                 operators::compare(operator, &value, evaluate(limit, frame, env)?.as_ref())
             };
-            let (above, below) = (limit(from, Binary::GreaterOrEqual), limit(to, Binary::LessOrEqual));
+            let (above, below) =
+                (limit(from, Comparison::GreaterOrEqual), limit(to, Comparison::LessOrEqual));
             if above == Some(false) || below == Some(false) { Some(false) } else { Some(above? && below?) }
         }
         Expr::Like(like) => likeness(like, frame, env),

@@ -5,6 +5,7 @@
 //! the documents stay.
 
 mod resume;
+mod stream;
 
 use std::ops::ControlFlow;
 use std::sync::Arc;
@@ -12,8 +13,9 @@ use std::sync::Arc;
 use serde_json::Value;
 
 use self::resume::{Bytes, Kept, Position};
+use self::stream::{Counts, Stream};
 use super::aggregate::Gathering;
-use super::ast::{Count, Select};
+use super::ast::Select;
 use super::bind::BoundQuery;
 use super::error::QueryError;
 use super::evaluate::{Budget, Env, Frame, order_values, project};
@@ -79,17 +81,14 @@ pub struct Execution {
     bound: Arc<BoundQuery>,
     context: Context,
     page: PageLimits,
-    /// Rows that OFFSET still passes over.
-    skip: u64,
-    /// Rows that TOP or LIMIT still allows.
-    take: Option<u64>,
+    counts: Counts,
     descending: Arc<[bool]>,
     mode: Mode,
 }
 
 #[derive(Debug)]
 enum Mode {
-    Stream { rows: Vec<Value>, bytes: usize, position: Option<Position> },
+    Stream(Stream),
     Ranked { ranking: Ranking, position: Option<Bytes> },
     Groups { gathering: Gathering, after: Option<Rank>, position: Option<Bytes> },
 }
@@ -111,17 +110,12 @@ impl Execution {
             return Err(QueryError::OtherQuery);
         }
         let select = &bound.select;
-        let (skip, take) = match resume {
-            Some(resume) => (resume.skip, resume.take),
-            None => {
-                let take = Count::number(select.top.as_ref()).or(Count::number(select.limit.as_ref()));
-                (Count::number(select.offset.as_ref()).unwrap_or(0), take)
-            }
-        };
+        let counts = resume
+            .map_or_else(|| Counts::of(select), |resume| Counts { skip: resume.skip, take: resume.take });
         let descending = directions(select);
-        let most = candidates(skip, take, page.rows);
+        let most = counts.candidates(page.rows);
         let mode = Mode::new(select, ordered, resume.map(|resume| &resume.kept), &descending, page, most)?;
-        let mut execution = Self { bound, context, page, skip, take, descending, mode };
+        let mut execution = Self { bound, context, page, counts, descending, mode };
         if !execution.bound.reads_documents() && resume.is_none() {
             execution.take_document(&[], &Value::Null)?;
         }
@@ -131,11 +125,11 @@ impl Execution {
     /// Where the source begins.
     pub fn resume_after(&self) -> Start<'_> {
         match &self.mode {
-            Mode::Stream { position: Some(Position { at, passed: Some(_) }), .. } => Start::At(&at.0),
-            Mode::Stream { position: Some(Position { at, passed: None }), .. }
+            Mode::Stream(Stream { position: Some(Position { at, passed: Some(_) }), .. }) => Start::At(&at.0),
+            Mode::Stream(Stream { position: Some(Position { at, passed: None }), .. })
             | Mode::Ranked { position: Some(at), .. }
             | Mode::Groups { position: Some(at), .. } => Start::After(&at.0),
-            Mode::Stream { position: None, .. }
+            Mode::Stream(Stream { position: None, .. })
             | Mode::Ranked { position: None, .. }
             | Mode::Groups { position: None, .. } => Start::Beginning,
         }
@@ -146,7 +140,7 @@ impl Execution {
     /// # Errors
     /// The document multiplies to too many rows, or there are too many groups.
     pub fn offer(&mut self, position: &[u8], document: &Value) -> Result<Flow, QueryError> {
-        if self.take == Some(0) || !self.bound.reads_documents() {
+        if self.counts.is_done() || !self.bound.reads_documents() {
             return Ok(Flow::Full);
         }
         self.take_document(position, document)
@@ -160,7 +154,7 @@ impl Execution {
         let (select, frame) = (&bound.select, Frame::of(document));
         let here = Bytes(position.to_vec());
         let flow = match &mut self.mode {
-            Mode::Stream { .. } => self.stream(select, here, &frame, &env),
+            Mode::Stream(stream) => stream.take(select, here, &frame, &env, (&mut self.counts, self.page)),
             Mode::Ranked { ranking, position } => {
                 rank(select, ranking, &self.descending, &here, &frame, &env);
                 *position = Some(here);
@@ -187,16 +181,14 @@ impl Execution {
     /// What is known so far does not fit into a continuation.
     pub fn finish(mut self, end: End) -> Result<PageOfRows, QueryError> {
         let is_complete = end == End::Reached || !self.bound.reads_documents();
-        if self.take == Some(0) && !matches!(self.mode, Mode::Stream { .. }) {
+        if self.counts.is_done() && !matches!(self.mode, Mode::Stream(_)) {
             return Ok(PageOfRows { rows: Vec::new(), resume: None });
         }
         let bound = Arc::clone(&self.bound);
-        let mode =
-            std::mem::replace(&mut self.mode, Mode::Stream { rows: Vec::new(), bytes: 0, position: None });
+        let mode = std::mem::replace(&mut self.mode, Mode::Stream(Stream::default()));
         match mode {
-            Mode::Stream { rows, position, .. } => {
-                let is_cut = position.as_ref().is_some_and(|position| position.passed.is_some());
-                let is_done = self.take == Some(0) || (is_complete && !is_cut);
+            Mode::Stream(Stream { rows, position, is_cut, .. }) => {
+                let is_done = self.counts.is_done() || (is_complete && !is_cut);
                 let resume = (!is_done).then(|| self.resume(Kept::Rows(position)));
                 Ok(PageOfRows { rows, resume })
             }
@@ -232,53 +224,12 @@ impl Execution {
     }
 
     fn resume(&self, kept: Kept) -> Resume {
-        Resume { query: self.bound.hash(), skip: self.skip, take: self.take, kept }
-    }
-
-    /// Takes the rows of a document as they come, until the page is full.
-    fn stream(&mut self, select: &Select, here: Bytes, frame: &Frame<'_>, env: &Env<'_>) -> Flow {
-        let Mode::Stream { rows: page, bytes, position } = &mut self.mode else { return Flow::Full };
-        let behind = match position {
-            Some(Position { at, passed: Some(passed) }) if *at == here => *passed,
-            _ => 0,
-        };
-        let (skip, take, limits) = (&mut self.skip, &mut self.take, self.page);
-        let mut passed = 0;
-        let is_cut = rows(select, frame, env, &mut |row| {
-            if passed < behind {
-                passed += 1;
-                return ControlFlow::Continue(());
-            }
-            if *take == Some(0) || page.len() >= limits.rows.max(1) {
-                return ControlFlow::Break(());
-            }
-            let Some(made) = project(select, row, env) else {
-                passed += 1;
-                return ControlFlow::Continue(());
-            };
-            if *skip > 0 {
-                *skip -= 1;
-            } else {
-                let made_bytes = size(&made);
-                if !page.is_empty() && *bytes + made_bytes > limits.bytes {
-                    return ControlFlow::Break(());
-                }
-                *bytes += made_bytes;
-                *take = take.map(|take| take.saturating_sub(1));
-                page.push(made);
-            }
-            passed += 1;
-            ControlFlow::Continue(())
-        });
-        *position = Some(Position { at: here, passed: is_cut.then_some(passed) });
-        let is_full =
-            is_cut || *take == Some(0) || page.len() >= limits.rows.max(1) || *bytes >= limits.bytes;
-        if is_full { Flow::Full } else { Flow::More }
+        Resume { query: self.bound.hash(), skip: self.counts.skip, take: self.counts.take, kept }
     }
 
     /// The rows of groups, in order.
     fn ranked_groups(&self, select: &Select, gathering: &Gathering, after: Option<Rank>) -> Ranking {
-        let most = candidates(self.skip, self.take, self.page.rows);
+        let most = self.counts.candidates(self.page.rows);
         let mut ranking = Ranking::new(after, most, self.page.bytes.max(limits::CANDIDATE_BYTES));
         let budget = Budget::new(limits::COMBINATIONS);
         for (text, group) in gathering.groups(select) {
@@ -301,19 +252,17 @@ impl Execution {
         kept: impl FnOnce(Option<super::ranking::WrittenRank>) -> Kept,
     ) -> Result<PageOfRows, QueryError> {
         let (mut rows, mut bytes) = (Vec::new(), 0);
-        while self.take != Some(0) && rows.len() < self.page.rows.max(1) {
-            let is_skipped = self.skip > 0;
-            let fits = |row: &Value| is_skipped || rows.is_empty() || bytes + size(row) <= self.page.bytes;
-            let Some(row) = ranking.next(fits) else { break };
-            if is_skipped {
-                self.skip -= 1;
-                continue;
+        while !self.counts.is_done() && rows.len() < self.page.rows.max(1) {
+            let is_free = self.counts.skip > 0 || rows.is_empty();
+            let Some(row) = ranking.next(|row| is_free || bytes + size(row) <= self.page.bytes) else {
+                break;
+            };
+            if self.counts.count() {
+                bytes += size(&row);
+                rows.push(row);
             }
-            bytes += size(&row);
-            self.take = self.take.map(|take| take.saturating_sub(1));
-            rows.push(row);
         }
-        if self.take == Some(0) || ranking.is_done() {
+        if self.counts.is_done() || ranking.is_done() {
             return Ok(PageOfRows { rows, resume: None });
         }
         let resume = self.resume(kept(ranking.after().map(Rank::write))).bounded()?;
@@ -361,9 +310,9 @@ impl Mode {
                 }
                 Ok(Self::Ranked { ranking, position: position.clone() })
             }
-            None => Ok(Self::Stream { rows: Vec::new(), bytes: 0, position: None }),
+            None => Ok(Self::Stream(Stream::default())),
             Some(Kept::Rows(position)) if !select.grouped && !is_ranked => {
-                Ok(Self::Stream { rows: Vec::new(), bytes: 0, position: position.clone() })
+                Ok(Self::Stream(Stream::after(position.clone())))
             }
             Some(Kept::Rows(_) | Kept::Ranked { .. } | Kept::Groups { .. }) => Err(QueryError::OtherOrder),
         }
@@ -399,12 +348,6 @@ fn rank<'a>(
         }
         ControlFlow::Continue(())
     });
-}
-
-/// How many rows a page that sorts must hold.
-fn candidates(skip: u64, take: Option<u64>, rows: usize) -> usize {
-    let rows = take.map_or(rows, |take| rows.min(usize::try_from(take).unwrap_or(rows)));
-    usize::try_from(skip).unwrap_or(usize::MAX).saturating_add(rows).min(limits::CANDIDATES.max(rows))
 }
 
 fn canonical(row: &Value) -> String {

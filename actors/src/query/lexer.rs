@@ -176,7 +176,7 @@ fn escape(input: &mut Input<'_>, place: usize) -> Lexed<char> {
     })
 }
 
-/// `\uXXXX`, or two of them that are one character together.
+/// What follows `\u`: four digits, or two times four that are one character together.
 fn unicode(input: &mut Input<'_>, place: usize) -> Lexed<char> {
     let digits = |input: &mut Input<'_>| -> Lexed<u32> {
         let digits: &str = take_while(4..=4, |c: char| c.is_ascii_hexdigit()).parse_next(input)?;

@@ -82,8 +82,7 @@ impl Resolver {
         self.order_by_aliases(select);
         let projected = projected(&mut select.projection);
         let mut ordered = select.order_by.iter_mut().map(|item| &mut item.expr);
-        let aggregates =
-            projected.into_iter().any(|expr| has_aggregate(expr)) || ordered.any(|expr| has_aggregate(expr));
+        let aggregates = projected.into_iter().any(has_aggregate) || ordered.any(has_aggregate);
         select.grouped = aggregates || !select.group_by.is_empty();
         if select.distinct {
             order_is_projected(select)?;
@@ -137,14 +136,14 @@ impl Resolver {
             self.select(select, if container { Level::Derived } else { Level::Inner })?;
             return Ok(container);
         }
-        let (root, steps) = match &mut source.from {
-            Expr::Path(base, steps) => (&mut **base, &mut steps[..]),
-            root => (root, &mut [][..]),
-        };
-        for step in steps {
-            if let Step::Computed(expr) = step {
-                self.expr(expr)?;
+        let mut root = &mut source.from;
+        if let Expr::Path(base, steps) = root {
+            for step in steps {
+                if let Step::Computed(expr) = step {
+                    self.expr(expr)?;
+                }
             }
+            root = base;
         }
         let Expr::Name(name, place) = root else { return Ok(false) };
         if let Some(hops) = self.hops(name) {
@@ -198,6 +197,7 @@ impl Resolver {
     }
 
     /// An expression over rows.
+    #[expect(clippy::wildcard_enum_match_arm, reason = "any other kind is what its children are")]
     fn expr(&mut self, expr: &mut Expr) -> Resolved {
         match expr {
             Expr::Name(name, place) => *expr = self.name(name, *place)?,
@@ -257,6 +257,7 @@ struct Groups<'r> {
 }
 
 impl Groups<'_> {
+    #[expect(clippy::wildcard_enum_match_arm, reason = "any other kind is what its children are")]
     fn expr(&mut self, expr: &mut Expr) -> Resolved {
         if let Some(key) = self.keys.iter().position(|key| key == expr) {
             *expr = Expr::Key(key);
@@ -314,7 +315,7 @@ fn projected(projection: &mut Projection) -> Vec<&mut Expr> {
 
 /// Whether an aggregate of this query, not of a subquery, stands in the expression.
 fn has_aggregate(expr: &mut Expr) -> bool {
-    matches!(expr, Expr::AggregateCall(..)) || expr.children().into_iter().any(|child| has_aggregate(child))
+    matches!(expr, Expr::AggregateCall(..)) || expr.children().into_iter().any(has_aggregate)
 }
 
 /// With DISTINCT a row stands for many, so what orders it must be seen in it: otherwise the order would
@@ -350,6 +351,7 @@ fn members(expr: &Expr, seen: &mut Vec<Expr>) {
     }
 }
 
+#[expect(clippy::wildcard_enum_match_arm, reason = "any other kind is what its children are")]
 fn is_seen(expr: &mut Expr, seen: &[Expr]) -> bool {
     if seen.contains(expr) {
         return true;
@@ -357,9 +359,10 @@ fn is_seen(expr: &mut Expr, seen: &[Expr]) -> bool {
     match expr {
         Expr::Name(..) | Expr::Subquery(..) | Expr::AggregateCall(..) => false,
         Expr::Path(base, steps) => {
-            let begins = |shown: &Expr| match shown {
-                Expr::Path(other, shown) => other == base && steps.starts_with(shown),
-                other => *other == **base,
+            let begins = |shown: &Expr| {
+                let within =
+                    matches!(shown, Expr::Path(other, shown) if other == base && steps.starts_with(shown));
+                within || *shown == **base
             };
             seen.iter().any(begins)
         }

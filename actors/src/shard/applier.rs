@@ -148,6 +148,7 @@ impl Applier {
         for group in &groups {
             self.shared.overlay.remove(group);
         }
+        self.shared.applied.notify_waiters();
         fail_point!("applier::reply", |_| None);
         self.shared.groups.fetch_add(groups.len() as u64, Ordering::Relaxed);
         self.shared.mutations.fetch_add(mutations as u64, Ordering::Relaxed);

@@ -6,6 +6,7 @@ use std::sync::mpsc::{SyncSender, TrySendError};
 use std::sync::{Arc, PoisonError};
 
 use bytes::Bytes;
+use tokio::sync::futures::Notified;
 use tokio::sync::oneshot;
 
 use super::overlay::{RecentDocuments, lay_over};
@@ -248,6 +249,11 @@ impl ShardHandle {
         self.shared.view.load_full().ok_or(ShardReadError::Unavailable)
     }
 
+    /// Ends when the view has taken its next step. Who must not miss one calls `enable` before he looks.
+    pub fn applied(&self) -> Notified<'_> {
+        self.shared.applied.notified()
+    }
+
     /// A reader of the log.
     pub fn log(&self) -> Arc<dyn LogReader> {
         self.shared.reader()
@@ -261,6 +267,11 @@ impl ShardHandle {
     /// Promises that nobody will read the log before `floor` any more.
     pub fn release(&self, floor: Lsn) {
         self.shared.floor.store(floor.0, Ordering::Release);
+    }
+
+    /// Keeps the log from `first` on for feeds, whoever else has read it.
+    pub fn retain(&self, first: Lsn) {
+        self.shared.retained.store(first.0, Ordering::Release);
     }
 
     /// What the shard shows of itself.

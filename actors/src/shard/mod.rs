@@ -17,7 +17,7 @@ use std::sync::{Condvar, Mutex, PoisonError, RwLock};
 use std::time::Duration;
 
 use arc_swap::ArcSwapOption;
-use tokio::sync::oneshot;
+use tokio::sync::{Notify, oneshot};
 
 pub use handle::{CommitReply, ShardHandle, ShardStatus};
 pub use open::{Shard, ShardOpenError};
@@ -195,6 +195,8 @@ struct Shared {
     doorbell: RwLock<Option<Doorbell>>,
     /// Set when the log may be trimmed up to here; 0 until somebody who reads it says so.
     floor: AtomicU64,
+    /// First position that a retention still wants, whoever else has passed it; 0 until somebody said so.
+    retained: AtomicU64,
     checkpointed: AtomicU64,
     waiting: AtomicUsize,
     lag: Lag,
@@ -202,6 +204,8 @@ struct Shared {
     mutations: AtomicU64,
     reopened: AtomicU64,
     drained: AtomicBool,
+    /// Told after each step of the view.
+    applied: Notify,
 }
 
 impl Shared {

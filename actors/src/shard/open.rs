@@ -8,6 +8,7 @@ use std::sync::{Arc, RwLock};
 use std::time::Duration;
 
 use arc_swap::ArcSwapOption;
+use tokio::sync::Notify;
 
 use super::applier::{Applier, catch_up};
 use super::overlay::Overlay;
@@ -109,6 +110,7 @@ impl Shard {
             view_down: AtomicBool::new(false),
             doorbell: RwLock::new(None),
             floor: AtomicU64::new(0),
+            retained: AtomicU64::new(0),
             checkpointed: AtomicU64::new(view.applied().0),
             waiting: AtomicUsize::new(0),
             lag: Lag::default(),
@@ -116,6 +118,7 @@ impl Shard {
             mutations: AtomicU64::new(0),
             reopened: AtomicU64::new(0),
             drained: AtomicBool::new(false),
+            applied: Notify::new(),
         });
         catch_up(&view, &shared, settings.read_chunk)
             .map_err(|why| ShardOpenError::Replay { shard: id, why })?;

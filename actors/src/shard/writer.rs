@@ -287,7 +287,8 @@ impl Writer {
 
     /// Lets go of segments that neither the view nor any reader needs.
     fn trim(&mut self) {
-        let floor = self.shared.floor.load(Ordering::Acquire);
+        let floor =
+            self.shared.floor.load(Ordering::Acquire).min(self.shared.retained.load(Ordering::Acquire));
         let before = Lsn(floor.min(self.shared.checkpointed.load(Ordering::Acquire)));
         if before > self.shared.reader().first()
             && let Err(error) = self.log.trim(before)

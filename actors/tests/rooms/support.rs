@@ -23,6 +23,7 @@ use lanekeeper_actors::policy::precondition::Precondition;
 use lanekeeper_actors::policy::retry::RetryPolicy;
 use lanekeeper_actors::protocol::partition::{Content, Operation, Write, WriteResult};
 use lanekeeper_actors::protocol::subscriber::SubscriptionStatus;
+use lanekeeper_actors::reader::ReaderSettings;
 use lanekeeper_actors::router::RouterSettings;
 use lanekeeper_actors::shard::{Fatal, Shard, ShardHandle, ShardSettings};
 use lanekeeper_actors::subscriber::{
@@ -30,6 +31,7 @@ use lanekeeper_actors::subscriber::{
     prefix,
 };
 use lanekeeper_actors::system::{System, SystemConfig};
+use lanekeeper_actors::upkeep::UpkeepSettings;
 
 /// Long enough for anything on a busy machine, so that only what is stuck meets it.
 pub(crate) const AMPLE: Duration = Duration::from_secs(30);
@@ -217,6 +219,8 @@ pub(crate) fn config(data: &Path, subscriptions: Vec<SubscriptionConfig>) -> Sys
         shards: None,
         default_shards: 2,
         catalog: Catalog::default(),
+        reader: ReaderSettings::default(),
+        upkeep: UpkeepSettings::default(),
         shard: ShardSettings {
             lazy_delay: Duration::from_millis(20),
             reopen_backoff: Duration::from_millis(5),

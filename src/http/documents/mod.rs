@@ -8,6 +8,7 @@ mod list;
 mod patch;
 mod point;
 mod purge;
+mod query;
 mod render;
 mod repeat;
 mod session;
@@ -24,6 +25,7 @@ use lanekeeper_actors::model::ids::{DocumentId, TenantId};
 use lanekeeper_actors::policy::patch::PatchLimits;
 use lanekeeper_actors::policy::precondition::{MalformedPrecondition, Precondition};
 use lanekeeper_actors::protocol::partition::{Operation, Write};
+use lanekeeper_actors::reader::Reader;
 
 use super::body::BodyLimits;
 use super::problem::Problem;
@@ -47,6 +49,10 @@ pub struct DocumentLimits {
     pub page_max: usize,
     /// Most bytes of documents in a page.
     pub page_bytes: usize,
+    /// Rows in a page of a query when the caller names no number.
+    pub query_page_default: usize,
+    /// Most rows in a page of a query.
+    pub query_page_max: usize,
     /// Bounds of a patch.
     pub patch: PatchLimits,
     /// Most operations in a batch.
@@ -67,6 +73,8 @@ pub(super) struct Admitted<'a> {
     pub trace: &'a Trace,
     /// The way to the partitions.
     pub directory: &'a DirectoryHandle,
+    /// The way to many documents at once.
+    pub reader: &'a Reader,
     /// Bounds.
     pub limits: &'a DocumentLimits,
 }
@@ -92,6 +100,9 @@ pub enum Unacceptable {
     /// Not a number of documents.
     #[error("`limit` is a number of documents, 1 or more")]
     Limit,
+    /// A query parameter of the request that the operation needs.
+    #[error("the query parameter `{0}` is missing")]
+    MissingParameter(String),
 }
 
 /// Carries out an operation on documents.
@@ -109,7 +120,9 @@ pub(super) async fn answer(
         Action::Delete(at) => call.delete(documents, at).await,
         Action::List { partition } => call.list(documents, partition),
         Action::Batch { partition } => call.batch(documents, partition, payload).await,
-        Action::Query { .. } => Err(Problem::crashed()),
+        Action::Query { partition, query, parameters } => {
+            call.query(documents, partition, (query, parameters)).await
+        }
         Action::DeletePartition { partition } => call.delete_partition(documents, partition).await,
     }
 }

@@ -34,12 +34,26 @@ pub(super) fn token(position: Position) -> String {
 impl Admitted<'_> {
     /// Lets a reader in whose token the shard meets; says what the reader has seen afterwards.
     pub(super) fn session(&self, shard: ShardId) -> Result<String, SessionRefused> {
-        let handle = self.directory.shards().get(usize::from(shard.0)).ok_or(SessionRefused::NotAvailable)?;
-        let position = Position { shard, lsn: handle.log().tail() };
-        match self.sent_token()? {
-            Some(sent) if !sent.is_met_by(VERSION, position) => Err(SessionRefused::NotAvailable),
-            Some(_) | None => Ok(token(position)),
+        self.sessions([shard])
+    }
+
+    /// The same for several shards.
+    pub(super) fn sessions(
+        &self,
+        shards: impl IntoIterator<Item = ShardId>,
+    ) -> Result<String, SessionRefused> {
+        let sent = self.sent_token()?;
+        let mut seen = SessionToken::default();
+        for shard in shards {
+            let handle = self.directory.shards().get(usize::from(shard.0));
+            let lsn = handle.ok_or(SessionRefused::NotAvailable)?.log().tail();
+            let position = Position { shard, lsn };
+            if sent.as_ref().is_some_and(|sent| !sent.is_met_by(VERSION, position)) {
+                return Err(SessionRefused::NotAvailable);
+            }
+            seen.merge(&SessionToken::at(VERSION, position));
         }
+        Ok(seen.to_string())
     }
 
     fn sent_token(&self) -> Result<Option<SessionToken>, SessionRefused> {

@@ -1,8 +1,8 @@
 //! `RegexMatch`: regular expressions that match in linear time. Backreferences and lookaround, which
 //! would not, make a pattern invalid.
 //!
-//! Invariant: what a pattern and its automata take in memory is bounded, and so is how many of them a
-//! thread keeps.
+//! Invariant: what a pattern takes in memory and how long one match can take are bounded, and so is how
+//! many patterns a thread keeps.
 
 use std::cell::RefCell;
 
@@ -16,8 +16,13 @@ pub(super) const ROWS: &[Row] = &[row("RegexMatch", (2, 3), matches)];
 
 /// The longest pattern, in bytes.
 const MAX_PATTERN: usize = 16 * 1024;
-/// The largest program of a pattern, and the largest cache of its automaton, in bytes.
-const MAX_PROGRAM: usize = 1024 * 1024;
+/// Sizes that the program of a pattern may have, in bytes. The smallest that fits is what it counts as.
+const PROGRAM_SIZES: [usize; 6] = [4 << 10, 16 << 10, 64 << 10, 256 << 10, 1 << 20, 2 << 20];
+/// The largest cache of a pattern's automaton, in bytes.
+const MAX_CACHE: usize = 1 << 20;
+/// The most that the size of a program times the length of a text may be. At worst a match looks at all
+/// of the program for each byte of the text, and this much takes about a second.
+const MAX_WORK: usize = 1 << 33;
 /// How many patterns a thread keeps. A query has few, and asks for them once per document.
 const KEPT: usize = 8;
 
@@ -25,7 +30,13 @@ const KEPT: usize = 8;
 struct Compiled {
     pattern: String,
     modifiers: String,
-    regex: Option<Regex>,
+    program: Option<Program>,
+}
+
+struct Program {
+    regex: Regex,
+    /// The longest text that it may be matched with, in bytes.
+    longest: usize,
 }
 
 thread_local! {
@@ -45,17 +56,17 @@ fn matches(arguments: &Arguments<'_>, _: &Context) -> Option<Value> {
             recent.get_mut(..=at)?.rotate_right(1);
         } else {
             recent.truncate(KEPT - 1);
-            let regex = compile(pattern, modifiers);
-            recent.insert(0, Compiled { pattern: pattern.into(), modifiers: modifiers.into(), regex });
+            let program = compile(pattern, modifiers);
+            recent.insert(0, Compiled { pattern: pattern.into(), modifiers: modifiers.into(), program });
         }
-        let regex = recent.first()?.regex.as_ref()?;
-        Some(Value::Bool(regex.is_match(text)))
+        let program = recent.first()?.program.as_ref()?;
+        (text.len() <= program.longest).then(|| Value::Bool(program.regex.is_match(text)))
     })
 }
 
-fn compile(pattern: &str, modifiers: &str) -> Option<Regex> {
+fn compile(pattern: &str, modifiers: &str) -> Option<Program> {
     let mut builder = RegexBuilder::new(pattern);
-    builder.size_limit(MAX_PROGRAM).dfa_size_limit(MAX_PROGRAM);
+    builder.dfa_size_limit(MAX_CACHE);
     for modifier in modifiers.chars() {
         match modifier {
             'm' => builder.multi_line(true),
@@ -65,7 +76,14 @@ fn compile(pattern: &str, modifiers: &str) -> Option<Regex> {
             _ => return None,
         };
     }
-    builder.build().ok()
+    for size in PROGRAM_SIZES {
+        match builder.size_limit(size).build() {
+            Ok(regex) => return Some(Program { regex, longest: MAX_WORK / size }),
+            Err(regex::Error::CompiledTooBig(_)) => {}
+            Err(_) => return None,
+        }
+    }
+    None
 }
 
 #[cfg(test)]
@@ -103,6 +121,17 @@ mod tests {
             ("RegexMatch", json!(["aa", r"(a)\1"]), json!(UNDEFINED)),
             ("RegexMatch", json!(["a", "((a{100}){100}){100}"]), json!(UNDEFINED)),
             ("RegexMatch", json!(["a", long]), json!(UNDEFINED)),
+        ]);
+    }
+
+    #[test]
+    fn a_large_pattern_matches_no_long_text() {
+        let (short, long) = ("x".repeat(1_000), "x".repeat(1_000_000));
+        check(&[
+            ("RegexMatch", json!([long, "x{10}$"]), json!(true)),
+            ("RegexMatch", json!([short, "^x{10,1000}$"]), json!(true)),
+            ("RegexMatch", json!([long, "^x{10,1000}$"]), json!(UNDEFINED)),
+            ("RegexMatch", json!([short, r"\w{20}"]), json!(true)),
         ]);
     }
 

@@ -5,11 +5,13 @@
 
 use serde_json::Value;
 
-use super::super::ast::{AggregateKind, Binary, Expr, Like, List, Step, Subquery, Unary};
+use super::super::ast::{
+    AggregateKind, Arithmetic, Binary, Bits, Comparison, Expr, Like, List, Step, Subquery, Unary,
+};
 use super::super::error::Fault;
 use super::super::functions::Function;
 use super::super::lexer::Token;
-use super::super::limits;
+use super::super::{limits, value};
 use super::{Parsed, Parser, names};
 
 /// Binding powers: an operator takes what binds tighter than itself.
@@ -23,25 +25,25 @@ const PREFIX: u8 = 13;
 
 /// Operators between two values, with their powers.
 const BINARY: [(&str, u8, Binary); 19] = [
-    ("=", COMPARISON, Binary::Equal),
-    ("!=", COMPARISON, Binary::NotEqual),
-    ("<>", COMPARISON, Binary::NotEqual),
-    ("<", COMPARISON, Binary::Less),
-    ("<=", COMPARISON, Binary::LessOrEqual),
-    (">", COMPARISON, Binary::Greater),
-    (">=", COMPARISON, Binary::GreaterOrEqual),
-    ("|", 7, Binary::BitOr),
-    ("^", 8, Binary::BitXor),
-    ("&", 9, Binary::BitAnd),
-    ("<<", 10, Binary::ShiftLeft),
-    (">>", 10, Binary::ShiftRight),
-    (">>>", 10, Binary::ShiftRightUnsigned),
+    ("=", COMPARISON, Binary::Compare(Comparison::Equal)),
+    ("!=", COMPARISON, Binary::Compare(Comparison::NotEqual)),
+    ("<>", COMPARISON, Binary::Compare(Comparison::NotEqual)),
+    ("<", COMPARISON, Binary::Compare(Comparison::Less)),
+    ("<=", COMPARISON, Binary::Compare(Comparison::LessOrEqual)),
+    (">", COMPARISON, Binary::Compare(Comparison::Greater)),
+    (">=", COMPARISON, Binary::Compare(Comparison::GreaterOrEqual)),
+    ("|", 7, Binary::Bits(Bits::Or)),
+    ("^", 8, Binary::Bits(Bits::Xor)),
+    ("&", 9, Binary::Bits(Bits::And)),
+    ("<<", 10, Binary::Bits(Bits::Left)),
+    (">>", 10, Binary::Bits(Bits::Right)),
+    (">>>", 10, Binary::Bits(Bits::RightUnsigned)),
     ("||", 11, Binary::Concat),
-    ("+", 12, Binary::Add),
-    ("-", 12, Binary::Subtract),
-    ("*", 13, Binary::Multiply),
-    ("/", 13, Binary::Divide),
-    ("%", 13, Binary::Remainder),
+    ("+", 12, Binary::Compute(Arithmetic::Add)),
+    ("-", 12, Binary::Compute(Arithmetic::Subtract)),
+    ("*", 13, Binary::Compute(Arithmetic::Multiply)),
+    ("/", 13, Binary::Compute(Arithmetic::Divide)),
+    ("%", 13, Binary::Compute(Arithmetic::Remainder)),
 ];
 
 impl Parser<'_> {
@@ -371,18 +373,14 @@ fn unknown(name: &str) -> String {
 impl Step {
     /// The step of a literal is known at once.
     pub(in super::super) fn of(expr: Expr) -> Self {
-        match expr {
-            Expr::Literal(Value::String(name)) => Self::Property(name),
-            Expr::Literal(Value::Number(number)) => {
-                let index = super::super::value::number(&Value::Number(number.clone()))
-                    .filter(|index| index.fract() == 0.0 && (0.0..f64::from(u32::MAX)).contains(index));
-                match index {
-                    #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "within u32")]
-                    Some(index) => Self::Item(index as usize),
-                    None => Self::Computed(Expr::Literal(Value::Number(number))),
-                }
-            }
-            other => Self::Computed(other),
+        if let Expr::Literal(Value::String(name)) = expr {
+            return Self::Property(name);
+        }
+        let index = expr.literal().and_then(value::number);
+        match index.filter(|index| index.fract() == 0.0 && (0.0..f64::from(u32::MAX)).contains(index)) {
+            #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "within u32")]
+            Some(index) => Self::Item(index as usize),
+            None => Self::Computed(expr),
         }
     }
 }
@@ -390,13 +388,14 @@ impl Step {
 impl Expr {
     /// The last name of a path: what a column or a source is called without AS.
     pub(in super::super) fn last_name(&self) -> Option<&str> {
-        match self {
-            Self::Name(name, _) => Some(name),
-            Self::Path(_, steps) => match steps.last() {
-                Some(Step::Property(name)) => Some(name),
-                Some(Step::Item(_) | Step::Computed(_)) | None => None,
-            },
-            _ => None,
+        if let Self::Name(name, _) = self {
+            return Some(name);
         }
+        if let Self::Path(_, steps) = self
+            && let Some(Step::Property(name)) = steps.last()
+        {
+            return Some(name);
+        }
+        None
     }
 }

@@ -40,20 +40,6 @@ const RESERVED: [&str; 34] = [
     "WITH",
 ];
 
-/// Names that a function may have been meant by; only those that exist are suggested.
-const WELL_KNOWN: &str = "ABS ACOS ARRAY_AVG ARRAY_CONCAT ARRAY_CONTAINS ARRAY_CONTAINS_ALL ARRAY_CONTAINS_ANY \
-    ARRAY_LENGTH ARRAY_MAX ARRAY_MEDIAN ARRAY_MIN ARRAY_SLICE ARRAY_SUM ASIN ATAN ATN2 CEILING CHOOSE CONCAT \
-    CONTAINS COS COT DateTimeAdd DateTimeBin DateTimeDiff DateTimeFormat DateTimeFromParts DateTimePart \
-    DateTimeToTicks DateTimeToTimestamp DAY DEGREES DOCUMENTID ENDSWITH EXP FLOOR GetCurrentDateTime \
-    GetCurrentDateTimeStatic GetCurrentTicks GetCurrentTicksStatic GetCurrentTimestamp GetCurrentTimestampStatic \
-    IIF INDEX_OF IntAdd IntBitAnd IntBitLeftShift IntBitNot IntBitOr IntBitRightShift IntBitXor IntDiv IntMod \
-    IntMul IntSub IS_ARRAY IS_BOOL IS_DATETIME IS_DEFINED IS_FINITE_NUMBER IS_INTEGER IS_NULL IS_NUMBER IS_OBJECT \
-    IS_PRIMITIVE IS_STRING LastIndexOf LEFT LENGTH LOG LOG10 LOWER LTRIM MONTH NumberBin ObjectToArray PI POWER \
-    RADIANS RAND RegexMatch REPLACE REPLICATE REVERSE RIGHT ROUND RTRIM SetDifference SetEqual SetIntersect \
-    SetUnion SIGN SIN SQRT SQUARE ST_AREA ST_DISTANCE ST_INTERSECTS ST_ISVALID ST_ISVALIDDETAILED ST_WITHIN \
-    STARTSWITH StringEquals StringJoin StringSplit StringToArray StringToBoolean StringToNull StringToNumber \
-    StringToObject SUBSTRING TAN TicksToDateTime TimestampToDateTime ToString TRIM TRUNC UPPER YEAR";
-
 /// Letters that a name may be wrong in and still be meant.
 const NEAR: usize = 2;
 
@@ -65,10 +51,8 @@ pub(super) fn is_reserved(word: &str) -> bool {
 pub(super) fn suggestion(name: &str) -> Option<&'static str> {
     let plain = |name: &str| name.to_ascii_lowercase().replace('_', "");
     let wanted = plain(name);
-    let functions = WELL_KNOWN.split_whitespace().filter_map(Function::named).map(Function::name);
-    let aggregates = AggregateKind::ALL.into_iter().map(AggregateKind::name);
-    functions
-        .chain(aggregates)
+    Function::names()
+        .chain(AggregateKind::ALL.into_iter().map(AggregateKind::name))
         .map(|known| (distance(&wanted, &plain(known)), known))
         .filter(|(distance, known)| *distance <= NEAR && *distance * 2 < known.len())
         .min_by_key(|(distance, _)| *distance)

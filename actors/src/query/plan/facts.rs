@@ -5,7 +5,7 @@ use std::ops::Bound;
 
 use serde_json::Value;
 
-use super::super::ast::{Binary, Expr, List, Select, Step, Unary};
+use super::super::ast::{Binary, Comparison, Expr, List, Select, Step, Unary};
 use super::super::value;
 
 /// What is known of one path.
@@ -39,19 +39,17 @@ impl Root {
 
     /// The path that an expression is, from the document's root.
     fn path(&self, expr: &Expr) -> Option<Vec<String>> {
-        let is_root = |expr: &Expr| *expr == Expr::Variable(self.hops);
-        match expr {
-            Expr::Path(base, steps) if is_root(base) => {
-                let mut path = self.prefix.clone();
-                for step in steps {
-                    let Step::Property(name) = step else { return None };
-                    path.push(name.clone());
-                }
-                Some(path)
-            }
-            expr if is_root(expr) => Some(self.prefix.clone()),
-            _ => None,
+        let (base, steps) =
+            if let Expr::Path(base, steps) = expr { (&**base, steps.as_slice()) } else { (expr, &[][..]) };
+        if *base != Expr::Variable(self.hops) {
+            return None;
         }
+        let mut path = self.prefix.clone();
+        for step in steps {
+            let Step::Property(name) = step else { return None };
+            path.push(name.clone());
+        }
+        Some(path)
     }
 }
 
@@ -97,7 +95,7 @@ impl Fact {
     }
 
     /// Adds a comparison with a constant; one that no index helps with is passed over.
-    fn compares(&mut self, operator: Binary, limit: &Value) {
+    fn compares(&mut self, operator: Comparison, limit: &Value) {
         if !same_type(limit, limit) {
             return;
         }
@@ -107,11 +105,11 @@ impl Fact {
         }
         let limit = limit.clone();
         match operator {
-            Binary::Less => tighten(&mut self.upper, Bound::Excluded(limit), Ordering::Less),
-            Binary::LessOrEqual => tighten(&mut self.upper, Bound::Included(limit), Ordering::Less),
-            Binary::Greater => tighten(&mut self.lower, Bound::Excluded(limit), Ordering::Greater),
-            Binary::GreaterOrEqual => tighten(&mut self.lower, Bound::Included(limit), Ordering::Greater),
-            _ => {}
+            Comparison::Less => tighten(&mut self.upper, Bound::Excluded(limit), Ordering::Less),
+            Comparison::LessOrEqual => tighten(&mut self.upper, Bound::Included(limit), Ordering::Less),
+            Comparison::Greater => tighten(&mut self.lower, Bound::Excluded(limit), Ordering::Greater),
+            Comparison::GreaterOrEqual => tighten(&mut self.lower, Bound::Included(limit), Ordering::Greater),
+            Comparison::Equal | Comparison::NotEqual => {}
         }
     }
 }
@@ -168,13 +166,14 @@ impl Facts {
         self.0.get_mut(at).map(|(_, fact)| fact)
     }
 
+    #[expect(clippy::wildcard_enum_match_arm, reason = "any other kind is known by its path or not at all")]
     fn learn(&mut self, root: &Root, expr: &Expr) {
         match expr {
             Expr::All(items) => items.iter().for_each(|item| self.learn(root, item)),
             Expr::Between(parts) => {
                 let [value, from, to] = &**parts;
-                self.compares(root, value, Binary::GreaterOrEqual, from);
-                self.compares(root, value, Binary::LessOrEqual, to);
+                self.compares(root, value, Comparison::GreaterOrEqual, from);
+                self.compares(root, value, Comparison::LessOrEqual, to);
             }
             Expr::Like(like) => {
                 let (Some(path), Some(pattern)) = (root.path(&like.value), &like.compiled) else { return };
@@ -194,12 +193,19 @@ impl Facts {
                     fact.begins_with(prefix);
                 }
             }
+            Expr::Call(function, arguments) if function.name().eq_ignore_ascii_case("ARRAY_CONTAINS") => {
+                if let [Expr::Literal(Value::Array(values)), value] = arguments.as_slice()
+                    && let Some(path) = root.path(value)
+                {
+                    self.one_of(path, values.clone());
+                }
+            }
             Expr::Unary(Unary::Not, operand) => {
                 if let Some(path) = root.path(operand) {
                     self.one_of(path, vec![Value::Bool(false)]);
                 }
             }
-            Expr::Chain(first, rest) if let [(operator, right)] = rest.as_slice() => {
+            Expr::Chain(first, rest) if let [(Binary::Compare(operator), right)] = rest.as_slice() => {
                 self.compares(root, first, *operator, right);
                 self.compares(root, right, turned(*operator), first);
             }
@@ -213,9 +219,9 @@ impl Facts {
         }
     }
 
-    fn compares(&mut self, root: &Root, value: &Expr, operator: Binary, limit: &Expr) {
+    fn compares(&mut self, root: &Root, value: &Expr, operator: Comparison, limit: &Expr) {
         let (Some(path), Some(limit)) = (root.path(value), limit.literal()) else { return };
-        if operator == Binary::Equal {
+        if operator == Comparison::Equal {
             self.one_of(path, vec![limit.clone()]);
         } else if let Some(fact) = self.fact(path) {
             fact.compares(operator, limit);
@@ -232,11 +238,12 @@ impl Facts {
 }
 
 /// The constants that IN, or OR of equalities, allows for one path.
+#[expect(clippy::wildcard_enum_match_arm, reason = "no other kind lists constants")]
 fn alternatives(root: &Root, expr: &Expr) -> Option<(Vec<String>, Vec<Value>)> {
     match expr {
         Expr::In(value, List::Known(values)) => Some((root.path(value)?, values.clone())),
         Expr::Chain(first, rest) => match rest.as_slice() {
-            [(Binary::Equal, right)] => {
+            [(Binary::Compare(Comparison::Equal), right)] => {
                 let sides = [(first.as_ref(), right), (right, first.as_ref())];
                 sides.into_iter().find_map(|(value, constant)| {
                     Some((root.path(value)?, vec![constant.literal()?.clone()]))
@@ -261,12 +268,12 @@ fn alternatives(root: &Root, expr: &Expr) -> Option<(Vec<String>, Vec<Value>)> {
 }
 
 /// The operator when its sides are exchanged.
-fn turned(operator: Binary) -> Binary {
+fn turned(operator: Comparison) -> Comparison {
     match operator {
-        Binary::Less => Binary::Greater,
-        Binary::LessOrEqual => Binary::GreaterOrEqual,
-        Binary::Greater => Binary::Less,
-        Binary::GreaterOrEqual => Binary::LessOrEqual,
-        other => other,
+        Comparison::Less => Comparison::Greater,
+        Comparison::LessOrEqual => Comparison::GreaterOrEqual,
+        Comparison::Greater => Comparison::Less,
+        Comparison::GreaterOrEqual => Comparison::LessOrEqual,
+        Comparison::Equal | Comparison::NotEqual => operator,
     }
 }

@@ -190,7 +190,7 @@ fn projections_have_names() {
     ] {
         assert_eq!(run(text, &documents), [wanted], "{text}");
     }
-    assert_eq!(run("SELECT VALUE c.missing FROM c", &documents), [json!(0); 0]);
+    assert!(run("SELECT VALUE c.missing FROM c", &documents).is_empty());
 }
 
 #[test]

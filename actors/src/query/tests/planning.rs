@@ -41,6 +41,10 @@ fn a_plan_takes_the_most_equalities_then_a_range_then_the_order() {
             json!({"access": "ids", "ids": ["x", "y"], "ordered": false}),
         ),
         ("SELECT * FROM c WHERE c.id = 'x' OR c.a = 1", scan.clone()),
+        (
+            "SELECT * FROM c WHERE ARRAY_CONTAINS(['y', 'x'], c.id)",
+            json!({"access": "ids", "ids": ["x", "y"], "ordered": false}),
+        ),
         ("SELECT * FROM c WHERE c.a = 1", plan(&["/a"], 0, json!([{"equal": [1]}]), false, false)),
         (
             "SELECT * FROM c WHERE c.a = 1 ORDER BY c.b",
@@ -156,6 +160,7 @@ fn condition() -> impl Strategy<Value = String> {
         1 => (path.clone(), literal(), literal()).prop_map(|(p, a, b)| format!("{p} BETWEEN {a} AND {b}")),
         2 => (path.clone(), literal(), literal(), literal()).prop_map(|(p, a, b, c)| format!("{p} IN ({a}, {b}, {c})")),
         1 => (path.clone(), literal(), literal()).prop_map(|(p, a, b)| format!("({p} = {a} OR {b} = {p})")),
+        1 => (path.clone(), literal(), literal()).prop_map(|(p, a, b)| format!("ARRAY_CONTAINS([{a}, {b}], {p})")),
         1 => (path.clone(), "[ab]{0,2}").prop_map(|(p, s)| format!("STARTSWITH({p}, '{s}')")),
         1 => (path.clone(), "[ab%_]{0,3}").prop_map(|(p, s)| format!("{p} LIKE '{s}'")),
         1 => path.clone().prop_map(|p| format!("NOT {p}")),

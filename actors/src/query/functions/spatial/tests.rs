@@ -75,7 +75,7 @@ fn a_distance_goes_to_the_nearest_place_of_a_shape() {
 #[test]
 fn areas_are_those_of_the_ellipsoid_whichever_way_the_ring_goes() {
     let area = |shape: &Value| call("ST_AREA", &json!([shape])).unwrap().as_f64().unwrap();
-    near(area(&square(31.8, -5.0, 32.0, -4.7)), 735_970_283.052_261_4, 40_000.0);
+    near(area(&square(31.8, -5.0, 32.0, -4.7)), 735_970_283.052_261_4, 10.0);
     let mut turned = square(31.8, -5.0, 32.0, -4.7);
     turned["coordinates"][0].as_array_mut().unwrap().reverse();
     near(area(&turned), area(&square(31.8, -5.0, 32.0, -4.7)), 1.0);
