@@ -200,7 +200,7 @@ async fn assemble(
     let metrics = Metrics::default();
     let limits = wiring::documents(manifest);
     let routes = Routes::new(manifest, &wiring::catalog(manifest), &metrics);
-    let gateway = Gateway::new(routes, &metrics, system.directory().clone(), limits, clock.clone());
+    let gateway = Gateway::new(routes, &metrics, system.reader().clone(), limits, clock.clone());
     let admin = Admin {
         system,
         keys,

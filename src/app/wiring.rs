@@ -20,6 +20,7 @@ use lanekeeper_actors::partition::PartitionSettings;
 use lanekeeper_actors::policy::container::{Catalog, Container, Index};
 use lanekeeper_actors::policy::filter::Filter;
 use lanekeeper_actors::policy::keys::{ApiKeySecret, InvalidKey};
+use lanekeeper_actors::policy::patch::PatchLimits;
 use lanekeeper_actors::policy::rate::{InvalidRate, Rate};
 use lanekeeper_actors::policy::retry::RetryPolicy;
 use lanekeeper_actors::reader::ReaderSettings;
@@ -73,6 +74,11 @@ pub(super) fn documents(manifest: &Manifest) -> DocumentLimits {
         page_default: limits.page_default,
         page_max: limits.page_max,
         page_bytes: bytes(limits.page_bytes),
+        query_page_default: limits.query_page_default,
+        query_page_max: limits.query_page_max,
+        patch: PatchLimits { operations: limits.patch_operations, copied_bytes: bytes(limits.body) },
+        batch: limits.batch_operations,
+        idempotency: limits.idempotency_keep,
     }
 }
 
@@ -166,12 +172,16 @@ pub(super) fn system(manifest: &Manifest) -> SystemConfig {
     let shards = u16::try_from(manifest.server.shards).unwrap_or(u16::MAX);
     SystemConfig {
         data: manifest.server.data.clone(),
-        shards: Some(shards),
+        shards: manifest.server.shards_given.then_some(shards),
         default_shards: shards,
         catalog: catalog(manifest),
-        reader: ReaderSettings::default(),
-        upkeep: UpkeepSettings::default(),
-        shard: shard(limits),
+        reader: reader(limits),
+        upkeep: UpkeepSettings {
+            interval: limits.upkeep_interval,
+            batch: limits.upkeep_batch,
+            ..UpkeepSettings::default()
+        },
+        shard: shard(limits, shards),
         directory: directory(limits),
         subscriptions: subscriptions(manifest),
         delivery: DeliverySettings {
@@ -195,7 +205,20 @@ pub(super) fn system(manifest: &Manifest) -> SystemConfig {
     }
 }
 
-fn shard(limits: &Limits) -> ShardSettings {
+fn reader(limits: &Limits) -> ReaderSettings {
+    ReaderSettings {
+        queries: limits.queries_in_flight,
+        slices: limits.query_slices,
+        rows: limits.query_rows,
+        time: limits.query_time,
+        groups: limits.query_groups,
+        page_bytes: bytes(limits.page_bytes),
+        waiting_feeds: limits.feeds_waiting,
+        read_chunk: bytes(limits.read_chunk),
+    }
+}
+
+fn shard(limits: &Limits, shards: u16) -> ShardSettings {
     let defaults = ShardSettings::default();
     // A partition's batch is closed by the document that passes `batch_bytes`, so both may be in one record.
     let record = limits.body.saturating_add(limits.batch_bytes).saturating_add(RECORD_SLACK);
@@ -204,10 +227,12 @@ fn shard(limits: &Limits) -> ShardSettings {
         batch_mutations: limits.batch_mutations,
         batch_bytes: bytes(limits.batch_bytes),
         apply_lag: limits.apply_lag,
+        apply_lag_bytes: bytes(limits.apply_lag_bytes),
         checkpoint_interval: limits.checkpoint_interval,
         checkpoint_bytes: bytes(limits.checkpoint_bytes),
         lazy_delay: limits.progress_delay,
         cache_bytes: bytes(limits.view_cache),
+        document_cache_bytes: bytes(limits.document_cache) / usize::from(shards.max(1)),
         read_chunk: bytes(limits.read_chunk),
         log: LogSettings {
             segment_bytes: limits.log_segment,

@@ -123,7 +123,7 @@ pub(super) fn hold(req: &HttpRequest, payload: Payload, response: HttpResponse) 
 }
 
 /// `application/json` or a type with the suffix `+json` (RFC 6839 section 3.1), in UTF-8.
-fn is_json(req: &HttpRequest) -> bool {
+pub(super) fn is_json(req: &HttpRequest) -> bool {
     let Some(value) = req.headers().get(CONTENT_TYPE).and_then(|value| value.to_str().ok()) else {
         return false;
     };

@@ -14,11 +14,11 @@ use actix_web::http::{ConnectionType, Method};
 use actix_web::web::{Data, Payload};
 use actix_web::{HttpRequest, HttpResponse};
 use futures_util::FutureExt;
-use lanekeeper_actors::directory::DirectoryHandle;
 use lanekeeper_actors::gateway::GatewayHandle;
 use lanekeeper_actors::kernel::clock::SharedClock;
 use lanekeeper_actors::model::ids::TenantId;
 use lanekeeper_actors::protocol::gateway::{Call, Credential, Rated, Refused};
+use lanekeeper_actors::reader::Reader;
 use tracing::Instrument;
 
 use super::body;
@@ -48,8 +48,8 @@ const HEADERS_MAX: usize = 16 * 1024;
 pub struct Gateway {
     /// Which operation answers.
     pub routes: Routes,
-    /// The way to the partitions.
-    pub directory: DirectoryHandle,
+    /// The way to documents, one by one and many at once.
+    pub reader: Reader,
     /// Bounds.
     pub limits: DocumentLimits,
     /// Requests being answered.
@@ -91,11 +91,11 @@ impl Gateway {
     pub fn new(
         routes: Routes,
         metrics: &Metrics,
-        directory: DirectoryHandle,
+        reader: Reader,
         limits: DocumentLimits,
         clock: SharedClock,
     ) -> Self {
-        Self { routes, directory, limits, flight: Flight::default(), clock, unmatched: metrics.unmatched() }
+        Self { routes, reader, limits, flight: Flight::default(), clock, unmatched: metrics.unmatched() }
     }
 }
 
@@ -197,7 +197,8 @@ async fn handle(
                 segments: &segments,
                 tenant: &admitted.tenant,
                 trace,
-                directory: &gateway.directory,
+                directory: gateway.reader.directory(),
+                reader: &gateway.reader,
                 limits: &gateway.limits,
             };
             documents::answer(&call, documents, payload).await

@@ -14,12 +14,16 @@ use lanekeeper_actors::log::ReadError;
 use lanekeeper_actors::model::address::InvalidPartitionKey;
 use lanekeeper_actors::model::document::InvalidDocument;
 use lanekeeper_actors::model::ids::InvalidDocumentId;
+use lanekeeper_actors::policy::charge;
+use lanekeeper_actors::policy::patch::InvalidPatch;
 use lanekeeper_actors::policy::precondition::{Failed, MalformedPrecondition};
 use lanekeeper_actors::policy::throughput::RetryAfter;
 use lanekeeper_actors::policy::ttl::InvalidTtl;
 use lanekeeper_actors::protocol::gateway::Refused;
 use lanekeeper_actors::protocol::partition::WriteError;
 use lanekeeper_actors::protocol::subscriber::SubscriptionError;
+use lanekeeper_actors::query::{BindError, QueryError};
+use lanekeeper_actors::reader::QueryFailed;
 use lanekeeper_actors::shard::ShardReadError;
 use lanekeeper_actors::store::ViewReadError;
 
@@ -27,7 +31,7 @@ use super::admin::{AdminError, TokenRefused};
 use super::body::BodyError;
 use super::connections::TooManyConnections;
 use super::continuation::InvalidContinuation;
-use super::documents::Unacceptable;
+use super::documents::{InvalidBatch, SessionRefused, Unacceptable, Unrepeatable};
 use super::gateway::{InvalidHead, ShuttingDown};
 use super::path::InvalidPath;
 use super::routes::Unroutable;
@@ -70,6 +74,16 @@ impl From<Refused> for Problem {
 
 impl From<WriteError> for Problem {
     fn from(error: WriteError) -> Self {
+        match error {
+            // It was refused before it cost anything.
+            WriteError::Throttled(_) => Self::of_write(error),
+            error => Self::of_write(error).charged(charge::refused()),
+        }
+    }
+}
+
+impl Problem {
+    fn of_write(error: WriteError) -> Self {
         let text = error.to_string();
         match error {
             WriteError::Exists => Self::new(StatusCode::CONFLICT, "document_exists", "Document exists", text),
@@ -227,6 +241,100 @@ impl From<Unacceptable> for Problem {
             Unacceptable::IdMismatch => Self::bad_request("id_mismatch", "Id mismatch", error),
             Unacceptable::UnreachableId(_) => Self::bad_request("invalid_id", "Invalid id", error),
             Unacceptable::Limit => Self::bad_request("invalid_query", "Invalid query parameter", error),
+            Unacceptable::MissingParameter(_) => {
+                Self::bad_request("missing_parameter", "Missing query parameter", error)
+            }
+        }
+    }
+}
+
+impl From<InvalidPatch> for Problem {
+    fn from(error: InvalidPatch) -> Self {
+        let text = error.to_string();
+        match error {
+            InvalidPatch::Json(_) => Self::bad_request("invalid_json", "Body is not JSON", text),
+            InvalidPatch::Shape
+            | InvalidPatch::MergeShape
+            | InvalidPatch::Empty
+            | InvalidPatch::TooMany { .. }
+            | InvalidPatch::Operation { .. } => Self::bad_request("invalid_patch", "Invalid patch", text),
+        }
+    }
+}
+
+impl From<InvalidBatch> for Problem {
+    fn from(error: InvalidBatch) -> Self {
+        match error {
+            InvalidBatch::Json(_)
+            | InvalidBatch::Empty
+            | InvalidBatch::TooMany { .. }
+            | InvalidBatch::Operation { .. }
+            | InvalidBatch::Missing { .. }
+            | InvalidBatch::Misplaced { .. } => Self::bad_request("invalid_batch", "Invalid batch", error),
+        }
+    }
+}
+
+impl From<Unrepeatable> for Problem {
+    fn from(error: Unrepeatable) -> Self {
+        let title = "Invalid idempotency key";
+        match error {
+            Unrepeatable::Required => {
+                Self::bad_request("idempotency_key_required", "Idempotency key required", error)
+            }
+            Unrepeatable::Several | Unrepeatable::Invalid(_) => {
+                Self::bad_request("invalid_idempotency_key", title, error)
+            }
+        }
+    }
+}
+
+impl From<SessionRefused> for Problem {
+    fn from(error: SessionRefused) -> Self {
+        match error {
+            SessionRefused::Invalid(_) => {
+                Self::bad_request("invalid_session_token", "Invalid session token", error)
+            }
+            SessionRefused::NotAvailable => {
+                let status = StatusCode::SERVICE_UNAVAILABLE;
+                Self::new(status, "session_not_available", "Session not available", error).retry(SOON)
+            }
+        }
+    }
+}
+
+impl From<QueryFailed> for Problem {
+    fn from(error: QueryFailed) -> Self {
+        let text = error.to_string();
+        match error {
+            QueryFailed::UnknownContainer(_) => {
+                Self::new(StatusCode::NOT_FOUND, "container_not_found", "Container not found", text)
+            }
+            QueryFailed::Busy => {
+                let title = "Too many queries";
+                Self::new(StatusCode::SERVICE_UNAVAILABLE, "queries_busy", title, text).retry(SOON)
+            }
+            QueryFailed::Throttled(RetryAfter(wait)) => Self::throttled(wait, text),
+            QueryFailed::Bind(BindError::Missing { .. } | BindError::NotACount { .. }) => {
+                Self::bad_request("invalid_parameter", "Invalid parameter of the query", text)
+            }
+            QueryFailed::Continuation(_) | QueryFailed::Query(QueryError::OtherQuery) => {
+                Self::bad_request("invalid_continuation", "Invalid continuation", text)
+            }
+            // The index came or went between two pages: nothing is wrong with the request.
+            QueryFailed::Query(QueryError::OtherOrder) => {
+                Self::new(StatusCode::CONFLICT, "continuation_expired", "Begin the query again", text)
+            }
+            QueryFailed::Query(
+                QueryError::TooManyGroups { .. }
+                | QueryError::StateTooLarge { .. }
+                | QueryError::TooManyCombinations,
+            )
+            | QueryFailed::ContinuationTooLong { .. } => {
+                Self::bad_request("query_too_large", "Query too large", text)
+            }
+            QueryFailed::Shard(error) => error.into(),
+            QueryFailed::Crashed => Self::crashed(),
         }
     }
 }

@@ -3,16 +3,22 @@
 //! Invariant: at most one operation answers a method and path. A literal segment wins over a parameter, but only
 //! for methods that it has an operation for.
 
+mod place;
+#[cfg(test)]
+mod tests;
+
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use actix_web::http::Method;
 use lanekeeper_actors::model::ids::Name;
 use lanekeeper_actors::policy::container::{Catalog, Container};
+use lanekeeper_actors::query::Query;
 
 use super::metrics::{Metrics, RouteMetrics};
-use super::path;
-use crate::manifest::{self, Manifest, PathTemplate, Segment, Target, Template};
+use crate::manifest::{self, Idempotency, Manifest, Parameter, PathTemplate, Segment, Target};
+
+pub(super) use place::{At, Key, Location};
 
 /// All operations of a manifest.
 #[derive(Debug, Default)]
@@ -58,6 +64,10 @@ pub struct Documents {
     pub action: Action,
     /// Where a new document can be read, if the API has an operation for that.
     pub location: Option<Location>,
+    /// What is made of an idempotency key.
+    pub idempotency: Option<Idempotency>,
+    /// Method and route, in which idempotency keys mean something.
+    pub scope: String,
 }
 
 /// What is done to documents.
@@ -66,7 +76,7 @@ pub enum Action {
     /// Adds one.
     Create {
         /// The partition key that it must have.
-        partition: Option<Value>,
+        partition: Option<Key>,
     },
     /// Returns one.
     Read(At),
@@ -74,46 +84,45 @@ pub enum Action {
     Upsert(At),
     /// Replaces one that is there.
     Replace(At),
+    /// Changes parts of one.
+    Patch(At),
     /// Removes one.
     Delete(At),
     /// Returns those of a partition, in pages.
     List {
         /// The partition key.
-        partition: Value,
+        partition: Key,
+    },
+    /// Does several things in a partition, all or none.
+    Batch {
+        /// The partition key.
+        partition: Key,
+    },
+    /// Asks a question.
+    Query {
+        /// The partition key, or its beginning.
+        partition: Key,
+        /// The question.
+        query: Arc<Query>,
+        /// What its parameters are.
+        parameters: Vec<(String, Argument)>,
+    },
+    /// Removes those of a partition.
+    DeletePartition {
+        /// The partition key, or its beginning.
+        partition: Key,
     },
 }
 
-/// Where a document is.
+/// The value of a query's parameter.
 #[derive(Debug)]
-pub struct At {
-    /// The partition key.
-    pub partition: Value,
-    /// The id.
-    pub id: Value,
-}
-
-/// A text that the manifest gives, or a segment of the path.
-#[derive(Debug)]
-pub enum Value {
-    /// This text.
-    Literal(String),
+pub enum Argument {
+    /// This value.
+    Literal(serde_json::Value),
     /// The segment of this number.
     Segment(usize),
-}
-
-/// The path of a document, as pieces.
-#[derive(Debug)]
-pub struct Location {
-    pieces: Vec<Piece>,
-    /// The only partition key that this path leads to.
-    partition: Option<String>,
-}
-
-#[derive(Debug)]
-enum Piece {
-    Literal(String),
-    Partition,
-    Id,
+    /// The query parameter of this name.
+    Query(String),
 }
 
 /// Why no operation answers.
@@ -128,67 +137,6 @@ pub enum Unroutable {
         /// The methods, as in the header `Allow`.
         allow: String,
     },
-}
-
-impl Value {
-    fn new(template: &Template, route: &PathTemplate) -> Self {
-        match template {
-            Template::Literal(text) => Self::Literal(text.clone()),
-            Template::Parameter(name) => {
-                let is_it = |segment: &Segment| matches!(segment, Segment::Parameter(found) if found == name);
-                // A manifest is refused when a parameter is not in the path.
-                Self::Segment(route.segments.iter().position(is_it).unwrap_or(usize::MAX))
-            }
-        }
-    }
-
-    /// The text, for a request with these segments.
-    pub fn of<'a>(&'a self, segments: &'a [String]) -> &'a str {
-        match self {
-            Self::Literal(text) => text,
-            Self::Segment(number) => segments.get(*number).map_or("", String::as_str),
-        }
-    }
-}
-
-impl Location {
-    /// The path of the document with this key and id; `None` when it cannot be written as a path.
-    pub fn of(&self, partition: &str, id: &str) -> Option<String> {
-        let wrong_partition = self.partition.as_ref().is_some_and(|fixed| fixed != partition);
-        if wrong_partition {
-            return None;
-        }
-        let mut out = String::new();
-        for piece in &self.pieces {
-            let text = match piece {
-                Piece::Literal(text) => text,
-                Piece::Partition => partition,
-                Piece::Id => id,
-            };
-            if !path::can_be_segment(text) {
-                return None;
-            }
-            out.push('/');
-            out.push_str(&path::encode(text));
-        }
-        Some(out)
-    }
-
-    fn new(route: &PathTemplate, at: &manifest::DocumentAt) -> Option<Self> {
-        let named = |template: &Template, name: &String| matches!(template, Template::Parameter(found) if found == name);
-        let piece = |segment: &Segment| match segment {
-            Segment::Literal(text) => Some(Piece::Literal(text.clone())),
-            Segment::Parameter(name) if named(&at.partition, name) => Some(Piece::Partition),
-            Segment::Parameter(name) if named(&at.id, name) => Some(Piece::Id),
-            Segment::Parameter(_) => None,
-        };
-        let pieces = route.segments.iter().map(piece).collect::<Option<Vec<_>>>()?;
-        let partition = match &at.partition {
-            Template::Literal(text) => Some(text.clone()),
-            Template::Parameter(_) => None,
-        };
-        pieces.iter().any(|piece| matches!(piece, Piece::Id)).then_some(Self { pieces, partition })
-    }
 }
 
 impl Routes {
@@ -269,25 +217,49 @@ fn work(operation: &manifest::Operation, api: &manifest::Api, catalog: &Catalog)
         Target::Mock(mock) => return Some(Work::Mock(mock.clone())),
         Target::Documents { container, action } => (container, action),
     };
-    let value = |template: &Template| Value::new(template, &operation.route);
-    let at = |at: &manifest::DocumentAt| At { partition: value(&at.partition), id: value(&at.id) };
-    let action = match action {
-        manifest::Action::Create { partition } => Action::Create { partition: partition.as_ref().map(value) },
-        manifest::Action::Read(place) => Action::Read(at(place)),
-        manifest::Action::Upsert(place) => Action::Upsert(at(place)),
-        manifest::Action::Replace(place) => Action::Replace(at(place)),
-        manifest::Action::Delete(place) => Action::Delete(at(place)),
-        manifest::Action::List { partition } => Action::List { partition: value(partition) },
-    };
     let location = api.operations.values().find_map(|reader| match &reader.target {
         Target::Documents { container: found, action: manifest::Action::Read(at) } if found == container => {
-            Location::new(&reader.route, at)
+            Location::new(&reader.route, at, catalog.get(container)?)
         }
         Target::Documents { .. } | Target::Mock(_) => None,
     });
     // A manifest is refused when a container is not in it.
     let container = catalog.get(container)?.clone();
-    Some(Work::Documents(Documents { container, action, location }))
+    let route = &operation.route;
+    let at = |at: &manifest::DocumentAt| At::new(at, &container, route);
+    let whole = |templates: &Vec<manifest::Template>| Key::whole(templates, &container, route);
+    let front = |templates: &Vec<manifest::Template>| Key::front(templates, &container, route);
+    let action = match action {
+        manifest::Action::Create { partition } => Action::Create { partition: partition.as_ref().map(whole) },
+        manifest::Action::Read(place) => Action::Read(at(place)),
+        manifest::Action::Upsert(place) => Action::Upsert(at(place)),
+        manifest::Action::Replace(place) => Action::Replace(at(place)),
+        manifest::Action::Patch(place) => Action::Patch(at(place)),
+        manifest::Action::Delete(place) => Action::Delete(at(place)),
+        manifest::Action::List { partition } => Action::List { partition: whole(partition) },
+        manifest::Action::Batch { partition } => Action::Batch { partition: whole(partition) },
+        manifest::Action::Query { partition, query, parameters } => {
+            let argument = |(name, value): &(String, Parameter)| (name.clone(), Argument::new(value, route));
+            let parameters = parameters.iter().map(argument).collect();
+            Action::Query { partition: front(partition), query: query.clone(), parameters }
+        }
+        manifest::Action::DeletePartition { partition } => {
+            Action::DeletePartition { partition: front(partition) }
+        }
+    };
+    let scope = format!("{} {route}", operation.method.as_str());
+    let idempotency = operation.idempotency;
+    Some(Work::Documents(Documents { container, action, location, idempotency, scope }))
+}
+
+impl Argument {
+    fn new(parameter: &Parameter, route: &PathTemplate) -> Self {
+        match parameter {
+            Parameter::Literal(value) => Self::Literal(value.clone()),
+            Parameter::Segment(name) => Self::Segment(place::segment_number(name, route)),
+            Parameter::Query(name) => Self::Query(name.clone()),
+        }
+    }
 }
 
 fn method(method: manifest::Method) -> Method {
@@ -299,102 +271,5 @@ fn method(method: manifest::Method) -> Method {
         manifest::Method::Patch => Method::PATCH,
         manifest::Method::Delete => Method::DELETE,
         manifest::Method::Options => Method::OPTIONS,
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::manifest::{Source, Sources, load};
-
-    const MANIFEST: &str = r#"
-manifest: 1
-project: test
-containers: { loads: { partition_key: [/lane] }, notes: { partition_key: [/a/b], tenancy: isolated } }
-apis:
-  freight:
-    path: /freight
-    version: { by: path, name: v1 }
-    operations:
-      create: { method: POST, path: /loads, to: { container: loads, do: create } }
-      read: { method: GET, path: "/loads/{lane}/{id}", to: { container: loads, do: read, partition: "{lane}", id: "{id}" } }
-      put: { method: PUT, path: "/loads/{lane}/{id}", to: { container: loads, do: upsert, partition: "{lane}", id: "{id}" } }
-      list: { method: GET, path: "/loads/{corridor}", to: { container: loads, do: list, partition: "{corridor}" } }
-      search: { method: POST, path: /loads/search, to: { mock: { status: 200 } } }
-      root: { method: GET, path: /, to: { mock: { status: 200 } } }
-  notes:
-    path: /notes
-    operations:
-      add: { method: POST, path: /, to: { container: notes, do: create, partition: all } }
-      one: { method: GET, path: "/{id}", to: { container: notes, do: read, partition: all, id: "{id}" } }
-"#;
-
-    fn routes() -> Routes {
-        let source = Source::Text { name: "test".into(), text: MANIFEST.into() };
-        let manifest = load(&Sources { files: vec![source], ..Sources::default() }).unwrap();
-        Routes::new(&manifest, &crate::app::catalog(&manifest), &Metrics::default())
-    }
-
-    fn find(method: &Method, path: &str) -> Result<String, Unroutable> {
-        let segments = path::segments(path).unwrap();
-        routes().find(method, &segments).map(|found| found.route.to_string())
-    }
-
-    #[test]
-    fn an_operation_answers_to_its_method_and_path_only() {
-        let (get, post, put) = (Method::GET, Method::POST, Method::PUT);
-        let missing = Err(Unroutable::NotFound);
-        let other = |allow: &str| Err(Unroutable::Method { allow: allow.to_owned() });
-        for (method, path, expected) in [
-            (&post, "/freight/v1/loads", Ok("/freight/v1/loads")),
-            (&get, "/freight/v1/loads/a/b", Ok("/freight/v1/loads/{lane}/{id}")),
-            (&put, "/freight/v1/loads/a%2Fb/c", Ok("/freight/v1/loads/{lane}/{id}")),
-            (&Method::HEAD, "/freight/v1/loads/a/b", Ok("/freight/v1/loads/{lane}/{id}")),
-            (&get, "/freight/v1/loads/a", Ok("/freight/v1/loads/{corridor}")),
-            (&get, "/freight/v1/loads/search", Ok("/freight/v1/loads/{corridor}")),
-            (&post, "/freight/v1/loads/search", Ok("/freight/v1/loads/search")),
-            (&get, "/freight/%761/loads/a", Ok("/freight/v1/loads/{corridor}")),
-            (&get, "/freight/v1", Ok("/freight/v1")),
-            (&get, "/notes/x", Ok("/notes/{id}")),
-            (&get, "/", missing.clone()),
-            (&get, "/freight", missing.clone()),
-            (&get, "/freight/v2/loads/a", missing.clone()),
-            (&get, "/Freight/v1/loads/a", missing.clone()),
-            (&get, "/freight/v1/loads/", missing.clone()),
-            (&get, "/freight/v1/loads/a/b/c", missing),
-            (&get, "/freight/v1/loads", other("POST")),
-            (&Method::DELETE, "/freight/v1/loads/a/b", other("GET, HEAD, PUT")),
-            (&Method::OPTIONS, "/freight/v1/loads/search", other("GET, HEAD, POST")),
-        ] {
-            let expected = expected.map(str::to_owned);
-            assert_eq!(find(method, path), expected, "{method} {path}");
-        }
-    }
-
-    #[test]
-    fn a_new_documents_place_is_the_path_that_reads_it() {
-        let location = |path: &str, key: &str, id: &str| {
-            let segments = path::segments(path).unwrap();
-            let found = routes().find(&Method::POST, &segments).unwrap();
-            let Work::Documents(documents) = &found.work else { panic!("not documents") };
-            documents.location.as_ref().unwrap().of(key, id)
-        };
-        let loads = "/freight/v1/loads";
-        assert_eq!(location(loads, "A-B", "x").unwrap(), "/freight/v1/loads/A-B/x");
-        assert_eq!(location(loads, "a/b", "é ü").unwrap(), "/freight/v1/loads/a%2Fb/%C3%A9%20%C3%BC");
-        assert_eq!(location(loads, "..", "x"), None);
-        assert_eq!(location("/notes", "all", "x").unwrap(), "/notes/x");
-        assert_eq!(location("/notes", "other", "x"), None);
-    }
-
-    #[test]
-    fn templates_take_their_segments_by_name() {
-        let segments = path::segments("/freight/v1/loads/a/b").unwrap();
-        let found = routes().find(&Method::GET, &segments).unwrap();
-        let Work::Documents(Documents { action: Action::Read(at), container, .. }) = &found.work else {
-            panic!("not a read")
-        };
-        assert_eq!((at.partition.of(&segments), at.id.of(&segments)), ("a", "b"));
-        assert_eq!((key_pointer(container).as_str(), container.isolated), ("/lane", false));
     }
 }

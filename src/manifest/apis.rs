@@ -1,7 +1,6 @@
 //! Stands between the section `apis` and the routes of the gateway.
 //!
-//! Invariant: no two operations answer to the same method and route, and every template of an operation names a
-//! parameter of its own path.
+//! Invariant: no two operations answer to the same method and route.
 
 use std::collections::BTreeMap;
 use std::collections::btree_map::Entry;
@@ -9,25 +8,21 @@ use std::collections::btree_map::Entry;
 use super::Names;
 use super::fields::{self, Fields};
 use super::model::{
-    Action, Api, DocumentAt, Method, Operation, PathTemplate, PathVersion, Segment, Target, Template,
+    Api, Container, Idempotency, Method, Operation, PathTemplate, PathVersion, Segment, Target,
 };
-use super::problem::{Place, Report, closest, quoted};
+use super::problem::{Place, Report, quoted};
+use super::targets::{self, Known};
 use super::tree::Node;
 
 /// Most segments of a path.
 const SEGMENTS_MAX: usize = 32;
-/// Longest segment, parameter name or literal of a template, in bytes.
+/// Longest segment or parameter name, in bytes.
 const SEGMENT_MAX: usize = 255;
 
 const API_NOT_BUILT: [&str; 1] = ["errors"];
-const OPERATION_NOT_BUILT: [&str; 3] = ["body", "cache", "idempotency"];
-/// Keys of `to` that name something else than documents.
-const ELSEWHERE: [&str; 4] = ["function", "queue", "topic", "upstream"];
-/// Keys of `to` that go with `container`.
-const TO_DOCUMENTS: [&str; 4] = ["container", "do", "id", "partition"];
-const TO_NOT_BUILT: [&str; 6] = ["function", "params", "queue", "sql", "topic", "upstream"];
-const DO_NOT_BUILT: [&str; 9] =
-    ["acknowledge", "batch", "patch", "publish", "query", "receive", "reject", "release", "renewLock"];
+const OPERATION_NOT_BUILT: [&str; 2] = ["body", "cache"];
+const IDEMPOTENCY: [(&str, Idempotency); 2] =
+    [("optional", Idempotency::Optional), ("required", Idempotency::Required)];
 
 const METHODS: [(&str, Method); 7] = [
     ("GET", Method::Get),
@@ -37,26 +32,6 @@ const METHODS: [(&str, Method); 7] = [
     ("PATCH", Method::Patch),
     ("DELETE", Method::Delete),
     ("OPTIONS", Method::Options),
-];
-
-/// What is asked of a container, before its templates are known.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Verb {
-    Create,
-    Read,
-    Upsert,
-    Replace,
-    Delete,
-    List,
-}
-
-const VERBS: [(&str, Verb); 6] = [
-    ("create", Verb::Create),
-    ("read", Verb::Read),
-    ("upsert", Verb::Upsert),
-    ("replace", Verb::Replace),
-    ("delete", Verb::Delete),
-    ("list", Verb::List),
 ];
 
 /// The routes that were read so far, over all apis; parameters count without their names.
@@ -94,7 +69,7 @@ impl Routes {
 pub(super) fn read(
     name: &str,
     node: &Node,
-    names: &Names<'_>,
+    known: (&Names<'_>, &BTreeMap<String, Container>),
     routes: &mut Routes,
     report: &mut Report,
 ) -> Option<Api> {
@@ -113,13 +88,16 @@ pub(super) fn read(
     let list =
         fields.required("operations", report).map_or_else(Vec::new, |node| fields::named(node, report));
     for (operation, place, node) in list {
-        let Some((method, path, target)) = read_operation(node, names, report) else { continue };
+        let Some(Parts { method, path, target, idempotency }) = read_operation(node, known, report) else {
+            continue;
+        };
         if let (Some(base), Some(method), Some(path)) = (&base, method, path) {
             let segments = base.iter().chain(&path.segments).cloned().collect();
             let route = PathTemplate { segments };
             routes.add(method, &route, (format!("{name}.{operation}"), place), report);
             if let Some(target) = target {
-                operations.insert(operation.to_owned(), Operation { method, path, route, target });
+                operations
+                    .insert(operation.to_owned(), Operation { method, path, route, idempotency, target });
             }
         }
     }
@@ -157,92 +135,40 @@ fn version(node: &Node, report: &mut Report) -> Option<PathVersion> {
     by.and(name).map(|name| PathVersion { name })
 }
 
-type Parts = (Option<Method>, Option<PathTemplate>, Option<Target>);
+/// What was read of an operation, although some of it may be wrong.
+struct Parts {
+    method: Option<Method>,
+    path: Option<PathTemplate>,
+    target: Option<Target>,
+    idempotency: Option<Idempotency>,
+}
 
-fn read_operation(node: &Node, names: &Names<'_>, report: &mut Report) -> Option<Parts> {
+fn read_operation(
+    node: &Node,
+    (names, containers): (&Names<'_>, &BTreeMap<String, Container>),
+    report: &mut Report,
+) -> Option<Parts> {
     let mut fields = Fields::open(node, report)?;
     let method =
         fields.required("method", report).and_then(|node| fields::choice(node, &METHODS, &[], report));
     let path = fields.required("path", report).and_then(|node| path(node, report));
-    let target = fields.required("to", report).and_then(|node| target(node, path.as_ref(), names, report));
-    fields.finish(&OPERATION_NOT_BUILT, report);
-    Some((method, path, target))
-}
-
-fn target(
-    node: &Node,
-    path: Option<&PathTemplate>,
-    names: &Names<'_>,
-    report: &mut Report,
-) -> Option<Target> {
-    let mut fields = Fields::open(node, report)?;
-    if let Some(mock) = fields.optional("mock") {
-        for key in TO_DOCUMENTS {
-            if fields.optional(key).is_some() {
-                report.add(fields.place_of(key), format!("`{key}` does not go with `mock`"));
+    let known = Known { names, containers, path: path.as_ref() };
+    let to = fields.required("to", report);
+    let (verb, target) = to.map_or((None, None), |node| targets::read(node, known, report));
+    let idempotency = fields.optional("idempotency");
+    let idempotency = idempotency.and_then(|node| fields::choice(node, &IDEMPOTENCY, &[], report));
+    if let (Some(_), true) = (idempotency, target.is_some()) {
+        let place = fields.place_of("idempotency");
+        match verb {
+            Some(verb) if verb.can_repeat() => {}
+            Some(verb) => {
+                report.add(place, format!("`idempotency` does not go with `do: {}`", verb.name()));
             }
+            None => report.add(place, "`idempotency` does not go with `mock`"),
         }
-        fields.finish(&TO_NOT_BUILT, report);
-        return super::mock::read(mock, report).map(Target::Mock);
     }
-    let elsewhere = ELSEWHERE.iter().any(|key| fields.has(key));
-    let mut key = |key, needed: bool, report: &mut Report| {
-        if needed { fields.required(key, report) } else { fields.optional(key) }
-    };
-    let container = key("container", !elsewhere, report)
-        .and_then(|node| fields::reference(node, "container", &names.containers, report));
-    let verb =
-        key("do", !elsewhere, report).and_then(|node| fields::choice(node, &VERBS, &DO_NOT_BUILT, report));
-    let needs_partition = verb.is_some_and(|verb| verb != Verb::Create);
-    let needs_id = needs_partition && verb != Some(Verb::List);
-    let partition = key("partition", needs_partition, report).map(|node| template(node, path, report));
-    let id = key("id", needs_id, report).map(|node| template(node, path, report));
-    if let (Some(verb), Some(_), false) = (verb, &id, needs_id) {
-        let name = VERBS.iter().find(|(_, one)| *one == verb).map_or("", |(name, _)| name);
-        report.add(fields.place_of("id"), format!("`id` does not go with `do: {name}`"));
-    }
-    fields.finish(&TO_NOT_BUILT, report);
-    let at = || Some(DocumentAt { partition: partition.clone()??, id: id.clone()?? });
-    let action = match verb? {
-        Verb::Create => Action::Create { partition: partition.flatten() },
-        Verb::Read => Action::Read(at()?),
-        Verb::Upsert => Action::Upsert(at()?),
-        Verb::Replace => Action::Replace(at()?),
-        Verb::Delete => Action::Delete(at()?),
-        Verb::List => Action::List { partition: partition?? },
-    };
-    Some(Target::Documents { container: container?, action })
-}
-
-/// Reads a literal or one `{parameter}`; `path` is where the parameter must be.
-fn template(node: &Node, path: Option<&PathTemplate>, report: &mut Report) -> Option<Template> {
-    let text = fields::text(node, report)?;
-    if !text.contains(['{', '}']) {
-        if text.is_empty() || text.len() > SEGMENT_MAX || text.chars().any(char::is_control) {
-            return fields::expected(node, &format!("a text of 1 to {SEGMENT_MAX} bytes"), report);
-        }
-        return Some(Template::Literal(text.to_owned()));
-    }
-    let inside = text.strip_prefix('{').and_then(|text| text.strip_suffix('}'));
-    let Some(name) = inside.filter(|name| !name.contains(['{', '}'])) else {
-        return fields::expected(node, "one `{parameter}` of the path, or a text without braces", report);
-    };
-    if name.starts_with("query.") || name.starts_with("header.") {
-        report.not_built(node.place, text);
-        return None;
-    }
-    if let Some(path) = path
-        && !path.has_parameter(name)
-    {
-        let parameters = path.segments.iter().filter_map(|segment| match segment {
-            Segment::Parameter(name) => Some(name.as_str()),
-            Segment::Literal(_) => None,
-        });
-        let suggestion = closest(name, parameters).map(|name| format!("{{{name}}}"));
-        report.suggest(node.place, format!("there is no parameter {} in the path", quoted(text)), suggestion);
-        return None;
-    }
-    Some(Template::Parameter(name.to_owned()))
+    fields.finish(&OPERATION_NOT_BUILT, report);
+    Some(Parts { method, path, target, idempotency })
 }
 
 fn path(node: &Node, report: &mut Report) -> Option<PathTemplate> {

@@ -19,6 +19,10 @@ const HELD_MAX: usize = 10_000_000;
 const QUEUED_MAX: usize = 1_000_000;
 /// Deepest JSON that the parser reads without growing its stack.
 const JSON_DEPTH_MAX: usize = 128;
+/// Most operations in a request: each is decided while others of the partition wait.
+const OPERATIONS_MAX: usize = 1_000;
+/// Most threads that queries may take.
+const SLICES_MAX: usize = 64;
 /// Calls that a rate may allow in its time.
 const CALLS_MAX: usize = 1_000_000_000;
 
@@ -49,10 +53,25 @@ pub(super) fn read(node: &Node, report: &mut Report) -> Option<Limits> {
         batch_mutations: f.count("batch_mutations", QUEUED, report),
         batch_bytes: f.size("batch_bytes", KIB..=64 * MIB, report),
         apply_lag: f.count("apply_lag", QUEUED, report),
+        apply_lag_bytes: f.size("apply_lag_bytes", MIB..=16 * GIB, report),
         checkpoint_interval: f.duration("checkpoint_interval", WAIT, report),
         checkpoint_bytes: f.size("checkpoint_bytes", MIB..=64 * GIB, report),
         log_segment: f.size("log_segment", MIB..=64 * GIB, report),
         view_cache: f.size("view_cache", MIB..=1024 * GIB, report),
+        document_cache: f.size("document_cache", MIB..=1024 * GIB, report),
+        patch_operations: f.count("patch_operations", 1..=OPERATIONS_MAX, report),
+        batch_operations: f.count("batch_operations", 1..=OPERATIONS_MAX, report),
+        idempotency_keep: f.duration("idempotency_keep", MINUTE..=30 * DAY, report),
+        queries_in_flight: f.count("queries_in_flight", HELD, report),
+        query_rows: f.count("query_rows", HELD, report),
+        query_time: f.duration("query_time", MILLISECOND..=HOUR, report),
+        query_slices: f.count("query_slices", 1..=SLICES_MAX, report),
+        query_groups: f.count("query_groups", QUEUED, report),
+        feeds_waiting: f.count("feeds_waiting", HELD, report),
+        upkeep_interval: f.duration("upkeep_interval", MILLISECOND..=HOUR, report),
+        upkeep_batch: f.count("upkeep_batch", QUEUED, report),
+        query_page_default: f.count("query_page_default", QUEUED, report),
+        query_page_max: f.count("query_page_max", QUEUED, report),
         page_default: f.count("page_default", QUEUED, report),
         page_max: f.count("page_max", QUEUED, report),
         page_bytes: f.size("page_bytes", KIB..=64 * MIB, report),
@@ -88,6 +107,8 @@ fn compare(limits: &Limits, fields: &Fields<'_>, report: &mut Report) {
         }
     };
     above("page_default", number(limits.page_default), "page_max", number(limits.page_max), "");
+    let (rows, most) = (number(limits.query_page_default), number(limits.query_page_max));
+    above("query_page_default", rows, "query_page_max", most, "");
     above(
         "connections_per_ip",
         number(limits.connections_per_ip),

@@ -71,7 +71,7 @@ fn headers(node: &Node, report: &mut Report) -> BTreeMap<String, String> {
 }
 
 /// The tree as JSON. Its depth is bounded, so this may recurse.
-fn json(node: &Node) -> Json {
+pub(super) fn json(node: &Node) -> Json {
     match &node.value {
         Value::Null => Json::Null,
         Value::Bool(value) => Json::Bool(*value),

@@ -21,15 +21,16 @@ mod model;
 mod problem;
 mod server;
 mod subscriptions;
+mod targets;
 #[cfg(test)]
 mod tests;
 mod tree;
 mod units;
 
 pub use self::model::{
-    Action, Api, ApiKey, ChangeTypes, Container, DocumentAt, EventSubscription, KeyPart, Limits, Listener,
-    Manifest, Method, Mock, Operation, PathTemplate, PathVersion, Pointer, Product, Rate, Retry, Secret,
-    Segment, Server, SubjectFilter, Target, Template, Tenancy, Topic, Webhook,
+    Action, Api, ApiKey, ChangeTypes, Container, DocumentAt, EventSubscription, Idempotency, KeyPart, Limits,
+    Listener, Manifest, Method, Mock, Operation, Parameter, PathTemplate, PathVersion, Pointer, Product,
+    Rate, Retry, Secret, Segment, Server, SubjectFilter, Target, Template, Tenancy, Topic, Webhook,
 };
 pub use self::problem::{Problem, Problems};
 pub use self::units::{Cidr, CidrError, is_public};
@@ -147,7 +148,7 @@ fn read(root: &Node, environment: &[(String, String)], report: &mut Report) -> O
     });
     let mut routes = apis::Routes::default();
     let apis = section(&mut fields, "apis", report, |name, node, report| {
-        apis::read(name, node, &names, &mut routes, report)
+        apis::read(name, node, (&names, &containers), &mut routes, report)
     });
     let products = section(&mut fields, "products", report, |_, node, report| {
         access::read_product(node, &names, report)

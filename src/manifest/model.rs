@@ -15,6 +15,13 @@ use lanekeeper_actors::policy::ttl::ContainerTtl;
 
 use super::units::Cidr;
 
+mod apis;
+
+pub use self::apis::{
+    Action, Api, DocumentAt, Idempotency, Method, Mock, Operation, Parameter, PathTemplate, PathVersion,
+    Segment, Target, Template,
+};
+
 /// The whole configuration of a process. Maps are keyed by name: 1 to 63 of `A-Z a-z 0-9 _ -`, the first a
 /// letter or digit.
 #[derive(Debug, Clone)]
@@ -50,6 +57,8 @@ pub struct Server {
     pub data: PathBuf,
     /// Number of physical shards, 1 to 64; fixed when the data directory is made.
     pub shards: usize,
+    /// Whether somebody wrote that number: an existing directory with another one is then refused.
+    pub shards_given: bool,
 }
 
 /// One public address.
@@ -94,6 +103,8 @@ pub struct Limits {
     pub batch_bytes: u64,
     /// Records on disk that the view may not have yet, per shard.
     pub apply_lag: usize,
+    /// The same in bytes.
+    pub apply_lag_bytes: u64,
     /// Longest time between two checkpoints of a view.
     pub checkpoint_interval: Duration,
     /// Log bytes after which a checkpoint is made earlier.
@@ -102,6 +113,34 @@ pub struct Limits {
     pub log_segment: u64,
     /// Page cache of all views together, in bytes.
     pub view_cache: u64,
+    /// Documents kept for point reads, of all shards together, in bytes.
+    pub document_cache: u64,
+    /// Operations in one patch.
+    pub patch_operations: usize,
+    /// Operations in one transactional batch.
+    pub batch_operations: usize,
+    /// How long the answer to an idempotency key is kept.
+    pub idempotency_keep: Duration,
+    /// Queries being worked on.
+    pub queries_in_flight: usize,
+    /// Documents and index entries that one page of a query reads.
+    pub query_rows: usize,
+    /// Time that one page of a query takes.
+    pub query_time: Duration,
+    /// Slices of queries that run at the same time.
+    pub query_slices: usize,
+    /// Groups that one page of a query holds.
+    pub query_groups: usize,
+    /// Change feeds that wait for a change.
+    pub feeds_waiting: usize,
+    /// Time between two rounds of the upkeep of a shard.
+    pub upkeep_interval: Duration,
+    /// Documents that a round takes away for each reason.
+    pub upkeep_batch: usize,
+    /// Rows in a page of a query when the caller names no number.
+    pub query_page_default: usize,
+    /// Most rows in a page of a query.
+    pub query_page_max: usize,
     /// Documents in a page when the caller names no number.
     pub page_default: usize,
     /// Most documents in a page.
@@ -274,176 +313,6 @@ pub struct Retry {
     pub ttl: Duration,
     /// Factor on the steps of the schedule, 0.0001 to 1.
     pub scale: f64,
-}
-
-/// A set of operations under one path.
-#[derive(Debug, Clone, PartialEq)]
-pub struct Api {
-    /// Where the API begins; literal segments only.
-    pub path: PathTemplate,
-    /// The version, when the API has one; it is the path segment after `path`.
-    pub version: Option<PathVersion>,
-    /// What it offers, by name.
-    pub operations: BTreeMap<String, Operation>,
-}
-
-/// A version that callers name in the path.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct PathVersion {
-    /// The path segment, such as `v1`.
-    pub name: String,
-}
-
-/// One thing that an API offers.
-#[derive(Debug, Clone, PartialEq)]
-pub struct Operation {
-    /// The method of the request.
-    pub method: Method,
-    /// The path below the API's path and version, as written.
-    pub path: PathTemplate,
-    /// The path of the request: the API's path, its version, and `path`. No two operations of a manifest
-    /// answer to the same method and route.
-    pub route: PathTemplate,
-    /// What answers.
-    pub target: Target,
-}
-
-/// An HTTP method (RFC 9110 section 9.3, RFC 5789).
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub enum Method {
-    /// `GET`
-    Get,
-    /// `HEAD`
-    Head,
-    /// `POST`
-    Post,
-    /// `PUT`
-    Put,
-    /// `PATCH`
-    Patch,
-    /// `DELETE`
-    Delete,
-    /// `OPTIONS`
-    Options,
-}
-
-impl Method {
-    /// The method as it stands in a request.
-    pub fn as_str(self) -> &'static str {
-        match self {
-            Self::Get => "GET",
-            Self::Head => "HEAD",
-            Self::Post => "POST",
-            Self::Put => "PUT",
-            Self::Patch => "PATCH",
-            Self::Delete => "DELETE",
-            Self::Options => "OPTIONS",
-        }
-    }
-}
-
-/// A path whose segments are fixed or parameters. Writes itself as `/loads/{lane}`; without segments, as `/`.
-#[derive(Debug, Clone, PartialEq, Eq, Default)]
-pub struct PathTemplate {
-    /// The segments, without slashes.
-    pub segments: Vec<Segment>,
-}
-
-/// One segment of a path.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Segment {
-    /// This text, of unreserved characters (RFC 3986 section 2.3).
-    Literal(String),
-    /// Any text, taken under this name. Names are unique in a path.
-    Parameter(String),
-}
-
-impl PathTemplate {
-    /// Whether a parameter of this name is in the path.
-    pub fn has_parameter(&self, name: &str) -> bool {
-        self.segments.iter().any(|segment| matches!(segment, Segment::Parameter(found) if found == name))
-    }
-}
-
-impl fmt::Display for PathTemplate {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        if self.segments.is_empty() {
-            return f.write_str("/");
-        }
-        for segment in &self.segments {
-            match segment {
-                Segment::Literal(text) => write!(f, "/{text}")?,
-                Segment::Parameter(name) => write!(f, "/{{{name}}}")?,
-            }
-        }
-        Ok(())
-    }
-}
-
-/// What answers an operation.
-#[derive(Debug, Clone, PartialEq)]
-pub enum Target {
-    /// Documents of a container.
-    Documents {
-        /// The container.
-        container: String,
-        /// What is done to them.
-        action: Action,
-    },
-    /// A fixed answer.
-    Mock(Mock),
-}
-
-/// What an operation does to documents.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Action {
-    /// Adds a document, which names itself or gets a name.
-    Create {
-        /// Where given, the partition key that the document must have.
-        partition: Option<Template>,
-    },
-    /// Returns a document.
-    Read(DocumentAt),
-    /// Creates or replaces a document.
-    Upsert(DocumentAt),
-    /// Replaces a document that is there.
-    Replace(DocumentAt),
-    /// Removes a document.
-    Delete(DocumentAt),
-    /// Returns the documents of a partition in pages.
-    List {
-        /// The partition key.
-        partition: Template,
-    },
-}
-
-/// Where a document is.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct DocumentAt {
-    /// The partition key.
-    pub partition: Template,
-    /// The document's `id`.
-    pub id: Template,
-}
-
-/// A text, or the value of a path parameter.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Template {
-    /// This text.
-    Literal(String),
-    /// The value of this parameter, which is in the operation's path.
-    Parameter(String),
-}
-
-/// A fixed answer.
-#[derive(Debug, Clone, PartialEq)]
-pub struct Mock {
-    /// Status, 200 to 599.
-    pub status: u16,
-    /// Headers, with lower-case names.
-    pub headers: BTreeMap<String, String>,
-    /// JSON body, if any.
-    pub body: Option<serde_json::Value>,
 }
 
 /// What callers are sold: apis, and how much of them.

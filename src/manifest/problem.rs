@@ -80,6 +80,13 @@ pub(super) struct Place {
     pub(super) column: u32,
 }
 
+impl Place {
+    /// Whether somebody wrote what is here: the first source is what is built into the binary.
+    pub(super) fn is_given(self) -> bool {
+        self.source > 0
+    }
+}
+
 /// Collects problems while sources are read.
 #[derive(Debug, Default)]
 pub(super) struct Report {

@@ -23,6 +23,7 @@ pub(super) fn read(node: &Node, report: &mut Report) -> Option<Server> {
     let admin = admin_node.and_then(|node| admin(node, report));
     let data = fields.required("data", report).and_then(|node| data(node, report));
     let shards = fields.count("shards", 1..=SHARDS_MAX, report);
+    let shards_given = fields.place_of("shards").is_given();
     fields.finish(&[], report);
     let (listen, admin) = (listen?, admin?);
     if let Some(node) = admin_node
@@ -31,7 +32,7 @@ pub(super) fn read(node: &Node, report: &mut Report) -> Option<Server> {
     {
         report.add(node.place, format!("`{admin}` is a public address too: `admin` needs one of its own"));
     }
-    Some(Server { listen, admin, data: data?, shards })
+    Some(Server { listen, admin, data: data?, shards, shards_given })
 }
 
 /// A list of listeners, or the one address of the only one.

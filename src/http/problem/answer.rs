@@ -5,7 +5,10 @@ use std::time::Duration;
 use actix_web::HttpResponse;
 use actix_web::http::StatusCode;
 use actix_web::http::header::{ALLOW, CACHE_CONTROL, RETRY_AFTER, WWW_AUTHENTICATE};
-use serde_json::json;
+use lanekeeper_actors::policy::charge::RequestUnits;
+use lanekeeper_actors::query::SyntaxError;
+use lanekeeper_actors::shard::CommitError;
+use serde_json::{Value, json};
 
 use crate::http::ratelimit;
 use crate::http::trace::Trace;
@@ -47,6 +50,8 @@ pub(super) struct Extra {
     pub(super) challenge: Option<Challenge>,
     pub(super) violated: Option<String>,
     pub(super) close: bool,
+    /// What the refused request cost all the same.
+    pub(super) charge: Option<RequestUnits>,
 }
 
 impl Problem {
@@ -110,6 +115,52 @@ impl Problem {
         problem.close()
     }
 
+    /// The condition of a patch cannot be read.
+    pub(in crate::http) fn condition(error: SyntaxError) -> Self {
+        Self::bad_request(
+            "invalid_condition",
+            "Invalid condition",
+            format!("the condition is wrong at {error}"),
+        )
+    }
+
+    /// An operation of a batch that was not done because of another one.
+    pub(in crate::http) fn failed_dependency() -> Self {
+        let detail = "another operation of the batch failed, so nothing was done";
+        Self::new(StatusCode::FAILED_DEPENDENCY, "failed_dependency", "Not done", detail)
+    }
+
+    /// Whole partitions could not be removed.
+    pub(in crate::http) fn purge(error: CommitError) -> Self {
+        match error {
+            CommitError::Busy => {
+                let detail = "too many partitions are being deleted";
+                Self::new(StatusCode::SERVICE_UNAVAILABLE, "store_busy", "Too many deletions", detail)
+                    .retry(SOON)
+            }
+            CommitError::Unavailable => {
+                Self::unavailable("nothing was deleted: the shard takes no writes now")
+            }
+            CommitError::NoRoom => Self::no_room(),
+            CommitError::TooLarge | CommitError::Unknown => Self::unknown_admin(),
+        }
+    }
+
+    /// Adds what the request cost.
+    pub(in crate::http) fn charged(self, charge: RequestUnits) -> Self {
+        self.with(|extra| extra.charge = Some(charge))
+    }
+
+    /// What the request cost, if anything.
+    pub(in crate::http) fn charge(&self) -> Option<RequestUnits> {
+        self.extra.as_ref().and_then(|extra| extra.charge)
+    }
+
+    /// The problem as an entry in a list of results.
+    pub(in crate::http) fn entry(&self) -> Value {
+        json!({ "status": self.status.as_u16(), "code": self.code, "detail": self.detail })
+    }
+
     /// The handling of a request panicked.
     pub fn crashed() -> Self {
         let detail = "an unexpected error happened; the trace id tells the operator where";
@@ -164,6 +215,9 @@ impl Problem {
                 response
                     .insert_header(("x-ms-retry-after-ms", after.as_nanos().div_ceil(1_000_000).to_string()));
             }
+        }
+        if let Some(charge) = extra.charge {
+            response.insert_header(("x-request-charge", charge.to_string()));
         }
         if let Some(allow) = extra.allow {
             response.insert_header((ALLOW, allow));
