@@ -4,6 +4,7 @@
 //! (`gateway`, `directory`, `partition`, `shard`, `router`, `subscriber`); `system`. Imports go
 //! down only.
 
+pub mod backup;
 pub mod directory;
 pub mod gateway;
 pub mod kernel;

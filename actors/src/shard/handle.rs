@@ -1,7 +1,7 @@
 //! The door to a shard.
 
 use std::fmt;
-use std::sync::atomic::Ordering;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::mpsc::{SyncSender, TrySendError};
 use std::sync::{Arc, PoisonError};
 
@@ -31,6 +31,16 @@ pub struct ShardHandle {
 impl fmt::Debug for ShardHandle {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("ShardHandle").field("id", &self.shared.id).finish_non_exhaustive()
+    }
+}
+
+/// Somebody's wish that nothing of a log goes.
+#[derive(Debug)]
+pub struct LogHold(Arc<AtomicUsize>);
+
+impl Drop for LogHold {
+    fn drop(&mut self) {
+        self.0.fetch_sub(1, Ordering::AcqRel);
     }
 }
 
@@ -272,6 +282,13 @@ impl ShardHandle {
     /// Keeps the log from `first` on for feeds, whoever else has read it.
     pub fn retain(&self, first: Lsn) {
         self.shared.retained.store(first.0, Ordering::Release);
+    }
+
+    /// Keeps all of the log until the answer is dropped.
+    pub fn hold_log(&self) -> LogHold {
+        let held = self.shared.log_held.clone();
+        held.fetch_add(1, Ordering::AcqRel);
+        LogHold(held)
     }
 
     /// What the shard shows of itself.

@@ -19,7 +19,7 @@ use std::time::Duration;
 use arc_swap::ArcSwapOption;
 use tokio::sync::{Notify, oneshot};
 
-pub use handle::{CommitReply, ShardHandle, ShardStatus};
+pub use handle::{CommitReply, LogHold, ShardHandle, ShardStatus};
 pub use open::{Shard, ShardOpenError};
 
 use crate::log::file::LogSettings;
@@ -197,6 +197,8 @@ struct Shared {
     floor: AtomicU64,
     /// First position that a retention still wants, whoever else has passed it; 0 until somebody said so.
     retained: AtomicU64,
+    /// How many ask that nothing of the log goes.
+    log_held: Arc<AtomicUsize>,
     checkpointed: AtomicU64,
     waiting: AtomicUsize,
     lag: Lag,

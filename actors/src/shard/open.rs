@@ -111,6 +111,7 @@ impl Shard {
             doorbell: RwLock::new(None),
             floor: AtomicU64::new(0),
             retained: AtomicU64::new(0),
+            log_held: Arc::default(),
             checkpointed: AtomicU64::new(view.applied().0),
             waiting: AtomicUsize::new(0),
             lag: Lag::default(),

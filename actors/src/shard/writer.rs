@@ -290,7 +290,9 @@ impl Writer {
         let floor =
             self.shared.floor.load(Ordering::Acquire).min(self.shared.retained.load(Ordering::Acquire));
         let before = Lsn(floor.min(self.shared.checkpointed.load(Ordering::Acquire)));
-        if before > self.shared.reader().first()
+        let held = self.shared.log_held.load(Ordering::Acquire) > 0;
+        if !held
+            && before > self.shared.reader().first()
             && let Err(error) = self.log.trim(before)
         {
             tracing::warn!(shard = %self.shared.id, %error, "log not trimmed");

@@ -8,6 +8,7 @@ mod apply;
 mod backend;
 mod buffer;
 mod envelope;
+pub mod export;
 pub mod superblock;
 mod view;
 

@@ -237,8 +237,22 @@ impl View {
         })
     }
 
+    /// Runs `work` on one snapshot, with the position that it has.
+    pub(super) fn snapshot<R>(
+        &self,
+        work: impl FnOnce(&ReadTransaction, Lsn) -> R,
+    ) -> Result<R, ViewReadError> {
+        self.read(|transaction| {
+            let meta = transaction.open_table(META)?;
+            let applied = meta.get(APPLIED_KEY)?.ok_or(ViewReadError::Corrupt)?;
+            let applied = envelope::open(APPLIED_KEY, applied.value())?;
+            let applied = applied.try_into().map_err(|_| ViewReadError::Corrupt)?;
+            Ok(work(transaction, Lsn(u64::from_le_bytes(applied))))
+        })
+    }
+
     /// Runs one transaction, alone; `work` returns the position that the view then has.
-    fn write(
+    pub(super) fn write(
         &self,
         work: impl FnOnce(&mut WriteTransaction) -> Result<Lsn, redb::Error>,
     ) -> Result<Lsn, ApplyError> {
@@ -543,7 +557,7 @@ fn broken(error: impl fmt::Display) -> OpenError {
     OpenError::Broken(error.to_string())
 }
 
-fn mark(transaction: &WriteTransaction, applied: Lsn) -> Result<Lsn, redb::Error> {
+pub(super) fn mark(transaction: &WriteTransaction, applied: Lsn) -> Result<Lsn, redb::Error> {
     put_meta(transaction, APPLIED_KEY, &applied.0.to_le_bytes())?;
     Ok(applied)
 }

@@ -11,6 +11,7 @@
     reason = "a test may stop at what it did not expect, and runs on the machine's clock"
 )]
 
+mod backup;
 mod delivery;
 mod fairness;
 mod partition;

@@ -12,7 +12,7 @@ use lanekeeper_actors::directory::{DirectorySettings, PartitionHandle};
 use lanekeeper_actors::kernel::clock::SystemClock;
 use lanekeeper_actors::log::file::LogSettings;
 use lanekeeper_actors::model::address::{KeyPart, PartitionAddress};
-use lanekeeper_actors::model::change::{ChangeKind, Mutation, Table};
+use lanekeeper_actors::model::change::{Mutation, Table};
 use lanekeeper_actors::model::delivery::{Attempt, Endpoint, Outcome, OutcomeKind, Transport};
 use lanekeeper_actors::model::event::EventTypes;
 use lanekeeper_actors::model::ids::{DocumentId, Lsn, Position, ShardId, TenantId};
@@ -478,7 +478,7 @@ pub(crate) fn assert_view_is_the_log(shard: &ShardHandle) {
     }
     for ((partition, id), (lsn, change)) in documents {
         let found = view.document(&partition, &id).unwrap();
-        if change.kind == ChangeKind::Delete {
+        if change.kind.is_removal() {
             assert_eq!(found, None);
         } else {
             let found = found.unwrap();
