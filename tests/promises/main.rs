@@ -11,14 +11,22 @@
 )]
 
 mod bad_input;
+mod batches;
 mod connections;
 mod crash;
 mod documents;
 mod keys;
 mod ledger;
 mod outside;
+mod partitions;
+mod patches;
 mod process;
 mod project;
+mod queries;
+mod repeats;
+mod rules;
 mod server;
 mod sink;
+mod store;
+mod traps;
 mod webhooks;

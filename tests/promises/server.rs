@@ -71,6 +71,11 @@ impl House {
         self.folder.path().join("data")
     }
 
+    /// The manifest.
+    pub(crate) fn manifest(&self) -> PathBuf {
+        self.folder.path().join("manifest.yaml")
+    }
+
     /// All that the processes have written to stderr.
     pub(crate) fn log(&self) -> String {
         std::fs::read_to_string(self.folder.path().join("log")).unwrap()
