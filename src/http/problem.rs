@@ -74,11 +74,10 @@ impl From<Refused> for Problem {
 
 impl From<WriteError> for Problem {
     fn from(error: WriteError) -> Self {
-        match error {
-            // It was refused before it cost anything.
-            WriteError::Throttled(_) => Self::of_write(error),
-            error => Self::of_write(error).charged(charge::refused()),
-        }
+        // Beyond a budget it is refused before it costs anything.
+        let free = matches!(error, WriteError::Throttled(_));
+        let problem = Self::of_write(error);
+        if free { problem } else { problem.charged(charge::refused()) }
     }
 }
 

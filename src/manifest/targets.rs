@@ -82,6 +82,9 @@ impl Verb {
     }
 }
 
+/// A query, and a value for each of its parameters.
+type Question = (Arc<Query>, Vec<(String, Parameter)>);
+
 /// What the readers of targets know.
 #[derive(Clone, Copy)]
 pub(super) struct Known<'a> {
@@ -148,7 +151,7 @@ fn action(
     verb: Verb,
     partition: Option<Vec<Template>>,
     id: Option<Template>,
-    query: Option<(Arc<Query>, Vec<(String, Parameter)>)>,
+    query: Option<Question>,
 ) -> Option<Action> {
     let at = |partition: Option<Vec<Template>>, id| Some(DocumentAt { partition: partition?, id });
     Some(match verb {
@@ -294,7 +297,7 @@ fn query(
     params: Option<&Node>,
     path: Option<&PathTemplate>,
     report: &mut Report,
-) -> Option<(Arc<Query>, Vec<(String, Parameter)>)> {
+) -> Option<Question> {
     let before = report.count();
     let mut parameters = Vec::new();
     for (name, place, node) in params.map_or_else(Vec::new, |node| fields::entries(node, report)) {
