@@ -19,7 +19,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
-use futures_util::future::join_all;
+use futures_util::future::{BoxFuture, join_all};
 use hdrhistogram::Histogram;
 use lanekeeper_actors::directory::{DirectorySettings, PartitionHandle};
 use lanekeeper_actors::kernel::clock::SystemClock;
@@ -334,8 +334,23 @@ async fn start(data: &Path, document_cache: usize, indexes: &[&str]) -> System {
         shard: ShardSettings { document_cache_bytes: document_cache, ..ShardSettings::default() },
         directory: DirectorySettings { awake: 10_000, idle: AMPLE, queue: 1_024, partition },
         subscriptions: Vec::new(),
-        delivery: DeliverySettings::default(),
-        router: RouterSettings::default(),
+        delivery: DeliverySettings {
+            window: 64,
+            queue: 1_024,
+            timeout: AMPLE,
+            retry_page: 64,
+            backoff: Duration::from_millis(100),
+            crash_budget: 5,
+            crash_window: AMPLE,
+            seed: 1,
+        },
+        router: RouterSettings {
+            read_chunk: 1 << 20,
+            hints: 256,
+            backoff: Duration::from_millis(100),
+            crash_budget: 5,
+            crash_window: AMPLE,
+        },
         partition_threads: 1,
     };
     let fatal = Arc::new(|why: &str| panic!("{why}"));
@@ -346,7 +361,7 @@ async fn start(data: &Path, document_cache: usize, indexes: &[&str]) -> System {
 struct Nobody;
 
 impl Transport for Nobody {
-    fn send(&self, _: Attempt) -> std::pin::Pin<Box<dyn Future<Output = Outcome> + Send>> {
+    fn deliver(&self, _: Attempt) -> BoxFuture<'static, Outcome> {
         panic!("there is nobody to send to")
     }
 }
