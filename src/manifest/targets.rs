@@ -174,14 +174,15 @@ fn check_parts(verb: Verb, given: Option<usize>, (key, place): (&[KeyPart], Plac
     let named = key.iter().filter(|part| !of_id(part)).count();
     let leading = key.iter().take_while(|part| !of_id(part)).count();
     let written = key.iter().map(ToString::to_string).collect::<Vec<_>>().join(", ");
+    let values = |count: usize| if count == 1 { "1 value".to_owned() } else { format!("{count} values") };
+    let needed = values(named);
     let Some(given) = given else { return };
     match verb {
         Verb::Read | Verb::Upsert | Verb::Replace | Verb::Patch | Verb::Delete | Verb::Create => {
             if given != named {
                 let without = if named < key.len() { ", the bucket of `/id` not counted" } else { "" };
-                let message = format!(
-                    "the partition key ({written}) needs {named} values here{without}, found {given}"
-                );
+                let message =
+                    format!("the partition key ({written}) needs {needed} here{without}, found {given}");
                 report.add(place, message);
             }
         }
@@ -194,21 +195,22 @@ fn check_parts(verb: Verb, given: Option<usize>, (key, place): (&[KeyPart], Plac
         }
         Verb::List if given < named => {
             let message = format!(
-                "a list of several partitions is not built yet: the partition key ({written}) needs {named} values, \
+                "a list of several partitions is not built yet: the partition key ({written}) needs {needed}, \
                  found {given}; or use `do: query`"
             );
             report.add(place, message);
         }
         Verb::List | Verb::Batch => {
             if given != named {
-                let message = format!("the partition key ({written}) needs {named} values, found {given}");
+                let message = format!("the partition key ({written}) needs {needed}, found {given}");
                 report.add(place, message);
             }
         }
         Verb::Query | Verb::DeletePartition => {
             if given > leading || (given == 0 && verb == Verb::DeletePartition) {
+                let most = values(leading);
                 let message =
-                    format!("the partition key ({written}) takes 1 to {leading} values here, found {given}");
+                    format!("the partition key ({written}) takes at most {most} here, found {given}");
                 report.add(place, message);
             }
         }

@@ -7,9 +7,14 @@ use std::time::Duration;
 use actix_web::body::to_bytes;
 use actix_web::http::header::{ALLOW, CONTENT_TYPE, RETRY_AFTER, WWW_AUTHENTICATE};
 use lanekeeper_actors::model::ids::{DocumentId, Lsn};
+use lanekeeper_actors::model::session::InvalidSession;
+use lanekeeper_actors::policy::idempotency::InvalidIdempotencyKey;
 use lanekeeper_actors::policy::keys::InvalidKey;
+use lanekeeper_actors::policy::patch::{InvalidOperation, PatchError, Refusal};
 use lanekeeper_actors::policy::rate::{Admission, Rate};
 use lanekeeper_actors::protocol::gateway::Rated;
+use lanekeeper_actors::query::Condition;
+use lanekeeper_actors::shard::CommitError;
 use serde_json::Value;
 
 use super::*;
@@ -61,6 +66,80 @@ fn table() -> Vec<(Problem, Seen)> {
     add(WriteError::Crashed.into(), 500, "crashed", None, false);
     add(WriteError::Quarantined.into(), 503, "quarantined", None, false);
     add(WriteError::Unknown.into(), 504, "outcome_unknown", None, false);
+    add(WriteError::NotUnique("`/ref`".into()).into(), 409, "unique_key_conflict", None, false);
+    let missing = PatchError { operation: Some(1), path: "/a".into(), reason: Refusal::Missing };
+    add(WriteError::Patch(missing).into(), 400, "patch_failed", None, false);
+    add(WriteError::PatchedInvalid(name()).into(), 400, "patch_failed", None, false);
+    add(WriteError::ConditionFailed.into(), 412, "condition_failed", None, false);
+    add(WriteError::KeyReused.into(), 422, "idempotency_key_reused", None, false);
+    add(WriteError::Throttled(second).into(), 429, "throughput_exceeded", Some(1), false);
+    add(
+        directory::ReadError::Throttled(RetryAfter(second)).into(),
+        429,
+        "throughput_exceeded",
+        Some(1),
+        false,
+    );
+    let unavailable = directory::ReadError::Shard(ShardReadError::Unavailable);
+    add(unavailable.into(), 503, "unavailable", Some(1), false);
+
+    add(InvalidTtl.into(), 400, "invalid_ttl", None, false);
+    add(InvalidPatch::Json(json_error()).into(), 400, "invalid_json", None, false);
+    let operation = InvalidPatch::Operation { number: 1, reason: InvalidOperation::NotAnObject };
+    let many = InvalidPatch::TooMany { count: 11, limit: 10 };
+    for error in [InvalidPatch::Shape, InvalidPatch::MergeShape, InvalidPatch::Empty, many, operation] {
+        add(error.into(), 400, "invalid_patch", None, false);
+    }
+    let wrong = Condition::parse("WHERE").unwrap_err();
+    add(Problem::condition(wrong), 400, "invalid_condition", None, false);
+    for error in [
+        InvalidBatch::Json(json_error()),
+        InvalidBatch::Empty,
+        InvalidBatch::TooMany { count: 101, limit: 100 },
+        InvalidBatch::Operation { number: 1, source: json_error() },
+        InvalidBatch::Missing { number: 1, member: "id" },
+        InvalidBatch::Misplaced { number: 1, member: "document" },
+    ] {
+        add(error.into(), 400, "invalid_batch", None, false);
+    }
+    add(Problem::failed_dependency(), 424, "failed_dependency", None, false);
+    add(Unrepeatable::Required.into(), 400, "idempotency_key_required", None, false);
+    add(Unrepeatable::Several.into(), 400, "invalid_idempotency_key", None, false);
+    let length = Unrepeatable::Invalid(InvalidIdempotencyKey::Length(0));
+    add(length.into(), 400, "invalid_idempotency_key", None, false);
+    let token = SessionRefused::Invalid(InvalidSession::Part(name()));
+    add(token.into(), 400, "invalid_session_token", None, false);
+    add(SessionRefused::NotAvailable.into(), 503, "session_not_available", Some(1), false);
+    for (error, status, code, retry) in [
+        (CommitError::Busy, 503, "store_busy", Some(1)),
+        (CommitError::Unavailable, 503, "unavailable", Some(1)),
+        (CommitError::NoRoom, 507, "no_room", None),
+        (CommitError::TooLarge, 504, "outcome_unknown", None),
+        (CommitError::Unknown, 504, "outcome_unknown", None),
+    ] {
+        add(Problem::purge(error), status, code, retry, false);
+    }
+
+    let unbound = BindError::NotACount { name: name(), found: name() };
+    let continuation = QueryFailed::Continuation(lanekeeper_actors::reader::InvalidContinuation);
+    for (error, status, code, retry) in [
+        (QueryFailed::UnknownContainer(name()), 404, "container_not_found", None),
+        (QueryFailed::Busy, 503, "queries_busy", Some(1)),
+        (QueryFailed::Throttled(RetryAfter(second)), 429, "throughput_exceeded", Some(1)),
+        (QueryFailed::Bind(BindError::Missing { name: name() }), 400, "invalid_parameter", None),
+        (QueryFailed::Bind(unbound), 400, "invalid_parameter", None),
+        (continuation, 400, "invalid_continuation", None),
+        (QueryFailed::Query(QueryError::OtherQuery), 400, "invalid_continuation", None),
+        (QueryFailed::Query(QueryError::OtherOrder), 409, "continuation_expired", None),
+        (QueryFailed::Query(QueryError::TooManyGroups { limit: 1 }), 400, "query_too_large", None),
+        (QueryFailed::Query(QueryError::StateTooLarge { bytes: 1 }), 400, "query_too_large", None),
+        (QueryFailed::Query(QueryError::TooManyCombinations), 400, "query_too_large", None),
+        (QueryFailed::ContinuationTooLong { bytes: 2, limit: 1 }, 400, "query_too_large", None),
+        (QueryFailed::Shard(ShardReadError::Unavailable), 503, "unavailable", Some(1)),
+        (QueryFailed::Crashed, 500, "crashed", None),
+    ] {
+        add(error.into(), status, code, retry, false);
+    }
 
     add(ShardReadError::Unavailable.into(), 503, "unavailable", Some(1), false);
     for (error, status, code, retry) in [
@@ -110,6 +189,7 @@ fn table() -> Vec<(Problem, Seen)> {
     let dots = DocumentId::new("..").unwrap();
     add(Unacceptable::UnreachableId(dots).into(), 400, "invalid_id", None, false);
     add(Unacceptable::Limit.into(), 400, "invalid_query", None, false);
+    add(Unacceptable::MissingParameter(name()).into(), 400, "missing_parameter", None, false);
 
     add(BodyError::NotJson.into(), 415, "unsupported_media_type", None, true);
     add(BodyError::Encoded.into(), 415, "unsupported_content_encoding", None, true);

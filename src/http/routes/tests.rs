@@ -1,6 +1,9 @@
 //! Which operation answers, and where documents are.
 
+use lanekeeper_actors::model::address::KeyPart;
+
 use super::*;
+use crate::http::path;
 use crate::manifest::{Source, Sources, load};
 
 const MANIFEST: &str = r#"

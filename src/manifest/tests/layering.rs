@@ -65,7 +65,7 @@ fn the_environment_wins_over_files_and_flags_over_both() {
     assert_eq!(manifest.server.listen, vec![Listener { addr: "127.0.0.1:10".parse().unwrap() }]);
     assert_eq!(manifest.server.admin, "[::1]:20".parse().unwrap());
     assert_eq!(manifest.server.data, PathBuf::from("env"));
-    assert_eq!(manifest.server.shards, 2);
+    assert_eq!((manifest.server.shards, manifest.server.shards_given), (2, true));
     assert_eq!(manifest.limits.auth_failures_per_ip.calls.get(), 7);
     assert_eq!((manifest.limits.body, manifest.limits.page_max), (1024 * 1024, 600));
 

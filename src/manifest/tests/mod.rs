@@ -4,10 +4,13 @@ use std::net::IpAddr;
 use std::num::NonZeroU32;
 use std::time::{Duration, SystemTime};
 
+use lanekeeper_actors::policy::throughput::Throughput;
+use lanekeeper_actors::policy::ttl::ContainerTtl;
 use proptest::prelude::*;
 
 use super::*;
 
+mod documents;
 mod layering;
 mod refusals;
 mod sections;
@@ -55,6 +58,7 @@ fn without_a_manifest_the_defaults_hold_an_empty_project() {
     assert_eq!(manifest.server.listen, vec![Listener { addr: "127.0.0.1:8080".parse().unwrap() }]);
     assert_eq!(manifest.server.admin, "127.0.0.1:9080".parse().unwrap());
     assert_eq!(manifest.server.data, PathBuf::from("./data"));
+    assert!(!manifest.server.shards_given, "the default is only for new directories");
     assert_eq!(manifest.limits.body, 2 * 1024 * 1024);
     assert_eq!(manifest.limits.auth_failures_per_ip.per, Duration::from_secs(60));
     assert_eq!(manifest.limits.progress_delay, Duration::from_millis(100));
@@ -66,7 +70,14 @@ fn the_freight_exchange_loads() {
     let manifest = load(&sources([text(NORTHWIND)], &[("ACME_KEY", SECRET)])).unwrap();
     assert_eq!(manifest.project, "northwind");
     assert_eq!(manifest.containers["loads"].partition_key[0].to_string(), "/lane");
-    assert_eq!(manifest.containers["quotes"].tenancy, Tenancy::Isolated);
+    let (loads, quotes) = (&manifest.containers["loads"], &manifest.containers["quotes"]);
+    assert_eq!(quotes.tenancy, Tenancy::Isolated);
+    let key: Vec<_> = quotes.partition_key.iter().map(ToString::to_string).collect();
+    assert_eq!(key, ["/tenantId", "hash(/id) % 16"]);
+    assert_eq!(quotes.ttl, ContainerTtl::Seconds(7 * 86_400));
+    assert_eq!((loads.unique.len(), loads.indexes.len()), (1, 2));
+    assert_eq!(loads.throughput, Throughput::autoscale(20_000).ok());
+    assert_eq!(loads.change_retention, Duration::from_secs(7 * 86_400));
     assert_eq!(manifest.topics["load-events"].types.replaced.as_deref(), Some("LoadUpdated"));
     let partner = &manifest.event_subscriptions["partner-webhook"];
     assert_eq!(partner.webhook.url, "http://127.0.0.1:7002/hook");
@@ -76,11 +87,19 @@ fn the_freight_exchange_loads() {
     let operations = &manifest.apis["freight"].operations;
     assert_eq!(operations["getLoad"].route.to_string(), "/freight/v1/loads/{lane}/{id}");
     let at = DocumentAt {
-        partition: Template::Parameter("lane".to_owned()),
+        partition: vec![Template::Parameter("lane".to_owned())],
         id: Template::Parameter("id".to_owned()),
     };
     let target = Target::Documents { container: "loads".to_owned(), action: Action::Upsert(at) };
     assert_eq!(operations["putLoad"].target, target);
+    assert_eq!(operations["createLoad"].idempotency, Some(Idempotency::Optional));
+    let Target::Documents { action: Action::Query { query, parameters, .. }, .. } =
+        &operations["findLoads"].target
+    else {
+        panic!("findLoads is a query")
+    };
+    assert!(query.text().contains("@status"));
+    assert_eq!(parameters, &[("status".to_owned(), Parameter::Query("status".to_owned()))]);
     let Target::Mock(mock) = &operations["ping"].target else { panic!("ping is a mock") };
     assert_eq!((mock.status, mock.body.as_ref().unwrap().to_string()), (200, r#"{"ok":true}"#.to_owned()));
     let rate = Rate { calls: NonZeroU32::new(200).unwrap(), per: Duration::from_secs(1) };
@@ -132,7 +151,7 @@ api_keys:
     assert!(subscription.subject.case_sensitive);
     assert_eq!(subscription.retry, Retry { max_attempts: 3, ttl: Duration::from_millis(1500), scale: 0.5 });
     let operations = &loaded.apis["a"].operations;
-    let partition = Some(Template::Parameter("p".to_owned()));
+    let partition = Some(vec![Template::Parameter("p".to_owned())]);
     let make = Target::Documents { container: "deep".to_owned(), action: Action::Create { partition } };
     assert_eq!(operations["make"].target, make);
     let Target::Mock(mock) = &operations["teapot"].target else { panic!("teapot is a mock") };

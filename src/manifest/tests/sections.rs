@@ -104,7 +104,7 @@ fn containers_and_topics_are_checked() {
     table(&[
         (
             "containers: { c: { partition_key: /k } }",
-            &["2:35: expected a list with one path, found `/k`, did you mean `[/k]`?"],
+            &["2:35: expected a list of paths, found `/k`, did you mean `[/k]`?"],
         ),
         (
             "containers: { c: { partition_key: [k] } }",
@@ -118,11 +118,20 @@ fn containers_and_topics_are_checked() {
             "containers: { c: { partition_key: [/a~2] } }",
             &["2:36: expected a JSON Pointer of at most 16 names, none of them empty, found `/a~2`"],
         ),
+        ("containers: { c: { partition_key: [/a, /b, { hash: /id, buckets: 1024 }] } }", &[]),
+        ("containers: { c: { partition_key: [/a, /a] } }", &["2:40: `/a` is in this key twice"]),
         (
-            "containers: { c: { partition_key: [/a, /b] } }",
-            &["2:40: a partition key of several paths is not built yet"],
+            "containers: { c: { partition_key: [{ hash: /id, buckets: 1025 }, { hash: /a }] } }",
+            &["2:58: expected a whole number from 1 to 1024, found `1025`", "2:66: missing key `buckets`"],
         ),
-        ("containers: { c: { partition_key: [] } }", &["2:35: expected a list with one path, found a list"]),
+        (
+            "containers: { c: { partition_key: [/a, /b, /c, /d] } }",
+            &["2:35: expected a list of 1 to 3 parts, found a list"],
+        ),
+        (
+            "containers: { c: { partition_key: [] } }",
+            &["2:35: expected a list of 1 to 3 parts, found a list"],
+        ),
         (
             "containers: { c: { partition_key: [/k], tenancy: isolate } }",
             &["2:50: expected one of `shared`, `isolated`, found `isolate`, did you mean `isolated`?"],
@@ -237,7 +246,7 @@ fn operations_are_checked() {
         (
             &read("do: raed"),
             &[
-                "9:71: expected one of `create`, `read`, `upsert`, `replace`, `delete`, `list`, found `raed`, did you mean `read`?",
+                "9:71: expected one of `create`, `read`, `upsert`, `replace`, `patch`, `delete`, `list`, `batch`, `query`, `delete_partition`, found `raed`, did you mean `read`?",
             ],
         ),
         (
