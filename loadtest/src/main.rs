@@ -1,4 +1,4 @@
-//! The load tool: `steady` and `idle` measure a Lanekeeper over HTTP and end with a verdict.
+//! The load tool: `steady`, `idle` and `peak` measure a Lanekeeper over HTTP and end with a verdict.
 //! Stands between the command line and the verbs; the last line and the exit code say the same.
 //!
 //! Exit codes: 0 pass, 1 fail, 64 wrong usage.
@@ -7,6 +7,7 @@ mod client;
 mod clock;
 mod document;
 mod idle;
+mod peak;
 mod process;
 mod report;
 mod schedule;
@@ -69,6 +70,16 @@ enum Verb {
         #[command(flatten)]
         tool: Tool,
     },
+    /// The most creates or point reads that a server answers, with a closed loop
+    #[command(
+        after_help = "Example: lanekeeper-loadtest peak --work creates --connections 64,256 --duration 10s"
+    )]
+    Peak {
+        #[command(flatten)]
+        options: peak::Options,
+        #[command(flatten)]
+        tool: Tool,
+    },
     /// Plays a scenario file (not built yet)
     #[command(disable_help_flag = true)]
     Run(NotBuiltYet),
@@ -111,6 +122,9 @@ fn main() -> ExitCode {
         }
         Verb::Idle { options, tool } => {
             finish("idle", perform(idle::run(options, clock), tool), tool, |report| &report.verdict)
+        }
+        Verb::Peak { options, tool } => {
+            finish("peak", perform(peak::run(options, clock), tool), tool, |report| &report.verdict)
         }
         Verb::Run(_) => not_built_yet("run"),
         Verb::Chaos(_) => not_built_yet("chaos"),
@@ -190,7 +204,7 @@ fn conclude(verdict: &Verdict, tool: Tool) {
 }
 
 fn not_built_yet(verb: &str) -> ExitCode {
-    eprintln!("error: `{verb}` is not built yet; `steady` and `idle` are");
+    eprintln!("error: `{verb}` is not built yet; `steady`, `idle` and `peak` are");
     ExitCode::from(WRONG_USAGE)
 }
 

@@ -18,9 +18,10 @@ use crate::model::change::{Mutation, Table};
 use crate::model::ids::{DocumentId, Etag, Position};
 use crate::model::time::Timestamp;
 use crate::policy::container::Container;
+use crate::policy::ttl::ItemTtl;
 use crate::protocol::partition::{Refused, TransactionResult, WriteDocuments, WriteError, Written};
 use crate::shard::{CommitError, Committed, ShardHandle, ShardReadError};
-use crate::store::ViewReadError;
+use crate::store::{StoredDocument, ViewReadError};
 
 pub(super) struct Batch {
     partition: EncodedPartition,
@@ -76,6 +77,15 @@ impl Batch {
 
     pub(super) fn now(&self) -> Timestamp {
         self.now
+    }
+
+    /// Whether anybody sees this committed version: its time is not over, and its partition was not
+    /// deleted since.
+    pub(super) fn shows(&self, found: &StoredDocument) -> bool {
+        // What was stored was checked before.
+        let ttl = ItemTtl::from_i32(found.ttl).unwrap_or_default();
+        let expired = self.container.is_expired(found.at, ttl, self.now);
+        !expired && !self.shard.is_purged(&self.partition.document(&found.id), found.lsn)
     }
 
     /// The number that the next mutation gets.

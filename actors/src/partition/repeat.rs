@@ -4,9 +4,9 @@
 use bytes::Bytes;
 
 use super::batch::Batch;
-use super::transaction::{Outcome, Refusal, Transaction, Which};
+use super::transaction::{Outcome, Refusal, Transaction, Which, committed};
 use crate::model::change::{Mutation, RowChange, Table};
-use crate::model::ids::Lsn;
+use crate::model::ids::{DocumentId, Lsn};
 use crate::model::time::Timestamp;
 use crate::policy::charge;
 use crate::policy::idempotency::{Record, Verdict, verdict};
@@ -40,12 +40,12 @@ pub(super) fn earlier(batch: &Batch, repeat: &Repeat) -> Result<Earlier, Refusal
         Verdict::Expired => Ok(Earlier::None),
         Verdict::Mismatch => Err(refuse(WriteError::KeyReused)),
         Verdict::Replay(record) => {
-            let number = u32::try_from(record.lsn.0).unwrap_or(u32::MAX);
+            let (number, within) = unpack(record.lsn);
             let which = match position {
-                Some(lsn) => Which::Committed { lsn, transaction: lsn },
-                None => Which::Fresh { number, within: 0 },
+                Some(lsn) => committed(lsn, within),
+                None => Which::Fresh { number, within },
             };
-            let body = unchanged(batch, record, position).unwrap_or_default();
+            let body = unchanged(batch, &record.id, number, position).unwrap_or_default();
             let (kind, id, at, charge) =
                 (Some(record.kind), record.id.clone(), record.at, charge::read(body.len()));
             Ok(Earlier::Answered(Outcome { kind, id, which, at, body, charge }))
@@ -53,17 +53,29 @@ pub(super) fn earlier(batch: &Batch, repeat: &Repeat) -> Result<Earlier, Refusal
     }
 }
 
-/// The document as the first request left it, if nobody changed it since.
-fn unchanged(batch: &Batch, record: &Record, position: Option<Lsn>) -> Option<Bytes> {
-    match batch.fresh(&record.id) {
-        Some(fresh) => {
-            fresh.filter(|fresh| Lsn(fresh.number.into()) == record.lsn).map(|fresh| fresh.body.clone())
-        }
+/// The document as the first request left it, if it is still there and nobody changed it since.
+fn unchanged(batch: &Batch, id: &DocumentId, number: u32, position: Option<Lsn>) -> Option<Bytes> {
+    match batch.fresh(id) {
+        // A number of this batch says nothing about a record of an earlier one.
+        Some(fresh) => fresh
+            .filter(|fresh| position.is_none() && fresh.number == number)
+            .map(|fresh| fresh.body.clone()),
         None => {
-            let found = batch.shard().document(batch.partition(), &record.id).ok()??;
-            (Some(found.lsn) == position).then_some(found.body)
+            let found = batch.shard().document(batch.partition(), id).ok()??;
+            (Some(found.lsn) == position && batch.shows(&found)).then_some(found.body)
         }
     }
+}
+
+/// What a record of this batch holds in place of a position, which nobody knows yet: the number of its
+/// mutation, and how many mutations before it its transaction began.
+fn pack(number: u32, within: u32) -> Lsn {
+    Lsn(u64::from(within) << u32::BITS | u64::from(number))
+}
+
+fn unpack(packed: Lsn) -> (u32, u32) {
+    let part = |bits: u64| u32::try_from(bits & u64::from(u32::MAX)).unwrap_or(u32::MAX);
+    (part(packed.0), part(packed.0 >> u32::BITS))
 }
 
 /// Writes the record of a request that was decided, into the mutation of what it did.
@@ -79,7 +91,7 @@ pub(super) fn record(transaction: &mut Transaction<'_>, repeat: &Repeat, outcome
         fingerprint: repeat.fingerprint,
         kind,
         id: outcome.id.clone(),
-        lsn: Lsn(number.into()),
+        lsn: pack(number, within),
         at: batch.now(),
         expires,
     };

@@ -355,7 +355,8 @@ impl<'b> Transaction<'b> {
     }
 }
 
-fn committed(lsn: Lsn, within: u32) -> Which {
+/// A committed version, by how many mutations before it its transaction began.
+pub(super) fn committed(lsn: Lsn, within: u32) -> Which {
     Which::Committed { lsn, transaction: Lsn(lsn.0.saturating_sub(within.into())) }
 }
 

@@ -224,23 +224,35 @@ impl ShardHandle {
 
     /// Deletes all documents whose keys begin with `prefix`: from the answer on nobody sees them. They
     /// are taken away by the upkeep, each with its change, until that calls
-    /// [`end_purge`](Self::end_purge).
+    /// [`end_purge`](Self::end_purge). Goes on when the caller gives up: what became durable must be seen.
     pub async fn purge(&self, prefix: Vec<u8>) -> Result<(), CommitError> {
-        if self.shared.purges.is_full() {
-            return Err(CommitError::Busy);
-        }
-        let upto = self.shared.reader().tail();
-        let reply = self.commit(vec![purges::row(&prefix, upto)])?;
-        reply.await.unwrap_or(Err(CommitError::Unknown))?;
-        self.shared.purges.begin(prefix, upto);
-        Ok(())
+        let this = self.clone();
+        let purge = async move {
+            let purges = &this.shared.purges;
+            let _turn = purges.turn().await;
+            if purges.is_full() {
+                return Err(CommitError::Busy);
+            }
+            let upto = this.shared.reader().tail();
+            let reply = this.commit(vec![purges::row(&prefix, upto)])?;
+            reply.await.unwrap_or(Err(CommitError::Unknown))?;
+            purges.begin(prefix, upto);
+            Ok(())
+        };
+        tokio::spawn(purge).await.unwrap_or(Err(CommitError::Unknown))
     }
 
-    /// Forgets a purge that has nothing left to take away.
-    pub async fn end_purge(&self, prefix: &[u8]) -> Result<(), CommitError> {
+    /// Forgets a purge up to `upto` that has nothing left to take away. One of the same prefix that
+    /// covers more goes on.
+    pub async fn end_purge(&self, prefix: &[u8], upto: Lsn) -> Result<(), CommitError> {
+        let purges = &self.shared.purges;
+        let _turn = purges.turn().await;
+        if purges.position(prefix).is_none_or(|position| position > upto) {
+            return Ok(());
+        }
         let reply = self.commit(vec![purges::row_gone(prefix)])?;
         reply.await.unwrap_or(Err(CommitError::Unknown))?;
-        self.shared.purges.end(prefix);
+        purges.end(prefix);
         Ok(())
     }
 

@@ -23,6 +23,8 @@ pub(super) struct Purges {
     /// How many there are, so that readers seldom meet the lock.
     active: AtomicUsize,
     prefixes: RwLock<BTreeMap<Vec<u8>, Lsn>>,
+    /// Held while one begins or ends, so that rows and memory change in the same order.
+    turn: tokio::sync::Mutex<()>,
 }
 
 impl Purges {
@@ -33,6 +35,16 @@ impl Purges {
             self.begin(prefix.to_vec(), Lsn(u64::from_be_bytes(position)));
         }
         Ok(())
+    }
+
+    /// Waits until nobody else begins or ends a purge.
+    pub(super) async fn turn(&self) -> tokio::sync::MutexGuard<'_, ()> {
+        self.turn.lock().await
+    }
+
+    /// The last position that the purge of this prefix covers.
+    pub(super) fn position(&self, prefix: &[u8]) -> Option<Lsn> {
+        self.prefixes.read().unwrap_or_else(PoisonError::into_inner).get(prefix).copied()
     }
 
     pub(super) fn begin(&self, prefix: Vec<u8>, upto: Lsn) {
