@@ -322,7 +322,7 @@ impl From<QueryFailed> for Problem {
             }
             // The index came or went between two pages: nothing is wrong with the request.
             QueryFailed::Query(QueryError::OtherOrder) => {
-                Self::new(StatusCode::CONFLICT, "continuation_expired", "Begin the query again", text)
+                Self::new(StatusCode::GONE, "continuation_expired", "Begin the query again", text)
             }
             QueryFailed::Query(
                 QueryError::TooManyGroups { .. }

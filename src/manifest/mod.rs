@@ -33,7 +33,6 @@ pub use self::model::{
     Rate, Retry, Secret, Segment, Server, SubjectFilter, Target, Template, Tenancy, Topic, Webhook,
 };
 pub use self::problem::{Problem, Problems};
-pub use self::units::{Cidr, CidrError, is_public};
 pub(crate) use self::units::{duration, timestamp};
 
 /// The text of `config/default.yaml`, the weakest source.

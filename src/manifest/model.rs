@@ -13,7 +13,7 @@ use std::time::{Duration, SystemTime};
 use lanekeeper_actors::policy::throughput::Throughput;
 use lanekeeper_actors::policy::ttl::ContainerTtl;
 
-use super::units::Cidr;
+use crate::delivery::Cidr;
 
 mod apis;
 

@@ -13,7 +13,8 @@ use super::fields::{self, Fields};
 use super::model::{EventSubscription, Retry, SubjectFilter, Topic, Webhook};
 use super::problem::{Report, closest, quoted};
 use super::tree::Node;
-use super::units::{Cidr, DAY, SECOND, is_public};
+use super::units::{DAY, SECOND};
+use crate::delivery::{Cidr, CidrProblem, vet};
 
 /// Event Grid's most attempts, and its default.
 const ATTEMPTS_MAX: usize = 30;
@@ -114,8 +115,7 @@ fn webhook(node: &Node, report: &mut Report) -> Option<Webhook> {
     fields.finish(&TO_NOT_BUILT, report);
     let (node, url) = (node?, url?);
     if let Some(address) = literal_address(&url)
-        && !is_public(address)
-        && !allow.iter().any(|block| block.contains(address))
+        && vet(address, &allow).is_err()
     {
         report.add(node.place, format!("`{address}` is not a public address, and `allow` does not cover it"));
     }
@@ -128,9 +128,12 @@ fn allow(node: &Node, report: &mut Report) -> Vec<Cidr> {
         let Some(text) = fields::text(item, report) else { continue };
         match text.parse::<Cidr>() {
             Ok(block) => blocks.push(block),
-            Err(error) => {
-                let suggestion = error.suggestion().map(|block| block.to_string());
-                report.suggest(item.place, format!("{error}, found {}", quoted(text)), suggestion);
+            Err(CidrProblem::HostBits { meant, .. }) => {
+                let message = format!("{} has bits outside its prefix", quoted(text));
+                report.suggest(item.place, message, Some(meant.to_string()));
+            }
+            Err(CidrProblem::Address(_) | CidrProblem::Prefix(_)) => {
+                fields::expected::<()>(item, "an address, or a block such as `10.0.0.0/8`", report);
             }
         }
     }

@@ -130,7 +130,7 @@ fn table() -> Vec<(Problem, Seen)> {
         (QueryFailed::Bind(unbound), 400, "invalid_parameter", None),
         (continuation, 400, "invalid_continuation", None),
         (QueryFailed::Query(QueryError::OtherQuery), 400, "invalid_continuation", None),
-        (QueryFailed::Query(QueryError::OtherOrder), 409, "continuation_expired", None),
+        (QueryFailed::Query(QueryError::OtherOrder), 410, "continuation_expired", None),
         (QueryFailed::Query(QueryError::TooManyGroups { limit: 1 }), 400, "query_too_large", None),
         (QueryFailed::Query(QueryError::StateTooLarge { bytes: 1 }), 400, "query_too_large", None),
         (QueryFailed::Query(QueryError::TooManyCombinations), 400, "query_too_large", None),
