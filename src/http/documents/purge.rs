@@ -1,6 +1,7 @@
 //! Stands between a request to remove whole partitions and the shards that hold them.
 
 use actix_web::HttpResponse;
+use lanekeeper_actors::shard::CommitError;
 
 use super::Admitted;
 use crate::http::problem::Problem;
@@ -22,7 +23,9 @@ impl Admitted<'_> {
         let prefix = if whole { encoded.as_bytes().to_vec() } else { address.encode_prefix() };
         for shard in self.directory.shards().iter() {
             if only.is_none_or(|only| only == shard.id()) {
-                shard.purge(prefix.clone()).await.map_err(Problem::purge)?;
+                // The shard goes on with it when nobody waits any more.
+                let purged = tokio::time::timeout(self.limits.request, shard.purge(prefix.clone())).await;
+                purged.unwrap_or(Err(CommitError::Unknown)).map_err(Problem::purge)?;
             }
         }
         Ok(HttpResponse::NoContent().finish())

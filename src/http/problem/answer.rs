@@ -139,7 +139,7 @@ impl Problem {
                     .retry(SOON)
             }
             CommitError::Unavailable => {
-                Self::unavailable("nothing was deleted: the shard takes no writes now")
+                Self::unavailable("a shard takes no writes now: send the deletion again")
             }
             CommitError::NoRoom => Self::no_room(),
             CommitError::TooLarge | CommitError::Unknown => Self::unknown_admin(),

@@ -193,7 +193,7 @@ fn problems_are_json_for_scripts() {
 }
 
 /// Fragments that reach deep into the readers more often than arbitrary characters would.
-const PIECES: [&str; 58] = [
+const PIECES: [&str; 70] = [
     "manifest",
     "project",
     "server",
@@ -252,6 +252,18 @@ const PIECES: [&str; 58] = [
     "---\n",
     "...\n",
     "\u{85}\u{2028}é😀\u{0}",
+    "sql",
+    "params",
+    "unique",
+    "indexes",
+    "throughput",
+    "ttl",
+    "hash",
+    "buckets",
+    "query",
+    "idempotency",
+    "SELECT * FROM c WHERE c.a = @a",
+    "{query.a}",
 ];
 
 proptest! {
