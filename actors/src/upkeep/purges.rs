@@ -27,7 +27,7 @@ impl Upkeep {
             }
         }
         if taken == 0 {
-            self.shard.end_purge(&prefix).await?;
+            self.shard.end_purge(&prefix, upto).await?;
         }
         Ok(true)
     }
