@@ -54,8 +54,7 @@ struct Options {
 }
 
 fn options() -> Options {
-    let mut options =
-        Options { documents: 1_000_000, partitions: 1_000_000, seconds: 3.0, only: Vec::new() };
+    let mut options = Options { documents: 1_000_000, partitions: 1_000_000, seconds: 3.0, only: Vec::new() };
     let mut args = std::env::args().skip(1);
     while let Some(arg) = args.next() {
         let mut value = || args.next().unwrap_or_else(|| panic!("{arg} needs a value"));
@@ -172,7 +171,9 @@ async fn query(options: &Options) {
     };
     let documents = options.documents;
     let sorted = "SELECT * FROM c WHERE c.weight >= @weight ORDER BY c.weight";
-    for (name, text) in [("range by index", "SELECT * FROM c WHERE c.weight >= @weight"), ("and in its order", sorted)] {
+    for (name, text) in
+        [("range by index", "SELECT * FROM c WHERE c.weight >= @weight"), ("and in its order", sorted)]
+    {
         let mut times = Histogram::<u64>::new(3).unwrap();
         for n in 0..500 {
             let begun = Instant::now();
@@ -240,7 +241,8 @@ async fn asleep(options: &Options) {
         let writes = (first..last).map(|n| {
             let partition = lane(&system, n);
             async move {
-                let writes = (0..10).map(|d| write(d, format!("{{\"id\":\"{}\",\"text\":\"{:0>160}\"}}", id(d), n)));
+                let writes =
+                    (0..10).map(|d| write(d, format!("{{\"id\":\"{}\",\"text\":\"{:0>160}\"}}", id(d), n)));
                 partition.transact(writes.collect(), None, AMPLE).await.unwrap();
             }
         });
@@ -291,7 +293,8 @@ async fn settle(system: &System) {
 
 fn create(n: usize) -> Write {
     let status = ["open", "taken", "closed"][n % 3];
-    let text = format!("{{\"id\":\"{}\",\"status\":\"{status}\",\"weight\":{n},\"text\":\"{:x>900}\"}}", id(n), "");
+    let text =
+        format!("{{\"id\":\"{}\",\"status\":\"{status}\",\"weight\":{n},\"text\":\"{:x>900}\"}}", id(n), "");
     write(n, text)
 }
 

@@ -5,7 +5,7 @@ use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand};
 
-use super::{dead_letters, demo, keys, lint, serve, subscriptions, verify};
+use super::{changes, dead_letters, demo, keys, lint, query, serve, subscriptions, verify};
 
 const EXAMPLES: &str = "\
 Examples:
@@ -59,6 +59,22 @@ pub(super) enum Verb {
         #[command(subcommand)]
         verb: dead_letters::Verb,
     },
+    /// Ask a container in SQL
+    #[command(after_help = query::EXAMPLE)]
+    Query {
+        #[command(flatten)]
+        connection: Connection,
+        #[command(flatten)]
+        options: query::Options,
+    },
+    /// Print what changes in a container, as JSON lines
+    #[command(after_help = changes::EXAMPLE)]
+    Changes {
+        #[command(flatten)]
+        connection: Connection,
+        #[command(flatten)]
+        options: changes::Options,
+    },
     /// Check a stopped data directory
     #[command(after_help = verify::EXAMPLE)]
     Verify(verify::Options),
@@ -100,8 +116,6 @@ pub(super) enum Later {
     #[command(hide = true, disable_help_flag = true)]
     Explain(Anything),
     #[command(hide = true, disable_help_flag = true)]
-    Query(Anything),
-    #[command(hide = true, disable_help_flag = true)]
     Import(Anything),
     #[command(hide = true, disable_help_flag = true)]
     ExportDocuments(Anything),
@@ -131,7 +145,6 @@ impl Later {
             Self::Export(_) => "export",
             Self::Rollback(_) => "rollback",
             Self::Explain(_) => "explain",
-            Self::Query(_) => "query",
             Self::Import(_) => "import",
             Self::ExportDocuments(_) => "export-documents",
             Self::Backup(_) => "backup",
@@ -181,6 +194,9 @@ mod tests {
             "lanekeeper dead-letters replay s --all",
             "lanekeeper dead-letters replay s 0-1 0-2",
             "lanekeeper dead-letters purge s",
+            "lanekeeper query loads q --param a=1 --param b=x --partition [] --tenant t --limit 5 --all --explain",
+            "lanekeeper query loads q --json --admin http://127.0.0.1:1",
+            "lanekeeper changes loads --from now --follow --mode all --previous --tenant t --partition [1]",
         ] {
             if let Err(error) = parse(line) {
                 panic!("{line}: {error}");
@@ -202,6 +218,12 @@ mod tests {
             "lanekeeper dead-letters replay s",
             "lanekeeper dead-letters replay s --all 0-1",
             "lanekeeper demo --keep --json",
+            "lanekeeper query loads",
+            "lanekeeper query loads q --param a",
+            "lanekeeper query loads q --partition a",
+            "lanekeeper query loads q --limit 1001",
+            "lanekeeper changes",
+            "lanekeeper changes loads --mode some",
             "lanekeeper swerve",
         ] {
             let error = parse(line).expect_err(line);
@@ -217,7 +239,6 @@ mod tests {
             "export",
             "rollback",
             "explain",
-            "query",
             "import",
             "export-documents",
             "backup",

@@ -5,6 +5,7 @@
 
 mod admin;
 mod arguments;
+mod changes;
 mod dead_letters;
 mod demo;
 mod failure;
@@ -13,6 +14,7 @@ mod keys;
 mod lint;
 mod output;
 mod process;
+mod query;
 mod serve;
 mod subscriptions;
 mod table;
@@ -60,6 +62,12 @@ fn perform(verb: Verb, environment: Vec<(String, String)>) -> Result<(), Failure
         Verb::DeadLetters { connection, verb } => ask(&connection, &environment, async |admin| {
             dead_letters::run(&verb, admin, connection.json).await
         }),
+        Verb::Query { connection, options } => {
+            ask(&connection, &environment, async |admin| query::run(&options, admin, connection.json).await)
+        }
+        Verb::Changes { connection, options } => {
+            ask(&connection, &environment, async |admin| changes::run(&options, admin).await)
+        }
         Verb::Later(verb) => Err(Failure::NotBuilt(verb.name())),
     }
 }

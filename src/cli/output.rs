@@ -13,6 +13,12 @@ pub(super) fn print(text: &str) {
     }
 }
 
+/// Prints one line of many; false when nobody reads them any more.
+pub(super) fn line(text: &str) -> bool {
+    let mut out = std::io::stdout().lock();
+    writeln!(out, "{text}").and_then(|()| out.flush()).is_ok()
+}
+
 /// Prints what went wrong.
 pub(super) fn complain(text: &str) {
     if !text.is_empty() {

@@ -8,14 +8,14 @@ const GAP: &str = "  ";
 /// Rows under a line of headings.
 #[derive(Debug, Clone)]
 pub(super) struct Table {
-    headings: Vec<&'static str>,
+    headings: Vec<String>,
     rows: Vec<Vec<String>>,
 }
 
 impl Table {
     /// A table without rows.
-    pub(super) fn new(headings: &[&'static str]) -> Self {
-        Self { headings: headings.to_vec(), rows: Vec::new() }
+    pub(super) fn new(headings: &[&str]) -> Self {
+        Self { headings: headings.iter().map(|heading| output::plain(heading)).collect(), rows: Vec::new() }
     }
 
     /// Adds a row; it has a cell for each heading.
@@ -32,7 +32,7 @@ impl Table {
             .map(|(index, heading)| Column::of(heading, self.rows.iter().filter_map(|row| row.get(index))))
             .collect();
         let mut text = String::new();
-        line(&mut text, &columns, self.headings.iter().copied());
+        line(&mut text, &columns, self.headings.iter().map(String::as_str));
         for row in &self.rows {
             line(&mut text, &columns, row.iter().map(String::as_str));
         }
@@ -94,7 +94,7 @@ fn line<'c>(text: &mut String, columns: &[Column], cells: impl Iterator<Item = &
 mod tests {
     use super::*;
 
-    fn table(headings: &[&'static str], rows: &[&[&str]]) -> String {
+    fn table(headings: &[&str], rows: &[&[&str]]) -> String {
         let mut table = Table::new(headings);
         for row in rows {
             table.row(row.iter().map(|cell| (*cell).to_owned()));

@@ -17,6 +17,7 @@ struct Inner {
     count: AtomicUsize,
     closed: AtomicBool,
     landed: Notify,
+    closing: Notify,
 }
 
 /// One request being answered.
@@ -50,6 +51,16 @@ impl Flight {
     /// Lets no new request begin.
     pub fn close(&self) {
         self.0.closed.store(true, Ordering::SeqCst);
+        self.0.closing.notify_waiters();
+    }
+
+    /// Waits until no new request is begun.
+    pub async fn closing(&self) {
+        // Made before looking, because it hears of every call after that.
+        let closing = self.0.closing.notified();
+        if !self.is_closed() {
+            closing.await;
+        }
     }
 
     /// Waits until no request is being answered.
@@ -84,6 +95,7 @@ mod tests {
         let (a, b) = (flight.enter().unwrap(), flight.enter().unwrap());
         flight.close();
         assert_eq!(flight.enter().unwrap_err(), ShuttingDown);
+        flight.closing().await;
         assert_eq!(flight.count(), 2);
         let waiting = tokio::spawn({
             let flight = flight.clone();

@@ -120,6 +120,8 @@ pub fn serve_admin(
         .max_connections(ADMIN_CONNECTIONS)
         .client_request_timeout(limits.header_timeout)
         .client_disconnect_timeout(DISCONNECT_TIMEOUT)
+        // Who waits for changes and goes away must not be waited for.
+        .h1_allow_half_closed(false)
         .keep_alive(KEEP_ALIVE)
         .shutdown_timeout(LINGER_SECONDS)
         .disable_signals()

@@ -13,6 +13,7 @@ use lanekeeper_actors::gateway::KeysError;
 use lanekeeper_actors::log::ReadError;
 use lanekeeper_actors::model::address::InvalidPartitionKey;
 use lanekeeper_actors::model::document::InvalidDocument;
+use lanekeeper_actors::model::feed::{ForeignCursor, InvalidStart};
 use lanekeeper_actors::model::ids::InvalidDocumentId;
 use lanekeeper_actors::policy::charge;
 use lanekeeper_actors::policy::patch::InvalidPatch;
@@ -22,8 +23,8 @@ use lanekeeper_actors::policy::ttl::InvalidTtl;
 use lanekeeper_actors::protocol::gateway::Refused;
 use lanekeeper_actors::protocol::partition::WriteError;
 use lanekeeper_actors::protocol::subscriber::SubscriptionError;
-use lanekeeper_actors::query::{BindError, QueryError};
-use lanekeeper_actors::reader::QueryFailed;
+use lanekeeper_actors::query::{BindError, QueryError, SyntaxError};
+use lanekeeper_actors::reader::{FeedFailed, QueryFailed};
 use lanekeeper_actors::shard::ShardReadError;
 use lanekeeper_actors::store::ViewReadError;
 
@@ -475,6 +476,49 @@ impl From<AdminError> for Problem {
             AdminError::NoContainer(_) => missing("container_not_found", "Container not found"),
             AdminError::NotAwake => missing("partition_not_awake", "Partition is not awake"),
             AdminError::Request(_) => Self::bad_request("invalid_request", "Invalid request", text),
+        }
+    }
+}
+
+impl From<SyntaxError> for Problem {
+    fn from(error: SyntaxError) -> Self {
+        let place = (error.line, error.column);
+        let problem = Self::bad_request("invalid_query_text", "Query cannot be read", error);
+        problem.with(|extra| extra.place = Some(place))
+    }
+}
+
+impl From<InvalidStart> for Problem {
+    fn from(error: InvalidStart) -> Self {
+        match error {
+            InvalidStart::Form | InvalidStart::Time => {
+                Self::bad_request("invalid_start", "Invalid start of a feed", error)
+            }
+            InvalidStart::Cursor(_) => Self::bad_request("invalid_cursor", "Invalid cursor", error),
+        }
+    }
+}
+
+impl From<FeedFailed> for Problem {
+    fn from(error: FeedFailed) -> Self {
+        let text = error.to_string();
+        match error {
+            FeedFailed::UnknownContainer(_) => {
+                Self::new(StatusCode::NOT_FOUND, "container_not_found", "Container not found", text)
+            }
+            FeedFailed::Cursor(ForeignCursor::Scope | ForeignCursor::Mode(_)) => {
+                Self::bad_request("invalid_cursor", "Invalid cursor", text)
+            }
+            FeedFailed::Start => Self::bad_request("invalid_start", "Invalid start of a feed", text),
+            FeedFailed::Gone => {
+                Self::new(StatusCode::GONE, "changes_gone", "Changes are not kept any more", text)
+            }
+            FeedFailed::Busy => {
+                let title = "Too many feeds";
+                Self::new(StatusCode::SERVICE_UNAVAILABLE, "feeds_busy", title, text).retry(SOON)
+            }
+            FeedFailed::Throttled(RetryAfter(wait)) => Self::throttled(wait, text),
+            FeedFailed::Shard(error) => error.into(),
         }
     }
 }

@@ -1,11 +1,15 @@
-//! The private listener: health, metrics, keys, subscriptions, dead letters, what is awake.
+//! The private listener: health, metrics, keys, data, subscriptions, dead letters, what is awake.
 //!
 //! Stands between an operator and the rooms. Invariant: everything under `/v1` needs the admin token, and without
 //! it one cannot even learn which paths there are.
 
+mod changes;
 mod delivery;
 mod keys;
+mod queries;
+mod resource;
 mod rooms;
+mod scope;
 mod scrape;
 mod token;
 
@@ -32,6 +36,8 @@ use super::path;
 use super::problem::Problem;
 use super::routes::Unroutable;
 use super::trace::Trace;
+
+use resource::{Resource, Route};
 
 pub(crate) use keys::timestamp;
 pub use rooms::manifest;
@@ -85,88 +91,6 @@ pub enum AdminError {
     Request(String),
 }
 
-/// What a path stands for.
-#[derive(Debug, PartialEq, Eq)]
-enum Resource<'a> {
-    Health,
-    Ready,
-    Metrics,
-    Keys,
-    Key(&'a str),
-    RotateKey(&'a str),
-    Subscriptions,
-    Subscription(&'a str),
-    Pause(&'a str),
-    Resume(&'a str),
-    TestFilter(&'a str),
-    DeadLetters(&'a str),
-    ReplayDeadLetters(&'a str),
-    Actors,
-    ReopenActor,
-    Shards,
-    Manifest,
-}
-
-impl<'a> Resource<'a> {
-    fn find(segments: &'a [String]) -> Option<Self> {
-        let segments: Vec<&str> = segments.iter().map(String::as_str).collect();
-        Some(match *segments.as_slice() {
-            ["healthz"] => Self::Health,
-            ["readyz"] => Self::Ready,
-            ["metrics"] => Self::Metrics,
-            ["v1", "keys"] => Self::Keys,
-            ["v1", "keys", key] => match key.rsplit_once(':') {
-                None => Self::Key(key),
-                Some((id, "rotate")) => Self::RotateKey(id),
-                Some(_) => return None,
-            },
-            ["v1", "subscriptions"] => Self::Subscriptions,
-            ["v1", "subscriptions", name] => match name.rsplit_once(':') {
-                None => Self::Subscription(name),
-                Some((name, "pause")) => Self::Pause(name),
-                Some((name, "resume")) => Self::Resume(name),
-                Some((name, "test-filter")) => Self::TestFilter(name),
-                Some(_) => return None,
-            },
-            ["v1", "subscriptions", name, "dead-letters"] => Self::DeadLetters(name),
-            ["v1", "subscriptions", name, "dead-letters:replay"] => Self::ReplayDeadLetters(name),
-            ["v1", "actors"] => Self::Actors,
-            ["v1", "actors:reopen"] => Self::ReopenActor,
-            ["v1", "shards"] => Self::Shards,
-            ["v1", "manifest"] => Self::Manifest,
-            _ => return None,
-        })
-    }
-
-    /// The methods that it answers to, as in the header `Allow`.
-    fn allow(&self) -> &'static str {
-        match self {
-            Self::Keys => "GET, HEAD, POST",
-            Self::Key(_) => "DELETE, GET, HEAD",
-            Self::DeadLetters(_) => "DELETE, GET, HEAD",
-            Self::RotateKey(_)
-            | Self::Pause(_)
-            | Self::Resume(_)
-            | Self::TestFilter(_)
-            | Self::ReplayDeadLetters(_)
-            | Self::ReopenActor => "POST",
-            Self::Health
-            | Self::Ready
-            | Self::Metrics
-            | Self::Subscriptions
-            | Self::Subscription(_)
-            | Self::Actors
-            | Self::Shards
-            | Self::Manifest => "GET, HEAD",
-        }
-    }
-
-    /// Whether probes may ask for it without a token.
-    fn is_open(&self) -> bool {
-        matches!(self, Self::Health | Self::Ready | Self::Metrics)
-    }
-}
-
 /// Answers one request.
 pub async fn serve(req: HttpRequest, mut payload: Payload, admin: Data<Admin>) -> HttpResponse {
     let trace = Trace::of(req.headers().get(TRACEPARENT).and_then(|value| value.to_str().ok()));
@@ -190,74 +114,51 @@ pub async fn serve(req: HttpRequest, mut payload: Payload, admin: Data<Admin>) -
 async fn handle(req: &HttpRequest, payload: &mut Payload, admin: &Admin) -> Result<HttpResponse, Problem> {
     let segments = path::segments(req.uri().path())?;
     let resource = Resource::find(&segments);
-    let open = resource.as_ref().is_some_and(Resource::is_open);
-    if !open {
+    if !resource.as_ref().is_some_and(Resource::is_open) {
         admin.token.check(req.headers())?;
     }
     let resource = resource.ok_or(AdminError::Route(Unroutable::NotFound))?;
-    let allowed = resource.allow();
     let method = req.method();
-    if !allowed.split(", ").any(|name| name == method.as_str()) {
-        return Err(AdminError::Route(Unroutable::Method { allow: allowed.to_owned() }).into());
+    if !resource.allow.split(", ").any(|name| name == method.as_str()) {
+        return Err(AdminError::Route(Unroutable::Method { allow: resource.allow.to_owned() }).into());
     }
-    let body = body::whole(req, payload, admin.body).await?;
+    let body = body::whole(req, payload, limits(admin, resource.route)).await?;
     let query = req.uri().query().unwrap_or_default();
     let reads = *method == Method::GET || *method == Method::HEAD;
-    match resource {
-        Resource::Health => Ok(rooms::health()),
-        Resource::Ready => Ok(rooms::ready(admin)),
-        Resource::Metrics => scrape::text(admin).await,
-        Resource::Keys if reads => Ok(keys::list(admin)),
-        Resource::Keys => keys::issue(admin, &body).await,
-        Resource::Key(id) if reads => keys::show(admin, id),
-        Resource::Key(id) => keys::revoke(admin, id).await,
-        Resource::RotateKey(id) => keys::rotate(admin, id, &body).await,
-        Resource::Subscriptions => delivery::list(admin).await,
-        Resource::Subscription(name) => delivery::show(admin, name).await,
-        Resource::Pause(name) => delivery::pause(admin, name).await,
-        Resource::Resume(name) => delivery::resume(admin, name).await,
-        Resource::TestFilter(name) => delivery::test_filter(admin, name, &body),
-        Resource::DeadLetters(name) if reads => delivery::dead_letters(admin, name, query),
-        Resource::DeadLetters(name) => delivery::purge(admin, name, &body).await,
-        Resource::ReplayDeadLetters(name) => delivery::replay(admin, name, &body).await,
-        Resource::Actors => Ok(rooms::actors(admin).await),
-        Resource::ReopenActor => rooms::reopen(admin, &body).await,
-        Resource::Shards => Ok(rooms::shards(admin)),
-        Resource::Manifest => Ok(HttpResponse::Ok().json(&admin.manifest)),
+    let name = resource.name;
+    match resource.route {
+        Route::Health => Ok(rooms::health()),
+        Route::Ready => Ok(rooms::ready(admin)),
+        Route::Metrics => scrape::text(admin).await,
+        Route::Keys if reads => Ok(keys::list(admin)),
+        Route::Keys => keys::issue(admin, &body).await,
+        Route::Key if reads => keys::show(admin, name),
+        Route::Key => keys::revoke(admin, name).await,
+        Route::RotateKey => keys::rotate(admin, name, &body).await,
+        Route::Changes => changes::page(admin, name, query).await,
+        Route::Query => queries::page(admin, name, &body).await,
+        Route::Subscriptions => delivery::list(admin).await,
+        Route::Subscription => delivery::show(admin, name).await,
+        Route::Pause => delivery::pause(admin, name).await,
+        Route::Resume => delivery::resume(admin, name).await,
+        Route::TestFilter => delivery::test_filter(admin, name, &body),
+        Route::DeadLetters if reads => delivery::dead_letters(admin, name, query),
+        Route::DeadLetters => delivery::purge(admin, name, &body).await,
+        Route::ReplayDeadLetters => delivery::replay(admin, name, &body).await,
+        Route::Actors => Ok(rooms::actors(admin).await),
+        Route::ReopenActor => rooms::reopen(admin, &body).await,
+        Route::Shards => Ok(rooms::shards(admin)),
+        Route::Manifest => Ok(HttpResponse::Ok().json(&admin.manifest)),
     }
+}
+
+/// Bounds of a body. That of a query does not depend on how large documents may be.
+fn limits(admin: &Admin, route: Route) -> BodyLimits {
+    if route == Route::Query { BodyLimits { bytes: queries::BODY_MAX, ..admin.body } } else { admin.body }
 }
 
 /// Reads a body as JSON of this shape.
 fn read<T: DeserializeOwned>(body: &Bytes) -> Result<T, AdminError> {
     serde_json::from_slice(body)
         .map_err(|error| AdminError::Request(format!("the body is not as expected: {error}")))
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn find(path: &str) -> Option<String> {
-        let segments = path::segments(path).unwrap();
-        Resource::find(&segments).map(|found| format!("{found:?}"))
-    }
-
-    #[test]
-    fn actions_stand_behind_a_colon() {
-        for (path, expected) in [
-            ("/v1/keys", Some("Keys")),
-            ("/v1/keys/a", Some("Key(\"a\")")),
-            ("/v1/keys/a:rotate", Some("RotateKey(\"a\")")),
-            ("/v1/keys/a%3Arotate", Some("RotateKey(\"a\")")),
-            ("/v1/keys/a:burn", None),
-            ("/v1/subscriptions/s:pause", Some("Pause(\"s\")")),
-            ("/v1/subscriptions/s/dead-letters:replay", Some("ReplayDeadLetters(\"s\")")),
-            ("/v1/actors:reopen", Some("ReopenActor")),
-            ("/v1/keys/a/b", None),
-            ("/v2/keys", None),
-            ("/", None),
-        ] {
-            assert_eq!(find(path).as_deref(), expected, "{path}");
-        }
-    }
 }

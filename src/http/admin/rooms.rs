@@ -3,13 +3,14 @@
 use actix_web::HttpResponse;
 use actix_web::web::Bytes;
 use lanekeeper_actors::directory::PartitionStatus;
-use lanekeeper_actors::model::address::{KeyPart, PartitionAddress};
+use lanekeeper_actors::model::address::PartitionAddress;
 use lanekeeper_actors::model::ids::TenantId;
 use lanekeeper_actors::shard::{Phase, ShardHandle};
 use serde::Deserialize;
 use serde_json::{Map, Value, json};
 
 use super::delivery::without_query;
+use super::scope::key_part;
 use super::{Admin, AdminError, read};
 use crate::http::problem::Problem;
 use crate::manifest::{Manifest, Target, Tenancy};
@@ -129,19 +130,6 @@ pub(super) async fn reopen(admin: &Admin, body: &Bytes) -> Result<HttpResponse, 
         return Err(AdminError::NotAwake.into());
     }
     Ok(HttpResponse::Ok().json(json!({ "reopened": true })))
-}
-
-/// As [`KeyPart::to_json`] writes it: `{}` is a property that is not there.
-fn key_part(value: &Value) -> Result<KeyPart, Problem> {
-    match value {
-        Value::Object(properties) if properties.is_empty() => Ok(KeyPart::Undefined),
-        Value::Null
-        | Value::Bool(_)
-        | Value::Number(_)
-        | Value::String(_)
-        | Value::Array(_)
-        | Value::Object(_) => Ok(KeyPart::from_json(value)?),
-    }
 }
 
 /// What is applied, as names and shapes. Keys are named, their secrets and hashes are not there.

@@ -52,6 +52,8 @@ pub(super) struct Extra {
     pub(super) close: bool,
     /// What the refused request cost all the same.
     pub(super) charge: Option<RequestUnits>,
+    /// Line and column, from 1, of what cannot be read.
+    pub(super) place: Option<(usize, usize)>,
 }
 
 impl Problem {
@@ -191,6 +193,11 @@ impl Problem {
         self.code
     }
 
+    /// What went wrong, for people.
+    pub fn detail(&self) -> &str {
+        &self.detail
+    }
+
     /// The answer. `instance` is the request's path without its query, which may hold secrets.
     pub fn response(&self, instance: &str, trace: &Trace) -> HttpResponse {
         let extra = self.extra.as_deref().cloned().unwrap_or_default();
@@ -233,6 +240,10 @@ impl Problem {
         }
         if let (Some(policy), Some(body)) = (extra.violated, body.as_object_mut()) {
             body.insert("violated-policies".to_owned(), json!([policy]));
+        }
+        if let (Some((line, column)), Some(body)) = (extra.place, body.as_object_mut()) {
+            body.insert("line".to_owned(), json!(line));
+            body.insert("column".to_owned(), json!(column));
         }
         if extra.close {
             response.force_close();

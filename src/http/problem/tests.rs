@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use actix_web::body::to_bytes;
 use actix_web::http::header::{ALLOW, CONTENT_TYPE, RETRY_AFTER, WWW_AUTHENTICATE};
+use lanekeeper_actors::model::feed::{FeedMode, InvalidCursor};
 use lanekeeper_actors::model::ids::{DocumentId, Lsn};
 use lanekeeper_actors::model::session::InvalidSession;
 use lanekeeper_actors::policy::idempotency::InvalidIdempotencyKey;
@@ -120,27 +121,6 @@ fn table() -> Vec<(Problem, Seen)> {
         add(Problem::purge(error), status, code, retry, false);
     }
 
-    let unbound = BindError::NotACount { name: name(), found: name() };
-    let continuation = QueryFailed::Continuation(lanekeeper_actors::reader::InvalidContinuation);
-    for (error, status, code, retry) in [
-        (QueryFailed::UnknownContainer(name()), 404, "container_not_found", None),
-        (QueryFailed::Busy, 503, "queries_busy", Some(1)),
-        (QueryFailed::Throttled(RetryAfter(second)), 429, "throughput_exceeded", Some(1)),
-        (QueryFailed::Bind(BindError::Missing { name: name() }), 400, "invalid_parameter", None),
-        (QueryFailed::Bind(unbound), 400, "invalid_parameter", None),
-        (continuation, 400, "invalid_continuation", None),
-        (QueryFailed::Query(QueryError::OtherQuery), 400, "invalid_continuation", None),
-        (QueryFailed::Query(QueryError::OtherOrder), 410, "continuation_expired", None),
-        (QueryFailed::Query(QueryError::TooManyGroups { limit: 1 }), 400, "query_too_large", None),
-        (QueryFailed::Query(QueryError::StateTooLarge { bytes: 1 }), 400, "query_too_large", None),
-        (QueryFailed::Query(QueryError::TooManyCombinations), 400, "query_too_large", None),
-        (QueryFailed::ContinuationTooLong { bytes: 2, limit: 1 }, 400, "query_too_large", None),
-        (QueryFailed::Shard(ShardReadError::Unavailable), 503, "unavailable", Some(1)),
-        (QueryFailed::Crashed, 500, "crashed", None),
-    ] {
-        add(error.into(), status, code, retry, false);
-    }
-
     add(ShardReadError::Unavailable.into(), 503, "unavailable", Some(1), false);
     for (error, status, code, retry) in [
         (ViewReadError::Corrupt, 500, "data_corrupt", None),
@@ -235,6 +215,53 @@ fn table() -> Vec<(Problem, Seen)> {
     add(AdminError::NoContainer(name()).into(), 404, "container_not_found", None, false);
     add(AdminError::NotAwake.into(), 404, "partition_not_awake", None, false);
     add(AdminError::Request(name()).into(), 400, "invalid_request", None, false);
+    all.extend(reads());
+    all
+}
+
+/// Queries and feeds.
+fn reads() -> Vec<(Problem, Seen)> {
+    let wait = RetryAfter(Duration::from_millis(1_500));
+    let name = || "x".to_owned();
+    let mut all: Vec<(Problem, Seen)> = Vec::new();
+    let mut add = |problem: Problem, status, code, retry| all.push((problem, (status, code, retry, false)));
+
+    let syntax = SyntaxError { message: name(), line: 2, column: 7, offset: 9 };
+    add(syntax.into(), 400, "invalid_query_text", None);
+    add(QueryFailed::UnknownContainer(name()).into(), 404, "container_not_found", None);
+    add(QueryFailed::Busy.into(), 503, "queries_busy", Some(1));
+    add(QueryFailed::Throttled(wait).into(), 429, "throughput_exceeded", Some(2));
+    for bind in [BindError::Missing { name: name() }, BindError::NotACount { name: name(), found: name() }] {
+        add(QueryFailed::Bind(bind).into(), 400, "invalid_parameter", None);
+    }
+    let foreign = lanekeeper_actors::reader::InvalidContinuation;
+    add(QueryFailed::Continuation(foreign).into(), 400, "invalid_continuation", None);
+    add(QueryFailed::Query(QueryError::OtherQuery).into(), 400, "invalid_continuation", None);
+    add(QueryFailed::Query(QueryError::OtherOrder).into(), 410, "continuation_expired", None);
+    for large in [
+        QueryFailed::Query(QueryError::TooManyGroups { limit: 1 }),
+        QueryFailed::Query(QueryError::StateTooLarge { bytes: 1 }),
+        QueryFailed::Query(QueryError::TooManyCombinations),
+        QueryFailed::ContinuationTooLong { bytes: 2, limit: 1 },
+    ] {
+        add(large.into(), 400, "query_too_large", None);
+    }
+    add(QueryFailed::Shard(ShardReadError::Unavailable).into(), 503, "unavailable", Some(1));
+    add(QueryFailed::Crashed.into(), 500, "crashed", None);
+
+    for start in [InvalidStart::Form, InvalidStart::Time] {
+        add(start.into(), 400, "invalid_start", None);
+    }
+    add(InvalidStart::Cursor(InvalidCursor::Malformed).into(), 400, "invalid_cursor", None);
+    for cursor in [ForeignCursor::Scope, ForeignCursor::Mode(FeedMode::All)] {
+        add(FeedFailed::Cursor(cursor).into(), 400, "invalid_cursor", None);
+    }
+    add(FeedFailed::UnknownContainer(name()).into(), 404, "container_not_found", None);
+    add(FeedFailed::Start.into(), 400, "invalid_start", None);
+    add(FeedFailed::Gone.into(), 410, "changes_gone", None);
+    add(FeedFailed::Busy.into(), 503, "feeds_busy", Some(1));
+    add(FeedFailed::Throttled(wait).into(), 429, "throughput_exceeded", Some(2));
+    add(FeedFailed::Shard(ShardReadError::Unavailable).into(), 503, "unavailable", Some(1));
     all
 }
 
@@ -288,6 +315,9 @@ async fn some_problems_tell_more() {
     assert_eq!(body["violated-policies"], serde_json::json!(["carrier"]));
     let (head, _) = answered(&TokenRefused.into()).await;
     assert_eq!(head.headers().get(WWW_AUTHENTICATE).unwrap(), "Bearer realm=\"admin\"");
+    let syntax = SyntaxError { message: "x".into(), line: 2, column: 7, offset: 9 };
+    let (_, body) = answered(&syntax.into()).await;
+    assert_eq!((&body["line"], &body["column"]), (&2.into(), &7.into()));
     let long = AdminError::Request("é".repeat(10_000));
     let (_, body) = answered(&long.into()).await;
     assert_eq!(body["detail"].as_str().unwrap().chars().count(), 501);
