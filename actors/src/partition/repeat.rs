@@ -57,9 +57,9 @@ pub(super) fn earlier(batch: &Batch, repeat: &Repeat) -> Result<Earlier, Refusal
 fn unchanged(batch: &Batch, id: &DocumentId, number: u32, position: Option<Lsn>) -> Option<Bytes> {
     match batch.fresh(id) {
         // A number of this batch says nothing about a record of an earlier one.
-        Some(fresh) => fresh
-            .filter(|fresh| position.is_none() && fresh.number == number)
-            .map(|fresh| fresh.body.clone()),
+        Some(fresh) => {
+            fresh.filter(|fresh| position.is_none() && fresh.number == number).map(|fresh| fresh.body.clone())
+        }
         None => {
             let found = batch.shard().document(batch.partition(), id).ok()??;
             (Some(found.lsn) == position && batch.shows(&found)).then_some(found.body)

@@ -33,8 +33,10 @@ fn millis(wait: Duration) -> u64 {
 
 #[actix::test]
 async fn beyond_the_budget_writes_and_reads_wait_and_nothing_happens() {
-    let containers =
-        vec![bounded("small", Throughput::manual(400).unwrap()), bounded("same", Throughput::manual(400).unwrap())];
+    let containers = vec![
+        bounded("small", Throughput::manual(400).unwrap()),
+        bounded("same", Throughput::manual(400).unwrap()),
+    ];
     let world = World::new(containers).await;
     let door = world.door("small", "a");
     let first = door.one(create("x", json!({"n": 0}))).await.unwrap();
@@ -112,8 +114,10 @@ async fn a_partition_has_a_ceiling_below_its_container() {
 
 #[actix::test]
 async fn the_sweep_of_what_expired_goes_on_without_a_budget() {
-    let container =
-        Container { ttl: expiring("small", Some(1)).ttl, ..bounded("small", Throughput::manual(400).unwrap()) };
+    let container = Container {
+        ttl: expiring("small", Some(1)).ttl,
+        ..bounded("small", Throughput::manual(400).unwrap())
+    };
     let world = World::new(vec![container]).await;
     let door = world.door("small", "a");
     door.one(create("old", json!({}))).await.unwrap();

@@ -124,7 +124,10 @@ async fn a_reader_who_was_told_of_a_write_finds_it_by_every_way() {
         if n % 10 == 0 {
             crate::world::settle(&world).await;
             // It is in the cache now.
-            assert_eq!((door.get("x"), door.get("x")), (Some(json!({"n": n - 1})), Some(json!({"n": n - 1}))));
+            assert_eq!(
+                (door.get("x"), door.get("x")),
+                (Some(json!({"n": n - 1})), Some(json!({"n": n - 1})))
+            );
         }
         let written = door.one(upsert("x", json!({"n": n}))).await.unwrap();
         let (shard, address) = (world.shard(&door), door.0.address());

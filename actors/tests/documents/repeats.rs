@@ -173,7 +173,11 @@ async fn within_a_batch_a_repeated_request_waits_for_the_first() {
     let (results, ()) = tokio::join!(asks, let_go);
     blocker.await.unwrap().unwrap();
     let old = without_charge(results[1].clone());
-    assert_eq!(old, Written { body: bytes::Bytes::new(), ..as_replay(&done) }, "not the body of another version");
+    assert_eq!(
+        old,
+        Written { body: bytes::Bytes::new(), ..as_replay(&done) },
+        "not the body of another version"
+    );
     let results = &results[2..];
     let first = results[0].clone().unwrap();
     assert_eq!(first.etag.0.lsn, first.lsn.plus(1), "it was created over one that had ended");

@@ -91,7 +91,11 @@ async fn check(world: &World, doors: &[Door], container: &Container) {
         found.expiry.extend(rows(Table::Expiry));
         for (key, value) in rows(Table::Index) {
             let is_note = value.is_empty();
-            if is_note { notes.insert(key, value) } else { found.index.insert(key, value) };
+            if is_note {
+                notes.insert(key, value)
+            } else {
+                found.index.insert(key, value)
+            };
         }
     }
     assert!(expected.notes.keys().all(|note| notes.contains_key(note)), "a note is missing");
@@ -106,7 +110,8 @@ async fn check(world: &World, doors: &[Door], container: &Container) {
 
 fn document(rng: &mut Rng) -> Value {
     let long = "x".repeat(1_100);
-    let values = [json!(1), json!(1.0), json!("a"), json!(null), json!([1, "a"]), json!({"a": 1}), json!(long)];
+    let values =
+        [json!(1), json!(1.0), json!("a"), json!(null), json!([1, "a"]), json!({"a": 1}), json!(long)];
     let mut document = json!({});
     for name in ["n", "code"] {
         if rng.u8(0..4) > 0 {

@@ -83,7 +83,9 @@ fn apply(documents: &mut Documents, ops: &[(String, Op)]) -> Answer {
             (Op::Replace(_) | Op::Incr | Op::Read | Op::Delete, None) => {
                 return refuse(WriteError::NotFound);
             }
-            (Op::Create(document) | Op::Upsert(document) | Op::Replace(document), _) => Some(document.clone()),
+            (Op::Create(document) | Op::Upsert(document) | Op::Replace(document), _) => {
+                Some(document.clone())
+            }
             (Op::Incr, Some(there)) => {
                 let mut new = there.clone();
                 new["n"] = json!(there["n"].as_i64().unwrap() + 1);
@@ -101,7 +103,8 @@ fn apply(documents: &mut Documents, ops: &[(String, Op)]) -> Answer {
             (Some(_), Some(_)) => ChangeKind::Replace,
         };
         if let Some(new) = &new {
-            let taken = |(other, document): (&String, &Value)| other != name && document["code"] == new["code"];
+            let taken =
+                |(other, document): (&String, &Value)| other != name && document["code"] == new["code"];
             if after.iter().any(taken) {
                 return refuse(WriteError::NotUnique("`/code`".into()));
             }
@@ -185,7 +188,8 @@ fn check(world: &World, door: &Door, documents: &mut Documents, from: u64, round
         let before = |other: &Done| other.answered < done.asked;
         let lowest = transactions.iter().rposition(|(_, other, _)| before(other)).map_or(0, |at| at + 1);
         let after = |other: &Done| other.asked > done.answered;
-        let highest = transactions.iter().position(|(_, other, _)| after(other)).unwrap_or(transactions.len());
+        let highest =
+            transactions.iter().position(|(_, other, _)| after(other)).unwrap_or(transactions.len());
         let explained = states[lowest..=highest].iter().any(|(_, state)| {
             let mut state = state.clone();
             apply(&mut state, &done.ops) == *answer
@@ -221,7 +225,8 @@ async fn concurrent_transactions_are_as_if_one_came_after_the_other() {
         let done: Vec<Done> = if abrupt {
             // In the middle of it everything ends.
             let callers = actix_rt::spawn(all);
-            crate::support::eventually("some was written", || world.shard(&door).log().tail().0 > from + 20).await;
+            crate::support::eventually("some was written", || world.shard(&door).log().tail().0 > from + 20)
+                .await;
             world = world.cut().await;
             callers.await.unwrap().into_iter().flatten().collect()
         } else {
