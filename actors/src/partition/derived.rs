@@ -141,3 +141,67 @@ pub(super) fn difference(old: &[Derived], new: &[Derived]) -> Vec<RowChange> {
     let made = new.iter().filter(|row| !old.contains(row)).map(|row| change(row, Some(row.value.clone())));
     gone.chain(made).collect()
 }
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+    use crate::model::address::{KeyPart, PartitionAddress};
+    use crate::model::document::DocumentRules;
+    use crate::policy::container::Index;
+
+    fn container() -> Container {
+        let rules = DocumentRules { key: Vec::new(), max_bytes: 1 << 20, max_depth: 32 };
+        let path = |name: &str| vec![name.to_owned()];
+        Container {
+            unique: vec![vec![path("code")]],
+            indexes: vec![Index { paths: vec![path("n")] }],
+            ..Container::plain("loads".into(), rules)
+        }
+    }
+
+    fn rows(container: &Container, document: &Value, ttl: ItemTtl) -> Vec<Derived> {
+        let key = vec![KeyPart::Null];
+        let partition = PartitionAddress { container: "loads".into(), tenant: None, key }.encode();
+        let id = DocumentId::new("x").unwrap();
+        Place { container, partition: &partition, id: &id }.rows(document, Timestamp(5_500), ttl)
+    }
+
+    #[test]
+    fn what_stays_is_not_written_again_and_a_note_is_never_taken_away() {
+        let container = container();
+        let long = json!({"code": 1, "n": "x".repeat(2_000)});
+        let short = json!({"code": 1, "n": "x"});
+        let before = rows(&container, &long, ItemTtl::Seconds(3));
+        let tables: Vec<_> = before.iter().map(|row| row.table).collect();
+        assert_eq!(tables, [Table::Unique, Table::Index, Table::Index, Table::Expiry]);
+        assert_eq!(difference(&before, &before), []);
+        let after = rows(&container, &short, ItemTtl::Seconds(3));
+        let changes = difference(&before, &after);
+        let told: Vec<_> = changes.iter().map(|change| (change.table, change.value.is_some())).collect();
+        assert_eq!(told, [(Table::Index, false), (Table::Index, true)]);
+        assert!(changes.iter().all(|change| change.key.last() != Some(&u8::MAX)));
+        // Taken away, all go but the note.
+        let gone: Vec<_> = difference(&before, &[]).iter().map(|change| change.table).collect();
+        assert_eq!(gone, [Table::Unique, Table::Index, Table::Expiry]);
+    }
+
+    #[test]
+    fn what_is_missing_is_null_to_a_unique_key_and_nothing_to_an_index() {
+        let container = container();
+        let (missing, null) = (json!({}), json!({"code": null, "n": null}));
+        let [missing, null] = [missing, null].map(|document| rows(&container, &document, ItemTtl::Never));
+        assert_eq!(missing.len(), 2, "without seconds to live there is no expiry");
+        assert_eq!(missing.first(), null.first());
+        assert_ne!(missing.last(), null.last());
+    }
+
+    #[test]
+    fn an_expiry_sorts_by_time_within_its_container() {
+        let container = container();
+        let expiry = |seconds: u32| rows(&container, &json!({}), ItemTtl::Seconds(seconds)).pop().unwrap();
+        assert!(expiry(1).key < expiry(2).key && expiry(2).key < expiry(300).key);
+        assert_eq!(expiry(1).key.get(..14), Some(&b"loads\0\0\0\0\0\0\0\x17\x70"[..]), "6,000 ms");
+    }
+}

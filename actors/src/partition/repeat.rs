@@ -122,3 +122,15 @@ fn split(stored: &[u8]) -> (Option<Lsn>, &[u8]) {
         None => (None, stored),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_place_in_a_batch_survives_its_packing() {
+        for (number, within) in [(0, 0), (7, 3), (u32::MAX, 0), (0, u32::MAX), (u32::MAX, u32::MAX)] {
+            assert_eq!(unpack(pack(number, within)), (number, within));
+        }
+    }
+}

@@ -20,6 +20,11 @@ use crate::policy::ttl::ItemTtl;
 use crate::protocol::partition::{Content, Operation, Patch, Refused, Write, WriteError};
 use crate::query::Context;
 
+/// Most bytes that one transaction may write: so many that it fits into a record of the log together with a
+/// batch that was not full before it. Patches can make far more of a small request, and a batch whose
+/// record is too large fails for everybody in it.
+const MOST_BYTES: usize = 6 << 20;
+
 /// A version that is not committed yet.
 #[derive(Debug, Clone)]
 pub(super) struct Fresh {
@@ -80,6 +85,8 @@ pub(super) struct Transaction<'b> {
     /// What it left of rows that partitions read.
     pub(super) rows: Vec<(Table, Bytes, Option<Bytes>)>,
     pub(super) mutations: Vec<Mutation>,
+    /// What they weigh.
+    bytes: usize,
     /// Number of its first mutation in the batch.
     start: u32,
     rests_on_batch: bool,
@@ -88,7 +95,8 @@ pub(super) struct Transaction<'b> {
 impl<'b> Transaction<'b> {
     pub(super) fn new(batch: &'b Batch) -> Self {
         let (documents, rows, mutations) = (Vec::new(), Vec::new(), Vec::new());
-        Self { batch, documents, rows, mutations, start: batch.next_number(), rests_on_batch: false }
+        let start = batch.next_number();
+        Self { batch, documents, rows, mutations, bytes: 0, start, rests_on_batch: false }
     }
 
     pub(super) fn batch(&self) -> &'b Batch {
@@ -99,7 +107,11 @@ impl<'b> Transaction<'b> {
     pub(super) fn run(&mut self, writes: Vec<Write>) -> Result<Vec<Outcome>, Refusal> {
         let mut outcomes = Vec::with_capacity(writes.len());
         for (at, write) in writes.into_iter().enumerate() {
-            match self.write(write) {
+            let outcome = match self.write(write) {
+                Ok(_) if self.bytes > MOST_BYTES => Err(WriteError::TooLarge),
+                decided => decided,
+            };
+            match outcome {
                 Ok(outcome) => outcomes.push(outcome),
                 Err(error) => {
                     let rests_on_batch = self.rests_on_batch;
@@ -339,7 +351,7 @@ impl<'b> Transaction<'b> {
         for row in rows.iter().filter(|row| row.table.is_read_by_partitions()) {
             self.rows.push((row.table, row.key.clone(), row.value.clone()));
         }
-        self.mutations.push(Mutation::Document(DocumentChange {
+        let change = Mutation::Document(DocumentChange {
             kind,
             partition: self.batch.partition().clone(),
             id: id.clone(),
@@ -350,7 +362,9 @@ impl<'b> Transaction<'b> {
             within,
             ttl: ttl.to_i32(),
             rows,
-        }));
+        });
+        self.bytes += change.weight();
+        self.mutations.push(change);
         Which::Fresh { number, within }
     }
 }

@@ -609,35 +609,4 @@ impl From<redb::TransactionError> for Failure {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::log::sim::{Call, SimDisk};
-
-    #[test]
-    fn a_view_of_a_newer_format_is_refused() {
-        let disk = SimDisk::new();
-        let view = View::create(&disk, 1 << 20).unwrap();
-        view.write(|transaction| {
-            put_meta(transaction, FORMAT_KEY, &(FORMAT + 1).to_le_bytes())?;
-            mark(transaction, Lsn::ZERO)
-        })
-        .unwrap();
-        drop(view);
-        let refused = View::open(&disk, 1 << 20);
-        let newer =
-            matches!(refused, Err(OpenError::Newer { found, supported: FORMAT }) if found == FORMAT + 1);
-        assert!(newer, "{refused:?}");
-    }
-
-    #[test]
-    fn closing_a_view_writes_nothing() {
-        let disk = SimDisk::new();
-        let view = View::create(&disk, 1 << 20).unwrap();
-        view.write(|transaction| mark(transaction, Lsn(5))).unwrap();
-        let calls = || [Call::Write, Call::Sync].map(|call| disk.calls(call));
-        let before = calls();
-        drop(view);
-        assert_eq!(calls(), before);
-        assert_eq!(View::open(&disk, 1 << 20).unwrap().applied(), Lsn(5));
-    }
-}
+mod tests;

@@ -4,6 +4,7 @@
 //! Invariant: nothing in the directory is changed; a shard is opened the way a start would open it,
 //! on a disk that keeps all writes in memory.
 
+mod derived;
 mod disk;
 mod shard;
 mod subscriptions;

@@ -6,7 +6,7 @@ use std::ops::ControlFlow;
 use bytes::Bytes;
 
 use super::disk::StillDisk;
-use super::{ShardSummary, subscriptions};
+use super::{ShardSummary, derived, subscriptions};
 use crate::log::file::{FileLog, LogSettings};
 use crate::log::{CommitLog, LogReader};
 use crate::model::address::EncodedPartition;
@@ -66,6 +66,7 @@ pub(super) fn check(
     if replayed && checkpoint <= summary.tail {
         compare(&*reader, &view, report);
     }
+    derived::check(&view, report);
     let owed = subscriptions::check(shard, &*reader, &view, report);
     (summary.deliveries, summary.dead_letters) = (owed.deliveries, owed.dead_letters);
     Some(summary)
@@ -140,16 +141,17 @@ fn compare(reader: &dyn LogReader, view: &View, report: &mut Report<'_>) {
     let finished = walk(reader, report, &mut |groups, report| {
         for group in groups {
             for (lsn, mutation) in (0..).map(|step| group.first.plus(step)).zip(group.mutations.iter()) {
-                let (subject, agrees) = agreement(view, lsn, mutation);
-                match agrees {
-                    Ok(true) => {
-                        differing.remove(&subject);
+                for (subject, agrees) in agreement(view, lsn, mutation) {
+                    match agrees {
+                        Ok(true) => {
+                            differing.remove(&subject);
+                        }
+                        Ok(false) => {
+                            differing.insert(subject);
+                        }
+                        // View::verify has reported what cannot be read; once more with its name.
+                        Err(error) => report(format!("{subject:?}: {error}")),
                     }
-                    Ok(false) => {
-                        differing.insert(subject);
-                    }
-                    // View::verify has reported what cannot be read; once more with its name.
-                    Err(error) => report(format!("{subject:?}: {error}")),
                 }
             }
         }
@@ -162,19 +164,20 @@ fn compare(reader: &dyn LogReader, view: &View, report: &mut Report<'_>) {
     }
 }
 
-fn agreement(view: &View, lsn: Lsn, mutation: &Mutation) -> (Subject, Result<bool, ViewReadError>) {
+/// Each subject of a mutation, and whether the view has of it what the mutation says.
+fn agreement(view: &View, lsn: Lsn, mutation: &Mutation) -> Vec<(Subject, Result<bool, ViewReadError>)> {
+    let row = |table: Table, key: &Bytes, value: Option<&Bytes>| {
+        let agrees = view.row(table, key).map(|row| row.as_ref() == value);
+        (Subject::Row(table, key.clone()), agrees)
+    };
     match mutation {
         Mutation::Document(change) => {
             let subject = Subject::Document(change.partition.clone(), change.id.clone());
-            (subject, document_agrees(view, lsn, change))
+            let beside = change.rows.iter().map(|it| row(it.table, &it.key, it.stored(lsn).as_ref()));
+            [(subject, document_agrees(view, lsn, change))].into_iter().chain(beside).collect()
         }
-        Mutation::Put { table, key, value } => {
-            let agrees = view.row(*table, key).map(|row| row.as_ref() == Some(value));
-            (Subject::Row(*table, key.clone()), agrees)
-        }
-        Mutation::Delete { table, key } => {
-            (Subject::Row(*table, key.clone()), view.row(*table, key).map(|row| row.is_none()))
-        }
+        Mutation::Put { table, key, value } => vec![row(*table, key, Some(value))],
+        Mutation::Delete { table, key } => vec![row(*table, key, None)],
     }
 }
 

@@ -164,10 +164,66 @@ async fn a_flipped_bit_in_the_log_is_told_with_its_place() {
 async fn a_flipped_bit_in_the_view_is_told() {
     let folder = directory().await;
     let file = folder.path().join("shard-00/view.redb");
-    flip(&file, place_of(&file, b"{\"id\":\"load-100\"") + 20);
+    let (bytes, text) = (fs::read(&file).unwrap(), b"{\"id\":\"load-100\"");
+    // Pages that are not in use any more may have it too.
+    for (at, _) in bytes.windows(text.len()).enumerate().filter(|(_, window)| window == text) {
+        flip(&file, at as u64 + 20);
+    }
     let report = super::directory(folder.path()).unwrap();
     assert!(!report.is_clean());
     assert!(report.problems.iter().all(|problem| problem.shard == Some(ShardId(0))), "{report:?}");
+}
+
+#[actix::test]
+async fn a_row_that_leads_to_no_document_is_told() {
+    let (folder, mut directory) = (tempfile::tempdir().unwrap(), None);
+    let opened = directory.insert(DataDirectory::open_or_create(folder.path(), Some(1), 1, "test").unwrap());
+    let shard = Shard::create(ShardId(0), &opened.shard(0), ShardSettings::default()).unwrap();
+    let fatal: Fatal = Arc::new(|text| panic!("{text}"));
+    let shard = shard.start(SystemClock::shared(), fatal).unwrap();
+    let Mutation::Document(document) = change(0, ChangeKind::Create) else { unreachable!() };
+    let place = document.partition.as_bytes().clone();
+    let (container, rest) = place.split_at("loads\0".len());
+    let end = |millis: u64, name: &str| [container, &millis.to_be_bytes(), rest, name.as_bytes()].concat();
+    let key = |name: &str| [&place[..], &[0, 0, 0, 1], name.as_bytes()].concat();
+    let put = |table, key: Vec<u8>, value: &'static str| Mutation::Put {
+        table,
+        key: key.into(),
+        value: Bytes::from_static(value.as_bytes()),
+    };
+    let request = |place: &[u8]| [&[0], &[1; 8][..], place].concat();
+    let mutations = vec![
+        Mutation::Document(DocumentChange { ttl: 7, ..document }),
+        put(Table::Unique, key("a"), "load-0"),
+        put(Table::Index, key("a"), "load-0"),
+        put(Table::Index, key("\u{ff}"), ""),
+        put(Table::Expiry, end(1_700_000_007_000, "load-0"), ""),
+        put(Table::Idempotency, b"request".to_vec(), ""),
+        put(Table::Expiry, request(b"request"), ""),
+        // These do not.
+        put(Table::Unique, key("b"), "load-7"),
+        put(Table::Unique, b"short".to_vec(), "load-0"),
+        put(Table::Index, key("b"), "load-7"),
+        put(Table::Expiry, end(1_700_000_008_000, "load-0"), ""),
+        put(Table::Expiry, end(1_700_000_007_000, "load-7"), ""),
+        put(Table::Expiry, request(b"none"), ""),
+        put(Table::Expiry, b"bad".to_vec(), ""),
+    ];
+    shard.commit(mutations).unwrap().await.unwrap().unwrap();
+    shard.drain().await;
+    directory.take().unwrap().complete().unwrap();
+    let report = super::directory(folder.path()).unwrap();
+    let told: Vec<_> = report.problems.iter().map(|problem| problem.what.as_str()).collect();
+    assert_eq!(told.len(), 7, "{told:#?}");
+    for (part, count) in [
+        ("unique key", 2),
+        ("index entry", 1),
+        ("not that of its document", 1),
+        ("a document that is not", 4),
+        ("a request", 1),
+    ] {
+        assert_eq!(told.iter().filter(|what| what.contains(part)).count(), count, "{part}: {told:#?}");
+    }
 }
 
 #[actix::test]

@@ -190,3 +190,20 @@ async fn a_refusal_that_rests_on_a_batch_is_told_only_when_the_batch_is_decided(
     door.one(create("y", json!({"code": 1}))).await.unwrap();
     world.end().await;
 }
+
+#[actix::test]
+async fn a_transaction_that_is_too_large_fails_alone() {
+    let world = World::alone(vec![plain("loads")], |_| {}).await;
+    let door = world.door("loads", "a");
+    let pad = "x".repeat(60 << 10);
+    let large = (0..120).map(|n| create(&format!("large-{n}"), json!({"pad": pad}))).collect();
+    let messages = vec![vec![create("one", json!({}))], large, vec![create("two", json!({}))]];
+    let results = as_one_batch(&world, &door, messages).await;
+    assert!(results[0].is_ok() && results[2].is_ok(), "{:?}", results[2]);
+    let refused = results[1].clone().unwrap_err();
+    assert!(refused.error == WriteError::TooLarge && (95..120).contains(&refused.at), "{refused:?}");
+    assert_eq!(door.get("large-0"), None);
+    let fits = (0..90).map(|n| create(&format!("large-{n}"), json!({"pad": pad}))).collect();
+    assert_eq!(door.all(fits).await.unwrap().len(), 90);
+    world.end().await;
+}

@@ -104,6 +104,14 @@ impl World {
         Self::open(pass, folder, clock, config).await
     }
 
+    /// The same, with something done to the files in between.
+    pub(crate) async fn restart_after(self, work: impl FnOnce(&Path)) -> Self {
+        let Self { pass, folder, clock, system, config } = self;
+        stop(system).await;
+        work(folder.path());
+        Self::open(pass, folder, clock, config).await
+    }
+
     /// The same with other containers.
     pub(crate) async fn restart_with(self, catalog: Catalog) -> Self {
         let Self { pass, folder, clock, system, mut config } = self;
