@@ -1,11 +1,16 @@
 //! What a caller sends back to go on with a query: opaque text, bound to its query and its scope.
+//!
+//! It says by which way the documents were found, because positions mean nothing to another way.
 
 use base64::Engine;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
+use serde::{Deserialize, Serialize};
+use serde_bytes::ByteBuf;
 
 use crate::query::Resume;
 
-/// The layout: this byte, a checksum over scope and state, the state.
+/// The layout: this byte, a checksum over scope and state, the length of the passage, the passage, the
+/// state.
 const LAYOUT: u8 = 1;
 
 /// A text that no query of this scope has given out.
@@ -15,24 +20,66 @@ const LAYOUT: u8 = 1;
 )]
 pub struct InvalidContinuation;
 
-pub(super) fn encode(prefix: &[u8], resume: &Resume) -> Result<String, serde_json::Error> {
-    let state = serde_json::to_vec(resume)?;
+/// How documents are found.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub(super) enum Way {
+    Scan,
+    Ids,
+    /// By the index with this number.
+    Index(u32),
+}
+
+/// Where a source is when its page was interrupted between two documents: it may have passed some that
+/// nobody sees, so that this is more than the last document that the query has met.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub(super) struct Place {
+    pub(super) shard: u16,
+    /// The rest of the partition's bytes behind those of the scope.
+    pub(super) partition: Option<ByteBuf>,
+    /// The rest of the last key, or of the last entry.
+    pub(super) after: Option<ByteBuf>,
+    /// The range of the index; `None` when the partition is done.
+    pub(super) range: Option<usize>,
+}
+
+/// What is sent back.
+#[derive(Debug, Clone)]
+pub(super) struct Passage {
+    pub(super) way: Way,
+    pub(super) place: Option<Place>,
+    pub(super) resume: Resume,
+}
+
+pub(super) fn encode(scope: &[u8], passage: &Passage) -> Option<String> {
+    let went = rmp_serde::to_vec(&(passage.way, &passage.place)).ok()?;
+    let length = u16::try_from(went.len()).ok()?;
+    let mut state = length.to_le_bytes().to_vec();
+    state.extend_from_slice(&went);
+    serde_json::to_writer(&mut state, &passage.resume).ok()?;
     let mut out = vec![LAYOUT];
-    out.extend_from_slice(&checksum(prefix, &state).to_le_bytes());
+    out.extend_from_slice(&checksum(scope, &state).to_le_bytes());
     out.extend_from_slice(&state);
-    Ok(URL_SAFE_NO_PAD.encode(out))
+    Some(URL_SAFE_NO_PAD.encode(out))
 }
 
-pub(super) fn decode(prefix: &[u8], text: &str) -> Result<Resume, InvalidContinuation> {
-    let bytes = URL_SAFE_NO_PAD.decode(text).map_err(|_| InvalidContinuation)?;
-    let Some((&[LAYOUT], rest)) = bytes.split_first_chunk::<1>() else { return Err(InvalidContinuation) };
-    let (sum, state) = rest.split_first_chunk::<4>().ok_or(InvalidContinuation)?;
-    if u32::from_le_bytes(*sum) != checksum(prefix, state) {
-        return Err(InvalidContinuation);
+pub(super) fn decode(scope: &[u8], text: &str) -> Result<Passage, InvalidContinuation> {
+    read(scope, text).ok_or(InvalidContinuation)
+}
+
+fn read(scope: &[u8], text: &str) -> Option<Passage> {
+    let bytes = URL_SAFE_NO_PAD.decode(text).ok()?;
+    let (&[LAYOUT], rest) = bytes.split_first_chunk::<1>()? else { return None };
+    let (sum, state) = rest.split_first_chunk::<4>()?;
+    if u32::from_le_bytes(*sum) != checksum(scope, state) {
+        return None;
     }
-    serde_json::from_slice(state).map_err(|_| InvalidContinuation)
+    let (length, rest) = state.split_first_chunk::<2>()?;
+    let (went, resume) = rest.split_at_checked(usize::from(u16::from_le_bytes(*length)))?;
+    let (way, place) = rmp_serde::from_slice(went).ok()?;
+    let resume = serde_json::from_slice(resume).ok()?;
+    Some(Passage { way, place, resume })
 }
 
-fn checksum(prefix: &[u8], state: &[u8]) -> u32 {
-    crc32c::crc32c_append(crc32c::crc32c(prefix), state)
+fn checksum(scope: &[u8], state: &[u8]) -> u32 {
+    crc32c::crc32c_append(crc32c::crc32c(scope), state)
 }

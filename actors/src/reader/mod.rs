@@ -92,6 +92,12 @@ struct Target {
     account: Arc<Account>,
     /// What the keys of all documents in the scope begin with.
     prefix: Vec<u8>,
+    /// What their partition keys begin with, where the prefix does not say it: across tenants.
+    key: Vec<KeyPart>,
+    /// Bytes that no other scope of the container has.
+    identity: Vec<u8>,
+    /// Whether every document of the container belongs to it.
+    whole: bool,
     /// The partition, if the scope is one.
     partition: Option<EncodedPartition>,
     /// The shards that may hold documents of the scope.
@@ -125,14 +131,41 @@ impl Reader {
             let shard = partition.shard(u16::try_from(all.len()).unwrap_or(u16::MAX));
             let shards = all.get(usize::from(shard.0)).cloned().into_iter().collect();
             let prefix = partition.as_bytes().to_vec();
-            return Some(Target { container, account, prefix, partition: Some(partition), shards });
+            let (identity, partition, key) = (prefix.clone(), Some(partition), Vec::new());
+            return Some(Target {
+                container,
+                account,
+                prefix,
+                key,
+                identity,
+                whole: false,
+                partition,
+                shards,
+            });
         }
-        let all_tenants = container.isolated && scope.tenant.is_none();
-        let prefix = if all_tenants {
-            PartitionAddress::container_prefix(&scope.container)
-        } else {
-            address.encode_prefix()
+        let mut target = Target {
+            container,
+            account,
+            prefix: address.encode_prefix(),
+            key: Vec::new(),
+            identity: address.encode_prefix(),
+            whole: scope.key.is_empty() && scope.tenant.is_none(),
+            partition: None,
+            shards: all.to_vec(),
         };
-        Some(Target { container, account, prefix, partition: None, shards: all.to_vec() })
+        if target.container.isolated && scope.tenant.is_none() {
+            target.prefix = PartitionAddress::container_prefix(&scope.container);
+            target.key.clone_from(&scope.key);
+        }
+        Some(target)
+    }
+}
+
+impl Target {
+    /// Whether a document or a partition, with these bytes at the front of its key, belongs to the scope.
+    fn holds(&self, key: &[u8]) -> bool {
+        key.starts_with(&self.prefix)
+            && (self.key.is_empty()
+                || PartitionAddress::decode(key).is_some_and(|(found, _)| found.key.starts_with(&self.key)))
     }
 }

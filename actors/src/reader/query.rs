@@ -1,20 +1,21 @@
 //! One page of a query: planned, run in slices beside everything else, and cut when its budget is over.
 
+use std::collections::VecDeque;
 use std::sync::Arc;
 use std::time::Duration;
 
 use serde_json::{Value, json};
 
-use super::continuation::{self, InvalidContinuation};
-use super::source::{Source, Work};
+use super::continuation::{self, InvalidContinuation, Passage, Way};
+use super::source::{Found, Source, Work};
 use super::{Reader, ReaderSettings, Scope, Target};
 use crate::kernel::clock::SharedClock;
 use crate::policy::charge::{self, Queried, RequestUnits};
 use crate::policy::container::Index;
 use crate::policy::throughput::RetryAfter;
 use crate::query::{
-    BindError, BoundQuery, Context, End, Execution, Flow, IndexDefinition, PageLimits, PageOfRows, Plan,
-    Query, QueryError,
+    Access, BindError, BoundQuery, Context, End, Execution, Flow, IndexDefinition, PageLimits, Plan, Query,
+    QueryError,
 };
 use crate::shard::ShardReadError;
 
@@ -93,21 +94,46 @@ pub enum QueryFailed {
     Crashed,
 }
 
+/// A page that is to be begun.
+struct Begin {
+    target: Target,
+    bound: Arc<BoundQuery>,
+    indexes: Vec<Index>,
+    passage: Option<Passage>,
+    limit: usize,
+    settings: Arc<ReaderSettings>,
+    clock: SharedClock,
+}
+
 /// A page in the making, which moves between the threads that work on it.
 struct Run {
     source: Source,
+    /// What was read and is not looked at yet.
+    pending: VecDeque<Found>,
     execution: Execution,
+    plan: Plan,
+    ordered: bool,
     settings: Arc<ReaderSettings>,
     clock: SharedClock,
     until: Duration,
 }
 
+/// A page that is made.
+struct Made {
+    rows: Vec<Value>,
+    passage: Option<Passage>,
+    plan: Plan,
+    ordered: bool,
+    way: Way,
+    work: Work,
+}
+
 /// What a slice has come to.
 enum Slice {
     /// There is more to do.
-    More,
+    More(Box<Run>),
     /// No more is wanted, or there is no more.
-    Done(End),
+    Done(Box<Made>),
 }
 
 impl Reader {
@@ -121,67 +147,61 @@ impl Reader {
         let _place = self.queries.try_take().ok_or(QueryFailed::Busy)?;
         target.account.admit(target.partition.as_ref())?;
         let bound = Arc::new(request.query.bind(&request.parameters)?);
-        let resume = request.continuation.as_deref();
-        let resume = resume.map(|text| continuation::decode(&target.prefix, text)).transpose()?;
-
-        let indexes = self.usable_indexes(&target);
-        let definitions: Vec<_> =
-            indexes.iter().map(|index| IndexDefinition { paths: index.paths.clone() }).collect();
-        let plan = Plan::of(&bound, &definitions);
-        let now = self.clock.now();
-        let mut source = Source::new(target.clone(), &plan.access, &indexes, now);
-        // The order of an index is that of one partition, and only of values that it holds whole.
-        let ordered = plan.ordered && target.partition.is_some() && !source.is_cut()?;
-        let page = PageLimits {
-            rows: request.limit.max(1),
-            bytes: self.settings.page_bytes,
-            groups: self.settings.groups,
+        let passage = request.continuation.as_deref();
+        let passage = passage.map(|text| continuation::decode(&target.identity, text)).transpose()?;
+        let begin = Begin {
+            indexes: self.usable_indexes(&target),
+            target: target.clone(),
+            bound,
+            passage,
+            limit: request.limit.max(1),
+            settings: self.settings.clone(),
+            clock: self.clock.clone(),
         };
-        let context = Context { now, seed: now.0 };
-        let execution = Execution::start(bound.clone(), context, page, ordered, resume.as_ref())?;
-        if !source.go_to(execution.resume_after()) {
-            return Err(InvalidContinuation.into());
-        }
-        let until = self.clock.elapsed() + self.settings.time;
-        let (settings, clock) = (self.settings.clone(), self.clock.clone());
-        let run = Run { source, execution, settings, clock, until };
-        let (page, work) = self.run(run, &bound).await?;
+        let made = self.run(begin).await?;
 
+        let Work { rows, bytes, entries } = made.work;
         let charge = charge::query(&Queried {
-            rows_loaded: work.rows,
-            bytes_loaded: work.bytes,
-            index_entries: work.entries,
-            rows_returned: page.rows.len(),
+            rows_loaded: rows,
+            bytes_loaded: bytes,
+            index_entries: entries,
+            rows_returned: made.rows.len(),
         });
         target.account.charge(target.partition.as_ref(), charge);
-        let plan = request.explain.then(|| explained(&plan, &target, ordered, work, charge));
-        let continuation = page.resume.map(|resume| continuation::encode(&target.prefix, &resume));
-        let continuation = continuation.transpose().map_err(|_| QueryFailed::Crashed)?;
+        let plan = request.explain.then(|| explained(&made, &target, charge));
+        let encode =
+            |passage: &Passage| continuation::encode(&target.identity, passage).ok_or(QueryFailed::Crashed);
+        let continuation = made.passage.as_ref().map(encode).transpose()?;
         let bytes = continuation.as_ref().map_or(0, String::len);
         if bytes > request.longest_continuation {
             return Err(QueryFailed::ContinuationTooLong { bytes, limit: request.longest_continuation });
         }
-        Ok(QueryPage { rows: page.rows, continuation, charge, plan })
+        Ok(QueryPage { rows: made.rows, continuation, charge, plan })
     }
 
     /// The slices of a page, each in its turn among those of other queries.
-    async fn run(&self, mut run: Run, bound: &BoundQuery) -> Result<(PageOfRows, Work), QueryFailed> {
-        if !bound.reads_documents() {
-            return Ok((run.execution.finish(End::Reached)?, run.source.work));
-        }
+    async fn run(&self, begin: Begin) -> Result<Made, QueryFailed> {
+        let mut slice = self.in_turn(move || begin.run()?.slice()).await?;
         loop {
-            let turn = self.slices.clone().acquire_owned().await.map_err(|_| QueryFailed::Crashed)?;
-            let slice = tokio::task::spawn_blocking(move || {
-                let slice = run.slice();
-                drop(turn);
-                (run, slice)
-            });
-            let (back, slice) = slice.await.map_err(|_| QueryFailed::Crashed)?;
-            run = back;
-            if let Slice::Done(end) = slice? {
-                return Ok((run.execution.finish(end)?, run.source.work));
+            match slice {
+                Slice::More(run) => slice = self.in_turn(move || run.slice()).await?,
+                Slice::Done(made) => return Ok(*made),
             }
         }
+    }
+
+    /// Runs some of the work of a query on a thread where it may wait for the disk.
+    async fn in_turn(
+        &self,
+        work: impl FnOnce() -> Result<Slice, QueryFailed> + Send + 'static,
+    ) -> Result<Slice, QueryFailed> {
+        let turn = self.slices.clone().acquire_owned().await.map_err(|_| QueryFailed::Crashed)?;
+        let done = tokio::task::spawn_blocking(move || {
+            let slice = work();
+            drop(turn);
+            slice
+        });
+        done.await.map_err(|_| QueryFailed::Crashed)?
     }
 
     /// The indexes that hold every document of the target.
@@ -194,30 +214,105 @@ impl Reader {
     }
 }
 
-impl Run {
-    fn slice(&mut self) -> Result<Slice, QueryFailed> {
-        let end = self.clock.elapsed() + SLICE;
-        while let Some(chunk) = self.source.next()? {
-            for found in chunk {
-                if self.execution.offer(&found.position, &found.document)? == Flow::Full {
-                    return Ok(Slice::Done(End::Cut));
-                }
+impl Begin {
+    fn run(self) -> Result<Box<Run>, QueryFailed> {
+        let Self { target, bound, indexes, passage, limit, settings, clock } = self;
+        // A page goes on by the way by which the one before went, whatever has become of indexes since.
+        let indexes: Vec<_> = match &passage {
+            None => indexes,
+            Some(Passage { way: Way::Index(id), .. }) => {
+                indexes.into_iter().filter(|index| index.id() == *id).collect()
             }
-            let now = self.clock.elapsed();
-            if now >= self.until || self.source.work.rows >= self.settings.rows {
-                return Ok(Slice::Done(End::Cut));
+            Some(Passage { way: Way::Scan | Way::Ids, .. }) => Vec::new(),
+        };
+        let definition = |index: &Index| IndexDefinition { paths: index.paths.clone() };
+        let definitions: Vec<_> = indexes.iter().map(definition).collect();
+        let plan = Plan::of(&bound, &definitions);
+        let now = clock.now();
+        let in_one = target.partition.is_some();
+        let mut source = Source::new(target, &plan.access, &indexes, now);
+        // The order of an index is that of one partition, and only of values that it holds whole.
+        let ordered = plan.ordered && in_one && !source.is_cut()?;
+        let page = PageLimits { rows: limit, bytes: settings.page_bytes, groups: settings.groups };
+        let context = Context { now, seed: now.0 };
+        let resume = passage.as_ref().map(|passage| &passage.resume);
+        let execution = Execution::start(bound, context, page, ordered, resume)?;
+        if let Some(Passage { way, place, .. }) = passage {
+            if way != source.way() {
+                return Err(QueryError::OtherOrder.into());
             }
-            if now >= end {
-                return Ok(Slice::More);
+            let went = match place {
+                Some(place) => source.go_on(place),
+                None => source.go_to(execution.resume_after()),
+            };
+            if !went {
+                return Err(InvalidContinuation.into());
             }
         }
-        Ok(Slice::Done(End::Reached))
+        let until = clock.elapsed() + settings.time;
+        let pending = VecDeque::new();
+        Ok(Box::new(Run { source, pending, execution, plan, ordered, settings, clock, until }))
     }
 }
 
-fn explained(plan: &Plan, target: &Target, ordered: bool, work: Work, charge: RequestUnits) -> Value {
+impl Run {
+    /// Goes on for a while. At least one document is looked at, or some that nobody sees are passed.
+    fn slice(mut self: Box<Self>) -> Result<Slice, QueryFailed> {
+        if self.plan.access == Access::Nothing {
+            return self.finish(End::Reached);
+        }
+        let end = self.clock.elapsed() + SLICE;
+        loop {
+            if self.pending.is_empty() {
+                match self.source.next()? {
+                    Some(chunk) => self.pending = chunk,
+                    None => return self.finish(End::Reached),
+                }
+            }
+            let mut now = self.clock.elapsed();
+            while let Some(found) = self.pending.pop_front() {
+                if self.execution.offer(&found.position, &found.document)? == Flow::Full {
+                    // Where the next page begins is known by the query, to the row.
+                    self.pending.push_front(found);
+                    return self.finish(End::Cut);
+                }
+                now = self.clock.elapsed();
+                if now >= self.until || now >= end {
+                    break;
+                }
+            }
+            let Work { rows, entries, .. } = self.source.work;
+            let is_spent = self.pending.is_empty() && rows.max(entries) >= self.settings.rows;
+            if now >= self.until || is_spent {
+                return self.finish(End::Cut);
+            }
+            if now >= end {
+                return Ok(Slice::More(self));
+            }
+        }
+    }
+
+    fn finish(self: Box<Self>, end: End) -> Result<Slice, QueryFailed> {
+        let Self { source, pending, execution, plan, ordered, .. } = *self;
+        let (way, work) = (source.way(), source.work);
+        let end = if pending.is_empty() && source.is_done() { End::Reached } else { end };
+        // What was read and not looked at is read again.
+        let place = if pending.is_empty() && end == End::Cut { source.place() } else { None };
+        let page = execution.finish(end)?;
+        let passage = page.resume.map(|resume| Passage { way, place, resume });
+        Ok(Slice::Done(Box::new(Made { rows: page.rows, passage, plan, ordered, way, work })))
+    }
+}
+
+fn explained(made: &Made, target: &Target, charge: RequestUnits) -> Value {
+    let Made { plan, ordered, way, work, .. } = made;
     let mut explained = plan.explain();
     if let Some(fields) = explained.as_object_mut() {
+        if *way == Way::Scan && plan.access != Access::Nothing {
+            // Ids are looked up in one partition only.
+            fields.remove("ids");
+            fields.insert("access".to_owned(), json!("scan"));
+        }
         fields.insert("ordered".to_owned(), json!(ordered));
         fields
             .insert("partitions".to_owned(), json!(if target.partition.is_some() { "one" } else { "many" }));

@@ -44,6 +44,13 @@ impl Drop for LogHold {
     }
 }
 
+/// How many late changes are laid over a page of so many documents at once.
+fn recently(limit: usize) -> usize {
+    /// For pages of very few.
+    const LEAST: usize = 64;
+    limit.saturating_mul(2).max(LEAST)
+}
+
 /// What a shard shows of itself.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct ShardStatus {
@@ -176,7 +183,8 @@ impl ShardHandle {
         limit: usize,
         max_bytes: usize,
     ) -> Result<Page, ShardReadError> {
-        let recent = |after: Option<&[u8]>| self.shared.overlay.of_partition(partition, after);
+        let most = recently(limit);
+        let recent = |after: Option<&[u8]>| self.shared.overlay.of_partition(partition, after, most);
         self.page(partition.as_bytes(), recent, after, limit, max_bytes)
     }
 
@@ -188,7 +196,8 @@ impl ShardHandle {
         limit: usize,
         max_bytes: usize,
     ) -> Result<Page, ShardReadError> {
-        let recent = |after: Option<&[u8]>| self.shared.overlay.of_prefix(prefix, after);
+        let most = recently(limit);
+        let recent = |after: Option<&[u8]>| self.shared.overlay.of_prefix(prefix, after, most);
         self.page(prefix, recent, after, limit, max_bytes)
     }
 
@@ -205,20 +214,19 @@ impl ShardHandle {
             // The overlay first: what it loses meanwhile is in the view.
             let recent = recent(after.as_deref());
             let page = self.view()?.scan(prefix, after.as_deref(), limit, max_bytes)?;
-            let last = page.documents.last().map(|found| found.key.clone());
-            let page = lay_over(page, recent, limit);
-            if !page.documents.is_empty() || !page.more || last.is_none() {
+            let (page, end) = lay_over(page, recent, limit);
+            if !page.documents.is_empty() || end.is_none() {
                 return Ok(page);
             }
-            // Everything on this page was deleted a moment ago.
-            after = last;
+            // Everything up to there was deleted a moment ago.
+            after = end;
         }
     }
 
-    /// Documents with this prefix that changed lately, and may not be in the view: who reads more
-    /// than this door offers asks here first and the view second. `None` is a document that is gone.
-    pub fn recent(&self, prefix: &[u8]) -> Vec<(Vec<u8>, Option<StoredDocument>)> {
-        let recent = self.shared.overlay.of_prefix(prefix, None).into_iter();
+    /// Documents of a partition that changed lately, and may not be in the view: who reads more than this
+    /// door offers asks here first and the view second. `None` is a document that is gone.
+    pub fn recent(&self, partition: &EncodedPartition) -> Vec<(Vec<u8>, Option<StoredDocument>)> {
+        let recent = self.shared.overlay.of_partition(partition, None, usize::MAX).documents.into_iter();
         recent.map(|(key, recent)| (key, recent.document())).collect()
     }
 

@@ -54,8 +54,13 @@ impl Recent {
     }
 }
 
-/// Documents that changed lately, by their keys.
-pub(super) type RecentDocuments = Vec<(Vec<u8>, Recent)>;
+/// Documents that changed lately, in the order of their keys.
+#[derive(Debug, Default)]
+pub(super) struct RecentDocuments {
+    pub(super) documents: Vec<(Vec<u8>, Recent)>,
+    /// The last key up to which they are all there are; `None` when nothing was left out.
+    pub(super) upto: Option<Vec<u8>>,
+}
 
 #[derive(Debug, Default)]
 struct Part {
@@ -199,30 +204,47 @@ impl Overlay {
         part.rows.get(&(table as u8, key.clone())).map(|(_, value)| value.clone())
     }
 
-    /// Documents of a partition that changed lately, after the key `after`, in the order of their keys.
-    pub(super) fn of_partition(&self, partition: &EncodedPartition, after: Option<&[u8]>) -> RecentDocuments {
-        let mut recent = Vec::new();
-        collect(&self.read(partition), partition.as_bytes(), after, &mut recent);
+    /// Documents of a partition that changed lately, after the key `after`: the first `most`.
+    pub(super) fn of_partition(
+        &self,
+        partition: &EncodedPartition,
+        after: Option<&[u8]>,
+        most: usize,
+    ) -> RecentDocuments {
+        let mut recent = RecentDocuments::default();
+        recent.collect(&self.read(partition), partition.as_bytes(), after, most);
         recent
     }
 
-    /// Documents with this prefix that changed lately, in whichever partitions.
-    pub(super) fn of_prefix(&self, prefix: &[u8], after: Option<&[u8]>) -> RecentDocuments {
-        let mut recent = Vec::new();
+    /// Documents with this prefix that changed lately, in whichever partitions: at least the first `most`.
+    pub(super) fn of_prefix(&self, prefix: &[u8], after: Option<&[u8]>, most: usize) -> RecentDocuments {
+        let mut recent = RecentDocuments::default();
         for part in &self.parts {
-            let part = part.read().unwrap_or_else(PoisonError::into_inner);
-            collect(&part, prefix, after, &mut recent);
+            recent.collect(&part.read().unwrap_or_else(PoisonError::into_inner), prefix, after, most);
         }
-        recent.sort_unstable_by(|(a, _), (b, _)| a.cmp(b));
+        recent.documents.sort_unstable_by(|(a, _), (b, _)| a.cmp(b));
+        if let Some(upto) = &recent.upto {
+            let known = recent.documents.partition_point(|(key, _)| key <= upto);
+            recent.documents.truncate(known);
+        }
         recent
     }
 }
 
-fn collect(part: &Part, prefix: &[u8], after: Option<&[u8]>, recent: &mut RecentDocuments) {
-    let start = Bound::Excluded(after.unwrap_or(prefix));
-    let range = part.documents.range::<[u8], _>((start, Bound::Unbounded));
-    let found = range.take_while(|(key, _)| key.starts_with(prefix));
-    recent.extend(found.map(|(key, entry)| (key.clone(), entry.clone())));
+impl RecentDocuments {
+    fn collect(&mut self, part: &Part, prefix: &[u8], after: Option<&[u8]>, most: usize) {
+        let start = Bound::Excluded(after.unwrap_or(prefix));
+        let range = part.documents.range::<[u8], _>((start, Bound::Unbounded));
+        let mut found = range.take_while(|(key, _)| key.starts_with(prefix));
+        let taken = found.by_ref().take(most);
+        self.documents.extend(taken.map(|(key, entry)| (key.clone(), entry.clone())));
+        if found.next().is_some()
+            && let Some((last, _)) = self.documents.last()
+            && self.upto.as_ref().is_none_or(|upto| last < upto)
+        {
+            self.upto = Some(last.clone());
+        }
+    }
 }
 
 fn recent(lsn: Lsn, change: &DocumentChange) -> Recent {
@@ -234,22 +256,19 @@ fn recent(lsn: Lsn, change: &DocumentChange) -> Recent {
     Recent::Present(StoredDocument { id, lsn, at, within, ttl, body })
 }
 
-/// A page of the view with what changed lately laid over it.
-pub(super) fn lay_over(page: Page, recent: RecentDocuments, limit: usize) -> Page {
-    if recent.is_empty() {
-        return page;
-    }
-    let last = page.documents.last().map(|found| found.key.clone());
-    let mut more = page.more;
-    let mut documents: BTreeMap<Bytes, StoredDocument> =
-        page.documents.into_iter().map(|found| (found.key, found.document)).collect();
+/// A page of the view with what changed lately laid over it; and, when there is more, the key up to
+/// which everything was looked at, seen or gone.
+pub(super) fn lay_over(page: Page, recent: RecentDocuments, limit: usize) -> (Page, Option<Bytes>) {
+    let RecentDocuments { documents: recent, upto } = recent;
+    let last = page.documents.last().map(|found| found.key.clone()).filter(|_| page.more);
+    let end = [last, upto.map(Bytes::from)].into_iter().flatten().min();
+    let belongs = |key: &[u8]| end.as_ref().is_none_or(|end| key <= end.as_ref());
+    let found = page.documents.into_iter().map(|found| (found.key, found.document));
+    let mut documents: BTreeMap<Bytes, StoredDocument> = found.filter(|(key, _)| belongs(key)).collect();
     for (key, recent) in recent {
-        if more && last.as_ref().is_some_and(|last| key.as_slice() > last.as_ref()) {
-            // It belongs to a later page.
-            break;
-        }
         let key = Bytes::from(key);
-        if documents.get(&key).is_some_and(|document| document.lsn >= recent.lsn()) {
+        // What lies behind belongs to a later page.
+        if !belongs(&key) || documents.get(&key).is_some_and(|document| document.lsn >= recent.lsn()) {
             continue;
         }
         match recent {
@@ -257,9 +276,10 @@ pub(super) fn lay_over(page: Page, recent: RecentDocuments, limit: usize) -> Pag
             Recent::Gone(_) => documents.remove(&key),
         };
     }
-    more |= documents.len() > limit;
+    let more = end.is_some() || documents.len() > limit;
     let documents = documents.into_iter().take(limit);
-    Page { documents: documents.map(|(key, document)| KeyedDocument { key, document }).collect(), more }
+    let documents = documents.map(|(key, document)| KeyedDocument { key, document }).collect();
+    (Page { documents, more }, end)
 }
 
 #[cfg(test)]
@@ -295,7 +315,8 @@ mod tests {
             recent("f", 8, true),
             recent("g", 9, false),
         ];
-        let laid = lay_over(page, changes, 3);
+        let recent = RecentDocuments { documents: changes, upto: None };
+        let (laid, _) = lay_over(page, recent, 3);
         let shown: Vec<_> =
             laid.documents.iter().map(|d| (d.document.id.as_str().to_owned(), d.document.lsn.0)).collect();
         assert_eq!(shown, [("a".into(), 5), ("d".into(), 7), ("f".into(), 9)]);
@@ -305,9 +326,56 @@ mod tests {
     #[test]
     fn a_last_page_takes_all_that_is_new_up_to_its_limit() {
         let page = Page { documents: vec![keyed("b", 1)], more: false };
-        let laid = lay_over(page, vec![recent("a", 2, false), recent("c", 3, false)], 2);
+        let documents = vec![recent("a", 2, false), recent("c", 3, false)];
+        let (laid, _) = lay_over(page, RecentDocuments { documents, upto: None }, 2);
         assert_eq!(laid.documents.len(), 2);
         assert!(laid.more);
+    }
+
+    #[test]
+    fn what_lies_behind_the_changes_that_are_known_belongs_to_a_later_page() {
+        let page = Page { documents: vec![keyed("b", 1), keyed("d", 2)], more: false };
+        let documents = vec![recent("a", 5, true), recent("b", 6, true)];
+        let (laid, end) = lay_over(page, RecentDocuments { documents, upto: Some(b"c".to_vec()) }, 9);
+        assert_eq!((laid.documents.len(), laid.more), (0, true));
+        assert_eq!(end.as_deref(), Some(&b"c"[..]));
+    }
+
+    #[test]
+    fn the_first_changes_of_many_are_taken_without_a_gap() {
+        let overlay = Overlay::new(1 << 20);
+        let change = |lane: u8, id: u8| {
+            let key = vec![KeyPart::Number(lane.into())];
+            let partition = PartitionAddress { container: "c".into(), tenant: None, key }.encode();
+            Mutation::Document(DocumentChange {
+                kind: ChangeKind::Create,
+                partition,
+                id: DocumentId::new(&format!("{id:03}")).unwrap(),
+                at: Timestamp(0),
+                previous: None,
+                body: Bytes::from_static(b"{}"),
+                traceparent: None,
+                within: 0,
+                ttl: 0,
+                rows: Vec::new(),
+            })
+        };
+        let mutations: Vec<_> = (0..40).flat_map(|lane| (0..20).map(move |id| change(lane, id))).collect();
+        overlay.add(&CommittedGroup { first: Lsn(1), mutations: Arc::from(mutations) });
+        let prefix = PartitionAddress::container_prefix("c");
+        let all: Vec<_> =
+            overlay.of_prefix(&prefix, None, 1_000).documents.into_iter().map(|d| d.0).collect();
+        assert_eq!(all.len(), 800);
+        let (mut after, mut found) = (None::<Vec<u8>>, Vec::new());
+        loop {
+            let some = overlay.of_prefix(&prefix, after.as_deref(), 7);
+            found.extend(some.documents.into_iter().map(|(key, _)| key));
+            match some.upto {
+                Some(upto) => after = Some(upto),
+                None => break,
+            }
+        }
+        assert_eq!(found, all);
     }
 
     #[test]
