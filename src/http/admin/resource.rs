@@ -11,8 +11,12 @@ pub(super) enum Route {
     Keys,
     Key,
     RotateKey,
+    Containers,
+    Partitions,
     Changes,
     Query,
+    Import,
+    Export,
     Subscriptions,
     Subscription,
     Pause,
@@ -28,15 +32,19 @@ pub(super) enum Route {
 
 /// Every path, its methods as in the header `Allow`, and what it stands for. A segment in braces stands for a name
 /// without a colon; what follows a colon is an action.
-pub(super) const ROUTES: [(&str, &str, Route); 19] = [
+pub(super) const ROUTES: [(&str, &str, Route); 23] = [
     ("/healthz", "GET, HEAD", Route::Health),
     ("/readyz", "GET, HEAD", Route::Ready),
     ("/metrics", "GET, HEAD", Route::Metrics),
     ("/v1/keys", "GET, HEAD, POST", Route::Keys),
     ("/v1/keys/{key}", "DELETE, GET, HEAD", Route::Key),
     ("/v1/keys/{key}:rotate", "POST", Route::RotateKey),
+    ("/v1/containers", "GET, HEAD", Route::Containers),
+    ("/v1/containers/{container}/partitions", "DELETE, GET, HEAD", Route::Partitions),
     ("/v1/containers/{container}/changes", "GET, HEAD", Route::Changes),
     ("/v1/containers/{container}/query", "POST", Route::Query),
+    ("/v1/containers/{container}/import", "POST", Route::Import),
+    ("/v1/containers/{container}/export", "GET, HEAD", Route::Export),
     ("/v1/subscriptions", "GET, HEAD", Route::Subscriptions),
     ("/v1/subscriptions/{subscription}", "GET, HEAD", Route::Subscription),
     ("/v1/subscriptions/{subscription}:pause", "POST", Route::Pause),
