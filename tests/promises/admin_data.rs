@@ -310,3 +310,14 @@ async fn an_export_that_cannot_be_finished_never_looks_complete() {
     }
     assert!(outcome.is_err(), "the stream ended as if it were whole");
 }
+
+#[tokio::test]
+async fn the_admin_api_describes_itself_to_whoever_has_the_token() {
+    let house = project::house("", "");
+    let server = house.start().await;
+    let described = server.ask("/openapi.json").await;
+    assert_eq!((described.status, &described.body["openapi"]), (200, &json!("3.1.0")));
+    assert!(described.body["paths"]["/v1/containers/{container}/query"]["post"].is_object());
+    let stranger = answer(server.operator(Method::GET, "/openapi.json").bearer_auth("guess")).await;
+    assert_eq!(stranger.refused(), (401, "invalid_token"));
+}

@@ -153,6 +153,9 @@ async fn answer(
         Route::Health => Ok(rooms::health()),
         Route::Ready => Ok(rooms::ready(admin)),
         Route::Metrics => scrape::text(admin).await,
+        Route::Description => {
+            Ok(HttpResponse::Ok().content_type("application/json").body(resource::DESCRIPTION))
+        }
         Route::Keys if reads => Ok(keys::list(admin)),
         Route::Keys => keys::issue(admin, body).await,
         Route::Key if reads => keys::show(admin, name),
