@@ -6,7 +6,7 @@ use std::fmt;
 use std::path::Path;
 use std::time::Duration;
 
-use reqwest::{Client, Method, Response, StatusCode, Url};
+use reqwest::{Client, Method, RequestBuilder, Response, StatusCode, Url};
 use serde::Deserialize;
 use serde_json::Value;
 
@@ -18,6 +18,8 @@ use super::output::plain;
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
 /// Time for a whole call.
 const TIMEOUT: Duration = Duration::from_secs(60);
+/// Time for a call that carries many documents.
+const LONG_TIMEOUT: Duration = Duration::from_secs(24 * 60 * 60);
 /// Largest answer that is read, in bytes.
 const ANSWER_MAX: usize = 64 << 20;
 /// Characters that are shown of an answer which is no problem+json.
@@ -32,6 +34,12 @@ pub(super) struct Admin {
     client: Client,
     base: Url,
     token: String,
+}
+
+/// An answer that comes in pieces.
+pub(super) struct Stream<'a> {
+    admin: &'a Admin,
+    response: Response,
 }
 
 /// The server's reason for not doing something (RFC 9457).
@@ -92,11 +100,7 @@ impl Admin {
 
     /// Reads something that takes parameters.
     pub(super) async fn query(&self, path: &[&str], query: &[(&str, String)]) -> Result<Value, Failure> {
-        let mut url = join(&self.base, path)?;
-        if !query.is_empty() {
-            url.query_pairs_mut().extend_pairs(query);
-        }
-        self.call(Method::GET, url, None).await
+        self.call(Method::GET, self.url(path, query)?, None).await
     }
 
     /// Has something done.
@@ -109,12 +113,47 @@ impl Admin {
         self.call(Method::DELETE, join(&self.base, path)?, None).await
     }
 
+    /// Sends lines of JSON.
+    pub(super) async fn send_lines(
+        &self,
+        path: &[&str],
+        query: &[(&str, String)],
+        lines: Vec<u8>,
+    ) -> Result<Value, Failure> {
+        let request = self.client.post(self.url(path, query)?).timeout(LONG_TIMEOUT).body(lines);
+        self.finish(request.header("content-type", "application/x-ndjson")).await
+    }
+
+    /// Begins to read something long.
+    pub(super) async fn open(&self, path: &[&str], query: &[(&str, String)]) -> Result<Stream<'_>, Failure> {
+        let request = self.client.get(self.url(path, query)?).timeout(LONG_TIMEOUT).bearer_auth(&self.token);
+        let response = request.send().await.map_err(|error| self.unreachable(&error))?;
+        let status = response.status();
+        if !status.is_success() {
+            return Err(refusal(status, &self.read(response).await?));
+        }
+        Ok(Stream { admin: self, response })
+    }
+
+    fn url(&self, path: &[&str], query: &[(&str, String)]) -> Result<Url, Failure> {
+        let mut url = join(&self.base, path)?;
+        if !query.is_empty() {
+            url.query_pairs_mut().extend_pairs(query);
+        }
+        Ok(url)
+    }
+
     async fn call(&self, method: Method, url: Url, body: Option<Value>) -> Result<Value, Failure> {
-        let mut request = self.client.request(method, url).bearer_auth(&self.token);
+        let mut request = self.client.request(method, url);
         if let Some(body) = &body {
             request = request.json(body);
         }
-        let response = request.send().await.map_err(|error| self.unreachable(&error))?;
+        self.finish(request).await
+    }
+
+    async fn finish(&self, request: RequestBuilder) -> Result<Value, Failure> {
+        let response =
+            request.bearer_auth(&self.token).send().await.map_err(|error| self.unreachable(&error))?;
         let status = response.status();
         let bytes = self.read(response).await?;
         if !status.is_success() {
@@ -145,6 +184,16 @@ impl Admin {
              LANEKEEPER_ADMIN names another address",
             self.base
         ))
+    }
+}
+
+impl Stream<'_> {
+    /// The next piece, or `None` at the end.
+    pub(super) async fn next(&mut self) -> Result<Option<impl AsRef<[u8]> + use<>>, Failure> {
+        self.response.chunk().await.map_err(|error| {
+            let (base, cause) = (&self.admin.base, causes(&error));
+            Failure::Failed(format!("the answer of `{base}` broke off ({cause}): it is not complete"))
+        })
     }
 }
 

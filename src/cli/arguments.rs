@@ -5,7 +5,9 @@ use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand};
 
-use super::{changes, dead_letters, demo, keys, lint, query, serve, subscriptions, verify};
+use super::{
+    changes, dead_letters, demo, export, import, keys, lint, partitions, query, serve, subscriptions, verify,
+};
 
 const EXAMPLES: &str = "\
 Examples:
@@ -75,6 +77,30 @@ pub(super) enum Verb {
         #[command(flatten)]
         options: changes::Options,
     },
+    /// Write the documents of a file into a container
+    #[command(after_help = import::EXAMPLE)]
+    Import {
+        #[command(flatten)]
+        connection: Connection,
+        #[command(flatten)]
+        options: import::Options,
+    },
+    /// Print the documents of a container, one a line
+    #[command(after_help = export::EXAMPLE)]
+    ExportDocuments {
+        #[command(flatten)]
+        connection: Connection,
+        #[command(flatten)]
+        options: export::Options,
+    },
+    /// Look at the busiest partitions
+    #[command(after_help = "Example: lanekeeper partitions top")]
+    Partitions {
+        #[command(flatten)]
+        connection: Connection,
+        #[command(subcommand)]
+        verb: partitions::Verb,
+    },
     /// Check a stopped data directory
     #[command(after_help = verify::EXAMPLE)]
     Verify(verify::Options),
@@ -116,17 +142,11 @@ pub(super) enum Later {
     #[command(hide = true, disable_help_flag = true)]
     Explain(Anything),
     #[command(hide = true, disable_help_flag = true)]
-    Import(Anything),
-    #[command(hide = true, disable_help_flag = true)]
-    ExportDocuments(Anything),
-    #[command(hide = true, disable_help_flag = true)]
     Backup(Anything),
     #[command(hide = true, disable_help_flag = true)]
     Restore(Anything),
     #[command(hide = true, disable_help_flag = true)]
     Audit(Anything),
-    #[command(hide = true, disable_help_flag = true)]
-    Partitions(Anything),
 }
 
 /// Whatever such a verb will take one day.
@@ -145,12 +165,9 @@ impl Later {
             Self::Export(_) => "export",
             Self::Rollback(_) => "rollback",
             Self::Explain(_) => "explain",
-            Self::Import(_) => "import",
-            Self::ExportDocuments(_) => "export-documents",
             Self::Backup(_) => "backup",
             Self::Restore(_) => "restore",
             Self::Audit(_) => "audit",
-            Self::Partitions(_) => "partitions",
         }
     }
 }
@@ -196,6 +213,11 @@ mod tests {
             "lanekeeper dead-letters purge s",
             "lanekeeper query loads q --param a=1 --param b=x --partition [] --tenant t --limit 5 --all --explain",
             "lanekeeper query loads q --json --admin http://127.0.0.1:1",
+            "lanekeeper import loads loads.ndjson",
+            "lanekeeper import loads - --on-conflict replace --tenant t --json",
+            "lanekeeper export-documents loads --tenant t --partition [1,{}]",
+            "lanekeeper partitions top",
+            "lanekeeper partitions top --container loads --limit 5 --json",
             "lanekeeper changes loads --from now --follow --mode all --previous --tenant t --partition [1]",
         ] {
             if let Err(error) = parse(line) {
@@ -222,6 +244,10 @@ mod tests {
             "lanekeeper query loads q --param a",
             "lanekeeper query loads q --partition a",
             "lanekeeper query loads q --limit 1001",
+            "lanekeeper import loads",
+            "lanekeeper import loads x --on-conflict ask",
+            "lanekeeper export-documents",
+            "lanekeeper partitions",
             "lanekeeper changes",
             "lanekeeper changes loads --mode some",
             "lanekeeper swerve",
@@ -233,19 +259,7 @@ mod tests {
 
     #[test]
     fn verbs_that_are_not_built_yet_take_anything_and_say_so() {
-        for name in [
-            "plan",
-            "apply",
-            "export",
-            "rollback",
-            "explain",
-            "import",
-            "export-documents",
-            "backup",
-            "restore",
-            "audit",
-            "partitions",
-        ] {
+        for name in ["plan", "apply", "export", "rollback", "explain", "backup", "restore", "audit"] {
             for rest in ["", " --help", " verify x --json", " GET /x --key k"] {
                 match parse(&format!("lanekeeper {name}{rest}")) {
                     Ok(Verb::Later(verb)) => assert_eq!(verb.name(), name),

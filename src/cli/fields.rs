@@ -53,7 +53,7 @@ fn lines(value: &Value, first: &[&str], depth: usize, out: &mut String) {
     let width = map.keys().map(|key| key.chars().count()).max().unwrap_or(0);
     let rank = |key: &str| first.iter().position(|name| *name == key).unwrap_or(first.len());
     let mut entries: Vec<_> = map.iter().collect();
-    entries.sort_by_key(|(key, _)| rank(key));
+    entries.sort_by(|(a, _), (b, _)| rank(a).cmp(&rank(b)).then_with(|| a.cmp(b)));
     for (key, value) in entries {
         let indent = "  ".repeat(depth);
         let label = output::plain(key).replace('_', " ");

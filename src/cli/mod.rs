@@ -8,11 +8,14 @@ mod arguments;
 mod changes;
 mod dead_letters;
 mod demo;
+mod export;
 mod failure;
 mod fields;
+mod import;
 mod keys;
 mod lint;
 mod output;
+mod partitions;
 mod process;
 mod query;
 mod serve;
@@ -64,6 +67,15 @@ fn perform(verb: Verb, environment: Vec<(String, String)>) -> Result<(), Failure
         }),
         Verb::Query { connection, options } => {
             ask(&connection, &environment, async |admin| query::run(&options, admin, connection.json).await)
+        }
+        Verb::Import { connection, options } => {
+            ask(&connection, &environment, async |admin| import::run(&options, admin, connection.json).await)
+        }
+        Verb::ExportDocuments { connection, options } => {
+            ask(&connection, &environment, async |admin| export::run(&options, admin).await)
+        }
+        Verb::Partitions { connection, verb } => {
+            ask(&connection, &environment, async |admin| partitions::run(&verb, admin, connection.json).await)
         }
         Verb::Changes { connection, options } => {
             ask(&connection, &environment, async |admin| changes::run(&options, admin).await)

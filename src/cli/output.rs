@@ -19,6 +19,12 @@ pub(super) fn line(text: &str) -> bool {
     writeln!(out, "{text}").and_then(|()| out.flush()).is_ok()
 }
 
+/// Prints a part of something long; false when nobody reads it any more.
+pub(super) fn bytes(part: &[u8]) -> bool {
+    let mut out = std::io::stdout().lock();
+    out.write_all(part).and_then(|()| out.flush()).is_ok()
+}
+
 /// Prints what went wrong.
 pub(super) fn complain(text: &str) {
     if !text.is_empty() {

@@ -25,7 +25,7 @@ use lanekeeper_actors::protocol::partition::WriteError;
 use lanekeeper_actors::protocol::subscriber::SubscriptionError;
 use lanekeeper_actors::query::{BindError, QueryError, SyntaxError};
 use lanekeeper_actors::reader::{FeedFailed, QueryFailed};
-use lanekeeper_actors::shard::ShardReadError;
+use lanekeeper_actors::shard::{CommitError, ShardReadError};
 use lanekeeper_actors::store::ViewReadError;
 
 use super::admin::{AdminError, TokenRefused};
@@ -519,6 +519,22 @@ impl From<FeedFailed> for Problem {
             }
             FeedFailed::Throttled(RetryAfter(wait)) => Self::throttled(wait, text),
             FeedFailed::Shard(error) => error.into(),
+        }
+    }
+}
+
+impl From<CommitError> for Problem {
+    fn from(error: CommitError) -> Self {
+        let text = error.to_string();
+        match error {
+            CommitError::Busy => {
+                let title = "Too many writes are waiting";
+                Self::new(StatusCode::SERVICE_UNAVAILABLE, "store_busy", title, text).retry(SOON)
+            }
+            CommitError::Unavailable => Self::unavailable(text),
+            CommitError::NoRoom => Self::no_room(),
+            CommitError::TooLarge => Self::too_large(text),
+            CommitError::Unknown => Self::unknown_admin(),
         }
     }
 }

@@ -10,6 +10,7 @@
     reason = "a test stops where its promise is broken, and measures real time from outside"
 )]
 
+mod admin_data;
 mod bad_input;
 mod batches;
 mod connections;

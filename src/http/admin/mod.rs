@@ -4,8 +4,12 @@
 //! it one cannot even learn which paths there are.
 
 mod changes;
+mod containers;
 mod delivery;
+mod export;
+mod import;
 mod keys;
+mod lines;
 mod queries;
 mod resource;
 mod rooms;
@@ -95,7 +99,8 @@ pub enum AdminError {
 pub async fn serve(req: HttpRequest, mut payload: Payload, admin: Data<Admin>) -> HttpResponse {
     let trace = Trace::of(req.headers().get(TRACEPARENT).and_then(|value| value.to_str().ok()));
     let span = tracing::info_span!("admin", trace_id = %trace.id());
-    let work = AssertUnwindSafe(handle(&req, &mut payload, &admin)).catch_unwind().instrument(span.clone());
+    let work =
+        AssertUnwindSafe(handle(&req, &mut payload, &admin, &trace)).catch_unwind().instrument(span.clone());
     let outcome = work.await.unwrap_or_else(|_| {
         tracing::error!(parent: &span, "request crashed");
         Err(Problem::crashed())
@@ -111,7 +116,12 @@ pub async fn serve(req: HttpRequest, mut payload: Payload, admin: Data<Admin>) -
     body::hold(&req, payload, response)
 }
 
-async fn handle(req: &HttpRequest, payload: &mut Payload, admin: &Admin) -> Result<HttpResponse, Problem> {
+async fn handle(
+    req: &HttpRequest,
+    payload: &mut Payload,
+    admin: &Admin,
+    trace: &Trace,
+) -> Result<HttpResponse, Problem> {
     let segments = path::segments(req.uri().path())?;
     let resource = Resource::find(&segments);
     if !resource.as_ref().is_some_and(Resource::is_open) {
@@ -122,31 +132,53 @@ async fn handle(req: &HttpRequest, payload: &mut Payload, admin: &Admin) -> Resu
     if !resource.allow.split(", ").any(|name| name == method.as_str()) {
         return Err(AdminError::Route(Unroutable::Method { allow: resource.allow.to_owned() }).into());
     }
+    if resource.route == Route::Import {
+        return import::stream(admin, resource.name, req, payload, trace).await;
+    }
     let body = body::whole(req, payload, limits(admin, resource.route)).await?;
+    answer(req, admin, resource, &body).await
+}
+
+/// Answers a request whose body is whole.
+async fn answer(
+    req: &HttpRequest,
+    admin: &Admin,
+    resource: Resource<'_>,
+    body: &Bytes,
+) -> Result<HttpResponse, Problem> {
     let query = req.uri().query().unwrap_or_default();
-    let reads = *method == Method::GET || *method == Method::HEAD;
+    let reads = *req.method() == Method::GET || *req.method() == Method::HEAD;
     let name = resource.name;
     match resource.route {
         Route::Health => Ok(rooms::health()),
         Route::Ready => Ok(rooms::ready(admin)),
         Route::Metrics => scrape::text(admin).await,
+        Route::Description => {
+            Ok(HttpResponse::Ok().content_type("application/json").body(resource::DESCRIPTION))
+        }
         Route::Keys if reads => Ok(keys::list(admin)),
-        Route::Keys => keys::issue(admin, &body).await,
+        Route::Keys => keys::issue(admin, body).await,
         Route::Key if reads => keys::show(admin, name),
         Route::Key => keys::revoke(admin, name).await,
-        Route::RotateKey => keys::rotate(admin, name, &body).await,
+        Route::RotateKey => keys::rotate(admin, name, body).await,
+        Route::Containers => Ok(containers::list(admin)),
+        Route::Partitions if reads => containers::hottest(admin, name, query),
+        Route::Partitions => containers::purge(admin, name, query).await,
+        // Its body is not whole: it was answered before.
+        Route::Import => Err(Problem::crashed()),
+        Route::Export => export::stream(admin, name, query).await,
         Route::Changes => changes::page(admin, name, query).await,
-        Route::Query => queries::page(admin, name, &body).await,
+        Route::Query => queries::page(admin, name, body).await,
         Route::Subscriptions => delivery::list(admin).await,
         Route::Subscription => delivery::show(admin, name).await,
         Route::Pause => delivery::pause(admin, name).await,
         Route::Resume => delivery::resume(admin, name).await,
-        Route::TestFilter => delivery::test_filter(admin, name, &body),
+        Route::TestFilter => delivery::test_filter(admin, name, body),
         Route::DeadLetters if reads => delivery::dead_letters(admin, name, query),
-        Route::DeadLetters => delivery::purge(admin, name, &body).await,
-        Route::ReplayDeadLetters => delivery::replay(admin, name, &body).await,
+        Route::DeadLetters => delivery::purge(admin, name, body).await,
+        Route::ReplayDeadLetters => delivery::replay(admin, name, body).await,
         Route::Actors => Ok(rooms::actors(admin).await),
-        Route::ReopenActor => rooms::reopen(admin, &body).await,
+        Route::ReopenActor => rooms::reopen(admin, body).await,
         Route::Shards => Ok(rooms::shards(admin)),
         Route::Manifest => Ok(HttpResponse::Ok().json(&admin.manifest)),
     }

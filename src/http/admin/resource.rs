@@ -2,17 +2,25 @@
 //!
 //! Invariant: [`ROUTES`] is the only list of them; `openapi.json` says the same, and a test compares the two.
 
+/// The description of the admin API for programs (OpenAPI 3.1), kept by hand.
+pub(super) const DESCRIPTION: &str = include_str!("openapi.json");
+
 /// What a path stands for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Route {
     Health,
     Ready,
     Metrics,
+    Description,
     Keys,
     Key,
     RotateKey,
+    Containers,
+    Partitions,
     Changes,
     Query,
+    Import,
+    Export,
     Subscriptions,
     Subscription,
     Pause,
@@ -28,15 +36,20 @@ pub(super) enum Route {
 
 /// Every path, its methods as in the header `Allow`, and what it stands for. A segment in braces stands for a name
 /// without a colon; what follows a colon is an action.
-pub(super) const ROUTES: [(&str, &str, Route); 19] = [
+pub(super) const ROUTES: [(&str, &str, Route); 24] = [
     ("/healthz", "GET, HEAD", Route::Health),
     ("/readyz", "GET, HEAD", Route::Ready),
     ("/metrics", "GET, HEAD", Route::Metrics),
+    ("/openapi.json", "GET, HEAD", Route::Description),
     ("/v1/keys", "GET, HEAD, POST", Route::Keys),
     ("/v1/keys/{key}", "DELETE, GET, HEAD", Route::Key),
     ("/v1/keys/{key}:rotate", "POST", Route::RotateKey),
+    ("/v1/containers", "GET, HEAD", Route::Containers),
+    ("/v1/containers/{container}/partitions", "DELETE, GET, HEAD", Route::Partitions),
     ("/v1/containers/{container}/changes", "GET, HEAD", Route::Changes),
     ("/v1/containers/{container}/query", "POST", Route::Query),
+    ("/v1/containers/{container}/import", "POST", Route::Import),
+    ("/v1/containers/{container}/export", "GET, HEAD", Route::Export),
     ("/v1/subscriptions", "GET, HEAD", Route::Subscriptions),
     ("/v1/subscriptions/{subscription}", "GET, HEAD", Route::Subscription),
     ("/v1/subscriptions/{subscription}:pause", "POST", Route::Pause),
@@ -96,6 +109,10 @@ fn name_in<'a>(template: &str, segments: &'a [String]) -> Option<&'a str> {
 
 #[cfg(test)]
 mod tests {
+    use std::collections::{BTreeMap, BTreeSet};
+
+    use serde_json::Value;
+
     use super::*;
     use crate::http::path;
 
@@ -120,6 +137,67 @@ mod tests {
             let segments = path::segments(path).unwrap();
             let found = Resource::find(&segments).map(|found| (found.route, found.name));
             assert_eq!(found, expected, "{path}");
+        }
+    }
+
+    /// Whatever a value refers to, deep inside.
+    fn references(value: &Value, found: &mut BTreeSet<String>) {
+        match value {
+            Value::Object(map) => {
+                found.extend(map.get("$ref").and_then(Value::as_str).map(ToOwned::to_owned));
+                map.values().for_each(|value| references(value, found));
+            }
+            Value::Array(items) => items.iter().for_each(|item| references(item, found)),
+            Value::Null | Value::Bool(_) | Value::Number(_) | Value::String(_) => {}
+        }
+    }
+
+    #[test]
+    fn the_description_has_every_path_and_method_and_no_other() {
+        let description: Value = serde_json::from_str(DESCRIPTION).unwrap();
+        assert_eq!(description["openapi"], "3.1.0");
+        let mut described = BTreeMap::new();
+        for (path, item) in description["paths"].as_object().unwrap() {
+            let methods = item.as_object().unwrap().keys().filter(|name| *name != "parameters");
+            let methods: BTreeSet<_> = methods.map(|name| name.to_uppercase()).collect();
+            described.insert(path.as_str(), methods);
+        }
+        // Whoever answers GET answers HEAD, which nobody describes.
+        let registered: BTreeMap<_, BTreeSet<_>> = ROUTES
+            .iter()
+            .map(|(path, allow, _)| {
+                let methods = allow.split(", ").filter(|name| *name != "HEAD").map(ToOwned::to_owned);
+                (*path, methods.collect())
+            })
+            .collect();
+        assert_eq!(described, registered);
+    }
+
+    #[test]
+    fn the_description_holds_together() {
+        let description: Value = serde_json::from_str(DESCRIPTION).unwrap();
+        let mut found = BTreeSet::new();
+        references(&description, &mut found);
+        for reference in &found {
+            let pointer = reference.strip_prefix('#').unwrap();
+            assert!(description.pointer(pointer).is_some(), "{reference} leads nowhere");
+        }
+        for name in description["components"]["schemas"].as_object().unwrap().keys() {
+            assert!(found.contains(&format!("#/components/schemas/{name}")), "nobody uses `{name}`");
+        }
+        let mut ids = BTreeSet::new();
+        for (path, item) in description["paths"].as_object().unwrap() {
+            let named: BTreeSet<_> = path.split(['{', '}']).skip(1).step_by(2).collect();
+            let own = item["parameters"].as_array().cloned().unwrap_or_default();
+            let own: BTreeSet<_> = own.iter().map(|parameter| parameter["name"].as_str().unwrap()).collect();
+            assert_eq!(named, own, "{path}");
+            for (_, operation) in item.as_object().unwrap().iter().filter(|(name, _)| *name != "parameters") {
+                let id = operation["operationId"].as_str().unwrap();
+                assert!(ids.insert(id.to_owned()), "{id} twice");
+                assert!(operation["summary"].is_string() && operation["responses"].is_object(), "{id}");
+                let open = ["health", "ready", "metrics"].contains(&id);
+                assert_eq!(operation.get("security").is_some(), open, "{id}");
+            }
         }
     }
 }

@@ -262,6 +262,12 @@ fn reads() -> Vec<(Problem, Seen)> {
     add(FeedFailed::Busy.into(), 503, "feeds_busy", Some(1));
     add(FeedFailed::Throttled(wait).into(), 429, "throughput_exceeded", Some(2));
     add(FeedFailed::Shard(ShardReadError::Unavailable).into(), 503, "unavailable", Some(1));
+
+    add(CommitError::Busy.into(), 503, "store_busy", Some(1));
+    add(CommitError::Unavailable.into(), 503, "unavailable", Some(1));
+    add(CommitError::NoRoom.into(), 507, "no_room", None);
+    add(CommitError::Unknown.into(), 504, "outcome_unknown", None);
+    all.push((CommitError::TooLarge.into(), (413, "body_too_large", None, true)));
     all
 }
 
