@@ -322,6 +322,10 @@ impl<'b> Transaction<'b> {
         let holder = std::str::from_utf8(&holder).ok().and_then(|id| DocumentId::new(id).ok());
         let holder = holder.filter(|holder| holder != id).ok_or(WriteError::Corrupt)?;
         let standing = self.standing(&holder, true)?;
+        if matches!(standing.current, Current::Absent) {
+            // Nobody holds it: a row that was left over keeps nothing from being used.
+            return Ok(());
+        }
         if let Some(kind) = self.gone(&holder, &standing) {
             self.bury(&holder, &standing, kind)?;
             return Ok(());

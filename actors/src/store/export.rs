@@ -157,6 +157,9 @@ fn length(bytes: &[u8]) -> u32 {
     u32::try_from(bytes.len()).unwrap_or(u32::MAX)
 }
 
+/// Number of the table, key, sealed value.
+type Row = (u8, Vec<u8>, Vec<u8>);
+
 /// A stream whose checksum is kept.
 struct Summed<S> {
     inner: S,
@@ -188,7 +191,7 @@ impl Summed<&mut dyn Read> {
         Ok(bytes)
     }
 
-    fn row(&mut self) -> Result<Option<(u8, Vec<u8>, Vec<u8>)>, ExportError> {
+    fn row(&mut self) -> Result<Option<Row>, ExportError> {
         let [number] = self.array()?;
         if number == END {
             return Ok(None);
