@@ -132,7 +132,16 @@ impl Reader {
             let shards = all.get(usize::from(shard.0)).cloned().into_iter().collect();
             let prefix = partition.as_bytes().to_vec();
             let (identity, partition, key) = (prefix.clone(), Some(partition), Vec::new());
-            return Some(Target { container, account, prefix, key, identity, whole: false, partition, shards });
+            return Some(Target {
+                container,
+                account,
+                prefix,
+                key,
+                identity,
+                whole: false,
+                partition,
+                shards,
+            });
         }
         let mut target = Target {
             container,

@@ -169,9 +169,8 @@ impl Reader {
         });
         target.account.charge(target.partition.as_ref(), charge);
         let plan = request.explain.then(|| explained(&made, &target, charge));
-        let encode = |passage: &Passage| {
-            continuation::encode(&target.identity, passage).ok_or(QueryFailed::Crashed)
-        };
+        let encode =
+            |passage: &Passage| continuation::encode(&target.identity, passage).ok_or(QueryFailed::Crashed);
         let continuation = made.passage.as_ref().map(encode).transpose()?;
         let bytes = continuation.as_ref().map_or(0, String::len);
         if bytes > request.longest_continuation {

@@ -263,8 +263,7 @@ impl Source {
             return Ok(VecDeque::new());
         };
         let (after, inclusive) = (self.after.as_deref(), self.inclusive);
-        let passed =
-            |key: &[u8]| after.is_some_and(|after| key < after || (!inclusive && key == after));
+        let passed = |key: &[u8]| after.is_some_and(|after| key < after || (!inclusive && key == after));
         let keys = ids.iter().map(|id| partition.document(id)).skip_while(|key| passed(key));
         let keys: Vec<_> = keys.take(CHUNK).collect();
         self.inclusive = false;
@@ -360,7 +359,9 @@ impl Source {
         let last = page.entries.last().map(|(entry, _)| entry.clone()).filter(|_| page.more);
         let mut entries: Vec<Entry> = Vec::with_capacity(page.entries.len());
         for (entry, keyed) in page.entries {
-            let Some(keyed) = keyed.filter(|keyed| !recent.contains_key(keyed.key.as_ref())) else { continue };
+            let Some(keyed) = keyed.filter(|keyed| !recent.contains_key(keyed.key.as_ref())) else {
+                continue;
+            };
             let document = parsed(&keyed.document)?;
             // One that was made for another version stands for nothing.
             if index_entry(partition, paths, &keyed.document.id, &document) == entry {

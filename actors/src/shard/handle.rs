@@ -234,11 +234,16 @@ impl ShardHandle {
         Ok(())
     }
 
-    /// Forgets a purge that has nothing left to take away.
-    pub async fn end_purge(&self, prefix: &[u8]) -> Result<(), CommitError> {
-        let reply = self.commit(vec![purges::row_gone(prefix)])?;
-        reply.await.unwrap_or(Err(CommitError::Unknown))?;
-        self.shared.purges.end(prefix);
+    /// Forgets a purge up to `upto` that has nothing left to take away.
+    pub async fn end_purge(&self, prefix: &[u8], upto: Lsn) -> Result<(), CommitError> {
+        let view = self.view().map_err(|_| CommitError::Unavailable)?;
+        let rows = purges::rows_gone(&view, prefix, upto).map_err(|_| CommitError::Unavailable)?;
+        drop(view);
+        if !rows.is_empty() {
+            let reply = self.commit(rows)?;
+            reply.await.unwrap_or(Err(CommitError::Unknown))?;
+        }
+        self.shared.purges.end(prefix, upto);
         Ok(())
     }
 

@@ -363,7 +363,8 @@ mod tests {
         let mutations: Vec<_> = (0..40).flat_map(|lane| (0..20).map(move |id| change(lane, id))).collect();
         overlay.add(&CommittedGroup { first: Lsn(1), mutations: Arc::from(mutations) });
         let prefix = PartitionAddress::container_prefix("c");
-        let all: Vec<_> = overlay.of_prefix(&prefix, None, 1_000).documents.into_iter().map(|d| d.0).collect();
+        let all: Vec<_> =
+            overlay.of_prefix(&prefix, None, 1_000).documents.into_iter().map(|d| d.0).collect();
         assert_eq!(all.len(), 800);
         let (mut after, mut found) = (None::<Vec<u8>>, Vec::new());
         loop {

@@ -15,6 +15,8 @@ use crate::store::{View, ViewReadError};
 
 /// What the keys of the rows begin with, in the table of the system.
 const ROWS: &[u8] = b"purge/";
+/// Bytes of the position at the end of a row's key.
+const POSITION: usize = 8;
 /// Purges under way in one shard.
 const MOST: usize = 1_024;
 
@@ -30,6 +32,7 @@ impl Purges {
     pub(super) fn load(&self, view: &View) -> Result<(), ViewReadError> {
         for (prefix, position) in view.rows(Table::System, ROWS, None, MOST)? {
             let position = position.as_ref().try_into().map_err(|_| ViewReadError::Corrupt)?;
+            let prefix = prefix.get(..prefix.len().saturating_sub(POSITION)).unwrap_or_default();
             self.begin(prefix.to_vec(), Lsn(u64::from_be_bytes(position)));
         }
         Ok(())
@@ -42,9 +45,12 @@ impl Purges {
         self.active.store(prefixes.len(), Ordering::Release);
     }
 
-    pub(super) fn end(&self, prefix: &[u8]) {
+    /// Ends a purge, unless the prefix was deleted once more since.
+    pub(super) fn end(&self, prefix: &[u8], upto: Lsn) {
         let mut prefixes = self.prefixes.write().unwrap_or_else(PoisonError::into_inner);
-        prefixes.remove(prefix);
+        if prefixes.get(prefix).is_some_and(|position| *position <= upto) {
+            prefixes.remove(prefix);
+        }
         self.active.store(prefixes.len(), Ordering::Release);
     }
 
@@ -67,13 +73,22 @@ impl Purges {
     }
 }
 
-/// The row of a purge.
+/// The row of a purge. One that covers more has a row of its own, so that the end of the first does not
+/// take it away.
 pub(super) fn row(prefix: &[u8], upto: Lsn) -> Mutation {
-    let key = [ROWS, prefix].concat().into();
-    Mutation::Put { table: Table::System, key, value: Bytes::copy_from_slice(&upto.0.to_be_bytes()) }
+    let value = Bytes::copy_from_slice(&upto.0.to_be_bytes());
+    Mutation::Put { table: Table::System, key: key(prefix, upto), value }
 }
 
-/// Takes the row of a purge away.
-pub(super) fn row_gone(prefix: &[u8]) -> Mutation {
-    Mutation::Delete { table: Table::System, key: [ROWS, prefix].concat().into() }
+/// Rows of the purges of a prefix that are at their end.
+pub(super) fn rows_gone(view: &View, prefix: &[u8], upto: Lsn) -> Result<Vec<Mutation>, ViewReadError> {
+    let begin = [ROWS, prefix].concat();
+    let rows = view.rows(Table::System, &begin, None, MOST)?.into_iter();
+    let own = rows.filter_map(|(rest, _)| Some(Lsn(u64::from_be_bytes(rest.as_ref().try_into().ok()?))));
+    let gone = |position| Mutation::Delete { table: Table::System, key: key(prefix, position) };
+    Ok(own.filter(|position| *position <= upto).map(gone).collect())
+}
+
+fn key(prefix: &[u8], upto: Lsn) -> Bytes {
+    [ROWS, prefix, &upto.0.to_be_bytes()].concat().into()
 }

@@ -155,7 +155,9 @@ fn assert_same(asked: &Asked, found: &[Value], expected: &[Value]) {
         assert_eq!(sorted(found), sorted(expected), "{text}");
     }
     let keys = |rows: &[Value]| -> Vec<Vec<Value>> {
-        let row = |row: &Value| asked.order.iter().map(|path| row.get(path).cloned().unwrap_or(json!("undefined"))).collect();
+        let row = |row: &Value| {
+            asked.order.iter().map(|path| row.get(path).cloned().unwrap_or(json!("undefined"))).collect()
+        };
         rows.iter().map(row).collect()
     };
     assert_eq!(keys(found), keys(expected), "{text}");
