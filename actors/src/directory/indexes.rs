@@ -1,7 +1,8 @@
 //! Which declared indexes hold every document, shard by shard.
 //!
 //! Invariant: an index is ready only when an entry was made for every document that was there before
-//! it was declared; until then queries do without.
+//! it was declared; until then queries do without. What is written while it is not declared makes no
+//! entries, so it is forgotten in the log before anything of that kind stands there.
 
 use std::collections::BTreeSet;
 use std::sync::{Arc, PoisonError, RwLock};
@@ -32,6 +33,7 @@ impl IndexStates {
     pub(super) fn load(shards: &[ShardHandle], catalog: &Catalog) -> Result<Self, ShardReadError> {
         let states = Self::default();
         for shard in shards {
+            forget_undeclared(shard, catalog)?;
             let view = shard.view()?;
             let ready: BTreeSet<Bytes> =
                 view.rows(Table::System, ROWS, None, MOST)?.into_iter().map(|(key, _)| key).collect();
@@ -59,6 +61,22 @@ impl IndexStates {
     pub fn set_ready(&self, shard: ShardId, container: Name, index: u32) {
         self.0.write().unwrap_or_else(PoisonError::into_inner).insert((shard, container, index));
     }
+}
+
+/// Indexes that are not declared any more lose their state: what changes from now on has no entry, so
+/// they must be built anew if they are ever declared again.
+fn forget_undeclared(shard: &ShardHandle, catalog: &Catalog) -> Result<(), ShardReadError> {
+    let is_declared = |name: &Name, id: u32| {
+        catalog.get(name).is_some_and(|container| container.indexes.iter().any(|index| index.id() == id))
+    };
+    let rows = ready_rows(shard)?.into_iter().filter(|(_, name, id)| !is_declared(name, *id));
+    let gone: Vec<_> = rows.map(|(key, _, _)| forget_row(&key)).collect();
+    // Nobody waits for the answer: the log keeps the order in which it was asked, and no write of a
+    // document was asked for yet. A shard that takes no writes is asked again by the upkeep.
+    if !gone.is_empty() && shard.commit(gone).is_err() {
+        tracing::warn!(shard = %shard.id(), "undeclared indexes not forgotten yet");
+    }
+    Ok(())
 }
 
 /// The row that says that an index is ready.

@@ -13,7 +13,7 @@ use futures_util::future::select_all;
 
 use super::{Reader, Scope, Target};
 use crate::directory::shows;
-use crate::log::ReadError as LogError;
+use crate::log::{LogReader, ReadError as LogError};
 use crate::model::address::{EncodedPartition, PartitionAddress};
 use crate::model::change::{ChangeKind, CommittedGroup, DocumentChange};
 use crate::model::feed::{FeedCursor, FeedMode, FeedScope, FeedStart, ForeignCursor};
@@ -22,19 +22,21 @@ use crate::model::time::Timestamp;
 use crate::policy::charge::{self, RequestUnits};
 use crate::policy::throughput::RetryAfter;
 use crate::shard::{ShardHandle, ShardReadError};
-use crate::store::KeyedDocument;
+use crate::store::{KeyedDocument, View};
 
 /// Documents of a partition up to which its feed is read from the partition itself, and not from all
 /// changes of its container.
 const SMALL_PARTITION: usize = 1_024;
-/// Bytes of them.
+/// Bytes of them, and of any other step.
 const SMALL_BYTES: usize = 4 << 20;
-/// Changes of a container that one page looks at, to find those of a narrower scope.
+/// Changes that one page looks at, to find those of its scope.
 const LOOKED_AT: usize = 20_000;
 /// How many of them are read at once.
 const CHUNK: usize = 256;
 /// How long a page waits for what is durable to be in the view.
 const CATCH_UP: Duration = Duration::from_secs(2);
+/// How much earlier than its neighbours in the log a change may have been decided.
+const SKEW_MS: u64 = 2_000;
 
 /// What is wanted of a feed.
 #[derive(Debug, Clone)]
@@ -129,7 +131,7 @@ impl Reader {
         let target = self.target(&request.scope).ok_or_else(unknown)?;
         target.account.admit(target.partition.as_ref())?;
         let _place = self.feeds.try_take().ok_or(FeedFailed::Busy)?;
-        let mut cursor = self.begin(&target, &request)?;
+        let mut cursor = self.begin(&target, &request).await?;
         let until = self.clock.elapsed() + request.wait;
         let page = loop {
             // Asked for before reading, so that nothing is missed in between.
@@ -138,34 +140,67 @@ impl Reader {
                 wait.as_mut().enable();
             }
             let tails: Vec<_> = target.shards.iter().map(|shard| shard.log().tail()).collect();
-            let mut changes = Vec::new();
-            for (shard, tail) in target.shards.iter().zip(&tails) {
-                caught_up(shard, *tail).await?;
-                let share = request.limit.div_ceil(target.shards.len().max(1)).max(1);
-                let part = self.part(&target, &request, shard, cursor.position(shard.id()), share).await?;
-                cursor.advance(shard.id(), part.reached);
-                changes.extend(part.changes);
-            }
+            let page = self.page(&target, &request, &mut cursor, &tails).await?;
             let left = until.saturating_sub(self.clock.elapsed());
-            let moved =
-                target.shards.iter().zip(&tails).any(|(shard, tail)| cursor.position(shard.id()) < *tail);
-            if !changes.is_empty() || left.is_zero() {
-                break changes;
+            if !page.changes.is_empty() || left.is_zero() {
+                break page;
             }
+            let mut ends = target.shards.iter().zip(&tails);
             // Where a page only looked at others' changes there may be more to look at.
-            if !moved {
+            if ends.all(|(shard, tail)| cursor.position(shard.id()) >= *tail) {
                 tokio::time::timeout(left, select_all(news)).await.ok();
             }
         };
-        let bytes = page.iter().map(|change| change.document.as_ref().map_or(0, Bytes::len)).sum();
-        let charge = charge::change_feed(page.len(), bytes);
+        let charge = charge::change_feed(page.changes.len(), page.bytes);
         target.account.charge(target.partition.as_ref(), charge);
-        Ok(FeedPage { changes: page, cursor, charge })
+        Ok(FeedPage { changes: page.changes, cursor, charge })
     }
 
-    fn begin(&self, target: &Target, request: &FeedRequest) -> Result<FeedCursor, FeedFailed> {
-        let narrow = target.prefix != PartitionAddress::container_prefix(&target.container.name);
-        let scope = FeedScope::of(&target.container.name, narrow.then_some(target.prefix.as_slice()));
+    /// What there is now, and the cursor behind it.
+    async fn page(
+        &self,
+        target: &Target,
+        request: &FeedRequest,
+        cursor: &mut FeedCursor,
+        tails: &[Lsn],
+    ) -> Result<Page, FeedFailed> {
+        let mut page = Page::default();
+        let count = target.shards.len().max(1);
+        // No shard is always the first: a page that is full with one leaves nothing for the others.
+        let first = turn(cursor, count);
+        for (shard, tail) in target.shards.iter().zip(tails).cycle().skip(first).take(target.shards.len()) {
+            let limit = request.limit.max(1).saturating_sub(page.changes.len());
+            let bytes = request.bytes.max(1).saturating_sub(page.bytes);
+            if limit == 0 || bytes == 0 {
+                break;
+            }
+            if request.mode == FeedMode::Latest {
+                caught_up(shard, *tail).await;
+            }
+            let leg = Leg {
+                target: target.clone(),
+                shard: shard.clone(),
+                after: cursor.position(shard.id()),
+                limit,
+                bytes,
+                previous: request.previous,
+                now: self.clock.now(),
+                chunk: self.settings.read_chunk,
+            };
+            let part = match request.mode {
+                FeedMode::Latest => blocking(move || leg.latest()).await?,
+                FeedMode::All => blocking(move || leg.all()).await?,
+            };
+            cursor.advance(shard.id(), part.reached);
+            page.bytes += part.bytes;
+            page.changes.extend(part.changes);
+        }
+        Ok(page)
+    }
+
+    async fn begin(&self, target: &Target, request: &FeedRequest) -> Result<FeedCursor, FeedFailed> {
+        let part = (!target.whole).then_some(target.identity.as_slice());
+        let scope = FeedScope::of(&target.container.name, part);
         let fresh = || FeedCursor::new(scope, request.mode);
         match (&request.from, request.mode) {
             (FeedStart::Cursor(cursor), mode) => {
@@ -183,47 +218,46 @@ impl Reader {
             (FeedStart::Time(at), FeedMode::Latest) => {
                 let mut cursor = fresh();
                 for shard in &target.shards {
-                    cursor.advance(shard.id(), before(target, shard, *at)?);
+                    let (container, shard_of, at) = (target.container.name.clone(), shard.clone(), *at);
+                    let position = blocking(move || Ok(before(&container, &shard_of, at)?)).await?;
+                    cursor.advance(shard.id(), position);
                 }
                 Ok(cursor)
             }
             (FeedStart::Beginning | FeedStart::Time(_), FeedMode::All) => Err(FeedFailed::Start),
         }
     }
-
-    async fn part(
-        &self,
-        target: &Target,
-        request: &FeedRequest,
-        shard: &ShardHandle,
-        after: Lsn,
-        limit: usize,
-    ) -> Result<Part, FeedFailed> {
-        let (target, request, shard) = (target.clone(), request.clone(), shard.clone());
-        let (now, chunk) = (self.clock.now(), self.settings.read_chunk);
-        let read = move || match request.mode {
-            FeedMode::Latest => latest(&target, &request, &shard, after, limit, now),
-            FeedMode::All => all(&target, &request, &shard, after, limit, chunk),
-        };
-        let part = tokio::task::spawn_blocking(read).await;
-        part.unwrap_or(Err(FeedFailed::Shard(ShardReadError::Unavailable)))
-    }
 }
 
-/// What one shard has for a page.
-struct Part {
+/// What a page has so far.
+#[derive(Default)]
+struct Page {
     changes: Vec<Change>,
-    /// Everything up to here was read.
-    reached: Lsn,
+    bytes: usize,
+}
+
+/// Runs a read that may wait for the disk on a thread where that harms nobody.
+async fn blocking<R: Send + 'static>(
+    read: impl FnOnce() -> Result<R, FeedFailed> + Send + 'static,
+) -> Result<R, FeedFailed> {
+    let read = tokio::task::spawn_blocking(read).await;
+    read.unwrap_or(Err(FeedFailed::Shard(ShardReadError::Unavailable)))
+}
+
+/// Which shard is read first from a place on: any of them, and always the same one.
+fn turn(cursor: &FeedCursor, shards: usize) -> usize {
+    let positions: Vec<u8> = cursor.positions().flat_map(|(_, lsn)| lsn.0.to_be_bytes()).collect();
+    let hash = twox_hash::XxHash3_64::oneshot(&positions);
+    usize::try_from(hash % u64::try_from(shards).unwrap_or(1)).unwrap_or(0)
 }
 
 /// Waits until the view has what was durable when the page was asked for.
-async fn caught_up(shard: &ShardHandle, tail: Lsn) -> Result<(), FeedFailed> {
+async fn caught_up(shard: &ShardHandle, tail: Lsn) {
     let wait = async {
         loop {
             let mut applied = Box::pin(shard.applied());
             applied.as_mut().enable();
-            if shard.status().applied >= tail {
+            if shard.view().is_ok_and(|view| view.applied() >= tail) {
                 return;
             }
             applied.await;
@@ -231,66 +265,184 @@ async fn caught_up(shard: &ShardHandle, tail: Lsn) -> Result<(), FeedFailed> {
     };
     // A view that does not get on shows what it has; the rest comes with a later page.
     tokio::time::timeout(CATCH_UP, wait).await.ok();
-    Ok(())
 }
 
-fn latest(
-    target: &Target,
-    request: &FeedRequest,
-    shard: &ShardHandle,
+/// A page's way through one shard.
+struct Leg {
+    target: Target,
+    shard: ShardHandle,
     after: Lsn,
     limit: usize,
+    bytes: usize,
+    previous: bool,
     now: Timestamp,
-) -> Result<Part, FeedFailed> {
-    let view = shard.view()?;
-    // Read first: the snapshots below have at least this.
-    let complete = view.applied();
-    let container = PartitionAddress::container_prefix(&target.container.name);
-    let narrow = target.prefix != container;
-    let seen = |found: &KeyedDocument| shows(&target.container, shard, &found.key, &found.document, now);
-    if narrow {
-        let page =
-            view.scan(&target.prefix, None, SMALL_PARTITION, SMALL_BYTES).map_err(ShardReadError::from)?;
-        if !page.more {
-            let mut found = page.documents;
-            found.retain(|found| found.document.lsn > after && found.document.lsn <= complete);
-            found.sort_unstable_by_key(|found| found.document.lsn);
-            let cut = whole_transactions(&found, limit);
-            let reached = match found.get(cut..) {
-                Some([]) | None => complete,
-                Some(_) => found.get(cut.wrapping_sub(1)).map_or(after, |last| last.document.lsn),
-            };
-            let changes =
-                found.iter().take(cut).filter(|found| seen(found)).map(|found| change(shard, found));
-            return Ok(Part { changes: changes.collect(), reached });
-        }
+    chunk: usize,
+}
+
+/// What one shard has for a page.
+struct Part {
+    changes: Vec<Change>,
+    bytes: usize,
+    /// Everything up to here was read.
+    reached: Lsn,
+    /// The transaction that was looked at last.
+    transaction: Option<Lsn>,
+}
+
+impl Part {
+    fn after(reached: Lsn) -> Self {
+        Self { changes: Vec::new(), bytes: 0, reached, transaction: None }
     }
-    let (mut changes, mut reached, mut looked_at, mut bytes) = (Vec::new(), after, 0, 0);
-    while looked_at < LOOKED_AT && changes.len() < limit && bytes < request.bytes {
-        let wanted = if narrow { CHUNK } else { limit - changes.len() };
-        let page = view.changes(&container, reached, wanted, SMALL_BYTES).map_err(ShardReadError::from)?;
-        looked_at += page.documents.len().max(1);
-        for found in
-            page.documents.iter().filter(|found| found.key.starts_with(&target.prefix) && seen(found))
-        {
-            bytes += found.document.body.len();
-            changes.push(change(shard, found));
+
+    fn is_full(&self, leg: &Leg) -> bool {
+        self.changes.len() >= leg.limit || self.bytes >= leg.bytes
+    }
+
+    /// Takes documents until the page is full, but for those that end a transaction. Whether all were
+    /// taken.
+    fn take(&mut self, leg: &Leg, found: &[KeyedDocument]) -> bool {
+        for found in found {
+            let transaction = Some(found.document.version().transaction());
+            if self.transaction != transaction && self.is_full(leg) {
+                return false;
+            }
+            (self.transaction, self.reached) = (transaction, found.document.lsn);
+            let Leg { target, shard, now, .. } = leg;
+            if target.holds(&found.key) && shows(&target.container, shard, &found.key, &found.document, *now)
+            {
+                self.bytes += found.document.body.len();
+                self.changes.push(change(shard, found));
+            }
         }
-        match page.documents.last() {
-            Some(last) if page.more => reached = last.document.lsn,
-            last => {
-                reached = complete.max(last.map_or(reached, |last| last.document.lsn));
+        true
+    }
+}
+
+impl Leg {
+    fn latest(&self) -> Result<Part, FeedFailed> {
+        let view = self.shard.view()?;
+        // Read first: the snapshots below have at least this.
+        let complete = view.applied();
+        let container = PartitionAddress::container_prefix(&self.target.container.name);
+        let mut part = Part::after(self.after);
+        let mut looked_at = 0;
+        while looked_at < LOOKED_AT && !part.is_full(self) {
+            let wanted = if self.target.whole { self.limit - part.changes.len() } else { CHUNK };
+            let bytes = if self.target.whole { self.bytes - part.bytes } else { SMALL_BYTES };
+            let page = view.changes(&container, part.reached, wanted, bytes.min(SMALL_BYTES));
+            let page = page.map_err(ShardReadError::from)?;
+            if looked_at == 0
+                && page.more
+                && !self.target.whole
+                && let Some(part) = self.of_small(&view, complete)?
+            {
+                return Ok(part);
+            }
+            looked_at += page.documents.len().max(1);
+            if part.take(self, &page.documents) && !page.more {
+                part.reached = part.reached.max(complete);
                 break;
             }
         }
+        Ok(part)
     }
-    Ok(Part { changes, reached })
+
+    /// The same for a scope with few documents, whose changes would be sought among many others.
+    fn of_small(&self, view: &View, complete: Lsn) -> Result<Option<Part>, FeedFailed> {
+        let page = view.scan(&self.target.prefix, None, SMALL_PARTITION, SMALL_BYTES);
+        let page = page.map_err(ShardReadError::from)?;
+        if page.more {
+            return Ok(None);
+        }
+        let mut found = page.documents;
+        // What changed while this was read comes with a later page, together with all around it.
+        found.retain(|found| found.document.lsn > self.after && found.document.lsn <= complete);
+        found.sort_unstable_by_key(|found| found.document.lsn);
+        let mut part = Part::after(self.after);
+        if part.take(self, &found) {
+            part.reached = part.reached.max(complete);
+        }
+        Ok(Some(part))
+    }
+
+    fn all(&self) -> Result<Part, FeedFailed> {
+        let log = self.shard.log();
+        let mut earlier = Earlier { log: &*log, group: None };
+        let mut part = Part::after(self.after);
+        let mut looked_at = 0;
+        while looked_at < LOOKED_AT && !part.is_full(self) {
+            // Asked first: what is written from now on is behind it.
+            let tail = log.tail();
+            let groups = match log.read(part.reached.next(), self.chunk) {
+                Ok(groups) => groups,
+                Err(LogError::Trimmed { .. }) => return Err(FeedFailed::Gone),
+                Err(error) => return Err(ShardReadError::from(error).into()),
+            };
+            if groups.is_empty() {
+                part.reached = part.reached.max(tail);
+                break;
+            }
+            for group in &groups {
+                looked_at += group.mutations.len();
+                if !self.of_group(&mut part, group, &mut earlier) {
+                    return Ok(part);
+                }
+                part.reached = part.reached.max(group.last());
+            }
+        }
+        Ok(part)
+    }
+
+    /// Takes the changes of a group until the page is full. Whether all were taken.
+    fn of_group(&self, part: &mut Part, group: &CommittedGroup, earlier: &mut Earlier<'_>) -> bool {
+        let before = part.reached;
+        for (lsn, found) in group.changes().filter(|(lsn, _)| *lsn > before) {
+            if found.within == 0 && part.is_full(self) {
+                return false;
+            }
+            part.reached = lsn;
+            if self.target.holds(found.partition.as_bytes()) {
+                let change = self.logged(lsn, found, earlier);
+                part.bytes += found.body.len() + change.previous.as_ref().map_or(0, Bytes::len);
+                part.changes.push(change);
+            }
+        }
+        true
+    }
+
+    fn logged(&self, lsn: Lsn, found: &DocumentChange, earlier: &mut Earlier<'_>) -> Change {
+        let previous_lsn = found.previous.map(|previous| previous.resolve(lsn));
+        let previous = previous_lsn.filter(|_| self.previous).and_then(|lsn| earlier.body(lsn));
+        Change {
+            lsn: Lsn(lsn.0.saturating_sub(found.within.into())),
+            kind: Some(found.kind),
+            partition: found.partition.clone(),
+            id: found.id.clone(),
+            etag: Etag(Position { shard: self.shard.id(), lsn }),
+            at: found.at,
+            document: (!found.kind.is_removal()).then(|| found.body.clone()),
+            previous_lsn,
+            previous,
+        }
+    }
 }
 
-/// How many of these changes make a page of about `limit` without a part of a transaction.
-fn whole_transactions(found: &[KeyedDocument], limit: usize) -> usize {
-    let next = found.iter().enumerate().skip(limit).find(|(_, found)| found.document.within == 0);
-    next.map_or(found.len(), |(at, _)| at)
+/// Versions that were written earlier, as far as the log still has them.
+struct Earlier<'l> {
+    log: &'l dyn LogReader,
+    /// The group that was read last: what is replaced together was often written together.
+    group: Option<CommittedGroup>,
+}
+
+impl Earlier<'_> {
+    fn body(&mut self, lsn: Lsn) -> Option<Bytes> {
+        let has = |group: &CommittedGroup| group.first <= lsn && lsn <= group.last();
+        if !self.group.as_ref().is_some_and(has) {
+            self.group = self.log.read(lsn, 1).ok()?.into_iter().find(has);
+        }
+        let mut changes = self.group.as_ref()?.changes();
+        changes.find(|(at, _)| *at == lsn).map(|(_, change)| change.body.clone())
+    }
 }
 
 fn change(shard: &ShardHandle, found: &KeyedDocument) -> Change {
@@ -309,91 +461,39 @@ fn change(shard: &ShardHandle, found: &KeyedDocument) -> Change {
     }
 }
 
-fn all(
-    target: &Target,
-    request: &FeedRequest,
-    shard: &ShardHandle,
-    after: Lsn,
-    limit: usize,
-    chunk: usize,
-) -> Result<Part, FeedFailed> {
-    let log = shard.log();
-    let (mut changes, mut reached, mut bytes) = (Vec::new(), after, 0);
-    let mut read = 0;
-    while changes.len() < limit && bytes < request.bytes && read < LOOKED_AT {
-        let groups = match log.read(reached.next(), chunk) {
-            Ok(groups) => groups,
-            Err(LogError::Trimmed { .. }) => return Err(FeedFailed::Gone),
-            Err(error) => return Err(ShardReadError::from(error).into()),
-        };
-        if groups.is_empty() {
-            reached = reached.max(log.tail());
-            break;
-        }
-        let mut full = false;
-        let before = reached;
-        for (lsn, found) in groups.iter().flat_map(CommittedGroup::changes).filter(|(lsn, _)| *lsn > before) {
-            read += 1;
-            if found.within == 0 && (changes.len() >= limit || bytes >= request.bytes) {
-                full = true;
-                break;
-            }
-            if found.partition.as_bytes().starts_with(&target.prefix) {
-                bytes += found.body.len();
-                changes.push(logged(request, shard, lsn, found));
-            }
-            reached = lsn;
-        }
-        if full {
-            break;
-        }
-        reached = groups.last().map_or(reached, CommittedGroup::last);
-    }
-    Ok(Part { changes, reached })
-}
-
-fn logged(request: &FeedRequest, shard: &ShardHandle, lsn: Lsn, found: &DocumentChange) -> Change {
-    let previous_lsn = found.previous.map(|previous| previous.resolve(lsn));
-    let previous = previous_lsn.filter(|_| request.previous).and_then(|lsn| body_at(shard, lsn));
-    Change {
-        lsn: Lsn(lsn.0.saturating_sub(found.within.into())),
-        kind: Some(found.kind),
-        partition: found.partition.clone(),
-        id: found.id.clone(),
-        etag: Etag(Position { shard: shard.id(), lsn }),
-        at: found.at,
-        document: (!found.kind.is_removal()).then(|| found.body.clone()),
-        previous_lsn,
-        previous,
-    }
-}
-
-/// The document that was written at a position, if the log still has it.
-fn body_at(shard: &ShardHandle, lsn: Lsn) -> Option<Bytes> {
-    let groups = shard.log().read(lsn, 1).ok()?;
-    let mut changes = groups.iter().flat_map(CommittedGroup::changes);
-    changes.find(|(at, _)| *at == lsn).map(|(_, change)| change.body.clone())
-}
-
-/// The last position before a time, found by halving: positions and times grow together.
-fn before(target: &Target, shard: &ShardHandle, at: Timestamp) -> Result<Lsn, ShardReadError> {
+/// The last position before a time, found by halving: positions and times grow together, but for a
+/// little, so the last steps go one by one.
+fn before(container: &str, shard: &ShardHandle, at: Timestamp) -> Result<Lsn, ShardReadError> {
     let view = shard.view()?;
-    let container = PartitionAddress::container_prefix(&target.container.name);
+    let container = PartitionAddress::container_prefix(container);
+    let early = Timestamp(at.0.saturating_sub(SKEW_MS));
     let (mut low, mut high) = (0, view.applied().0);
     while low < high {
         let middle = low + (high - low) / 2;
         let next = view.changes(&container, Lsn(middle), 1, 1)?;
-        match next.documents.first() {
-            Some(found) if found.document.at < at => low = found.document.lsn.0.max(middle + 1),
+        match next.documents.last() {
+            // Those of a transaction have one time, and no cursor stands between them.
+            Some(found) if found.document.at < early => low = found.document.lsn.0.max(middle + 1),
             Some(_) | None => high = middle,
         }
     }
-    Ok(Lsn(low))
+    let mut reached = Lsn(low);
+    loop {
+        let page = view.changes(&container, reached, CHUNK, SMALL_BYTES)?;
+        for found in &page.documents {
+            if found.document.at >= at {
+                return Ok(reached);
+            }
+            reached = found.document.lsn;
+        }
+        if !page.more {
+            return Ok(reached);
+        }
+    }
 }
 
-/// The shard of a change, for messages.
 impl Change {
-    /// The shard that it happened in.
+    /// The shard that it happened in, for messages.
     pub fn shard(&self) -> ShardId {
         self.etag.0.shard
     }

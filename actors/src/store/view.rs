@@ -352,21 +352,25 @@ impl View {
             let order = transaction.open_table(ORDER)?;
             let documents = transaction.open_table(DOCUMENTS)?;
             let mut page = Page::default();
-            let mut bytes = 0;
+            let (mut bytes, mut current) = (0, None);
             for entry in order.range::<&[u8]>((Bound::Excluded(start.as_slice()), Bound::Unbounded))? {
                 let (place, rest) = entry?;
                 let Some(lsn) = place.value().strip_prefix(container) else { break };
                 let (within, rest) = rest.value().split_first_chunk().ok_or(ViewReadError::Corrupt)?;
-                let begins = u32::from_le_bytes(*within) == 0;
-                if begins && (page.documents.len() >= limit || bytes >= max_bytes) {
+                let lsn = Lsn(u64::from_be_bytes(lsn.try_into().map_err(|_| ViewReadError::Corrupt)?));
+                // The first documents of a transaction may have moved on: the others still belong together,
+                // and not to the transaction before.
+                let transaction = lsn.0.checked_sub(u64::from(u32::from_le_bytes(*within)));
+                if current != Some(transaction) && (page.documents.len() >= limit || bytes >= max_bytes) {
                     page.more = true;
                     break;
                 }
+                current = Some(transaction);
                 let key = [container, rest].concat();
                 let sealed = documents.get(key.as_slice())?.ok_or(ViewReadError::Corrupt)?;
                 let found = keyed(&key, sealed.value())?;
                 // An entry that stands at the wrong place has no checksum that would tell.
-                if found.document.lsn.0.to_be_bytes() != lsn {
+                if found.document.lsn != lsn {
                     return Err(ViewReadError::Corrupt.into());
                 }
                 bytes += found.document.body.len();

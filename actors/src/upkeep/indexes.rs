@@ -13,7 +13,8 @@ use crate::model::address::{EncodedPartition, PartitionAddress};
 use crate::model::change::{Mutation, Table};
 use crate::model::ids::Name;
 use crate::partition::index_rows;
-use crate::policy::container::{Container, Index};
+use crate::policy::container::{Container, Index, Path};
+use crate::store::Page;
 
 /// Documents looked at in one step.
 const CHUNK: usize = 256;
@@ -50,23 +51,19 @@ impl Upkeep {
                 None
             }
         };
-        let prefix = PartitionAddress::container_prefix(&container.name);
-        let page = self.shard.scan(&prefix, after.as_deref(), CHUNK, CHUNK_BYTES)?;
-        let last = page.documents.last().map(|found| found.key.to_vec());
-        let mut rows = Vec::with_capacity(page.documents.len());
-        for found in &page.documents {
-            let end = found.key.len().saturating_sub(found.document.id.as_str().len());
-            let partition = EncodedPartition::from_bytes(found.key.slice(..end));
-            // A document that cannot be read has no entry; reading it by its id says why.
-            let Ok(document) = serde_json::from_slice(&found.document.body) else { continue };
-            let made = index_rows(&partition, &index.paths, &found.document.id, &document);
-            let put = |(key, value): (Bytes, Bytes)| Mutation::Put { table: Table::Index, key, value };
-            rows.extend(made.into_iter().map(put));
-        }
-        // If this fails, the same documents are looked at again.
+        let (of, paths, from) = (container.name.clone(), index.paths.clone(), after.clone());
         self.indexes.building = Some((container.name.clone(), index.id(), after));
+        let (rows, last, more) = self
+            .read(move |shard| {
+                let prefix = PartitionAddress::container_prefix(&of);
+                let page = shard.scan(&prefix, from.as_deref(), CHUNK, CHUNK_BYTES)?;
+                let last = page.documents.last().map(|found| found.key.to_vec());
+                Ok((entries(&paths, &page), last, page.more))
+            })
+            .await?;
+        // If this fails, the same documents are looked at again.
         self.commit(rows).await?;
-        if page.more {
+        if more {
             self.indexes.building = Some((container.name.clone(), index.id(), last));
             return Ok(true);
         }
@@ -114,4 +111,19 @@ impl Upkeep {
         }
         self.commit(rows).await
     }
+}
+
+/// The entries of documents.
+fn entries(paths: &[Path], page: &Page) -> Vec<Mutation> {
+    let mut rows = Vec::with_capacity(page.documents.len());
+    for found in &page.documents {
+        let end = found.key.len().saturating_sub(found.document.id.as_str().len());
+        let partition = EncodedPartition::from_bytes(found.key.slice(..end));
+        // A document that cannot be read has no entry; reading it by its id says why.
+        let Ok(document) = serde_json::from_slice(&found.document.body) else { continue };
+        let made = index_rows(&partition, paths, &found.document.id, &document);
+        let put = |(key, value): (Bytes, Bytes)| Mutation::Put { table: Table::Index, key, value };
+        rows.extend(made.into_iter().map(put));
+    }
+    rows
 }

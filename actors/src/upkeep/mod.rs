@@ -2,8 +2,10 @@
 //! deleted, indexes of documents that were there before them, records of old requests, the retention of the
 //! log.
 //!
-//! Stands beside the callers and does its work in small steps between theirs. Invariant: it decides
-//! nothing about a document that somebody may see: the partition looks again before anything goes.
+//! Stands beside the callers and does its work in small steps between theirs. Invariants: it decides
+//! nothing about a document that somebody may see: the partition looks again before anything goes; what
+//! cannot be done now is passed over, and keeps nothing else from being done; the thread that it shares
+//! with others never waits for the disk for long.
 
 mod expiry;
 mod indexes;
@@ -12,14 +14,17 @@ mod retention;
 
 use std::time::Duration;
 
+use futures_util::future::join_all;
+
 use crate::directory::DirectoryHandle;
 use crate::kernel::clock::SharedClock;
-use crate::model::address::EncodedPartition;
-use crate::model::ids::DocumentId;
+use crate::model::address::{EncodedPartition, partition_len};
+use crate::model::change::Mutation;
+use crate::model::ids::{DocumentId, Lsn};
 use crate::policy::precondition::Precondition;
-use crate::protocol::partition::{Operation, Write, WriteError};
+use crate::protocol::partition::{Operation, Write};
 use crate::shard::{CommitError, ShardHandle, ShardReadError};
-use crate::store::KeyedDocument;
+use crate::store::{KeyedDocument, ViewReadError};
 
 /// Bounds of the upkeep; see `limits` in the manifest.
 #[derive(Debug, Clone)]
@@ -40,8 +45,10 @@ impl Default for UpkeepSettings {
 
 /// Writes in one transaction of the upkeep.
 const TRANSACTION: usize = 64;
-/// Rounds between two looks at the retention of the log.
-const RETENTION_ROUNDS: u64 = 60;
+/// Transactions of it that wait for the disk together.
+const TOGETHER: usize = 16;
+/// Pause of somebody who has more to do, so that others have their turn.
+const BREATH: Duration = Duration::from_millis(1);
 
 /// Why a step was not done; it is tried again in the next round.
 #[derive(Debug, thiserror::Error)]
@@ -49,9 +56,37 @@ enum StepFailed {
     #[error(transparent)]
     Read(#[from] ShardReadError),
     #[error(transparent)]
-    Write(#[from] WriteError),
-    #[error(transparent)]
     Commit(#[from] CommitError),
+}
+
+impl From<ViewReadError> for StepFailed {
+    fn from(error: ViewReadError) -> Self {
+        Self::Read(error.into())
+    }
+}
+
+/// A document that may have to go.
+#[derive(Debug, Clone)]
+struct Suspect {
+    partition: EncodedPartition,
+    id: DocumentId,
+    /// Its version.
+    lsn: Lsn,
+}
+
+impl Suspect {
+    fn new(found: &KeyedDocument) -> Self {
+        let end = found.key.len().saturating_sub(found.document.id.as_str().len());
+        let partition = EncodedPartition::from_bytes(found.key.slice(..end));
+        Self { partition, id: found.document.id.clone(), lsn: found.document.lsn }
+    }
+
+    /// The document with this key; `None` when it is none.
+    fn at(key: &bytes::Bytes, lsn: Lsn) -> Option<Self> {
+        let end = partition_len(key)?;
+        let id = DocumentId::new(std::str::from_utf8(key.get(end..)?).ok()?).ok()?;
+        Some(Self { partition: EncodedPartition::from_bytes(key.slice(..end)), id, lsn })
+    }
 }
 
 /// The work on one shard.
@@ -61,7 +96,9 @@ struct Upkeep {
     settings: UpkeepSettings,
     clock: SharedClock,
     expiry: expiry::Progress,
+    purges: purges::Progress,
     indexes: indexes::Progress,
+    retention: retention::Progress,
 }
 
 /// Begins the upkeep of every shard, on the current arbiter. It ends with the arbiter.
@@ -73,7 +110,9 @@ pub fn start(directory: &DirectoryHandle, settings: &UpkeepSettings, clock: &Sha
             settings: settings.clone(),
             clock: clock.clone(),
             expiry: expiry::Progress::default(),
+            purges: purges::Progress::default(),
             indexes: indexes::Progress::default(),
+            retention: retention::Progress::default(),
         };
         actix::spawn(upkeep.run());
     }
@@ -81,29 +120,23 @@ pub fn start(directory: &DirectoryHandle, settings: &UpkeepSettings, clock: &Sha
 
 impl Upkeep {
     async fn run(mut self) {
-        let mut round: u64 = 0;
         loop {
-            let busy = self.round(round).await;
-            round += 1;
-            // Who has more to do lets others have their turn, and goes on.
-            let pause = if busy { Duration::from_millis(1) } else { self.settings.interval };
+            let pause = if self.round().await { BREATH } else { self.settings.interval };
             actix::clock::sleep(pause).await;
         }
     }
 
     /// One round of everything; true when there is more to do at once.
-    async fn round(&mut self, round: u64) -> bool {
-        let mut busy = false;
+    async fn round(&mut self) -> bool {
         let built = self.build_indexes().await;
-        busy |= self.told("index not built", built);
-        busy |= self.told("partition not purged", self.purge().await);
+        let mut busy = self.told("index not built", built);
+        let purged = self.purge().await;
+        busy |= self.told("partition not purged", purged);
         let expired = self.expire().await;
         busy |= self.told("documents not expired", expired);
         busy |= self.told("records not expired", self.expire_records().await);
-        if round.is_multiple_of(RETENTION_ROUNDS) {
-            self.told("retention not kept", self.retain());
-        }
-        busy
+        let retained = self.retain().await;
+        busy | self.told("retention not kept", retained)
     }
 
     fn told(&self, what: &'static str, done: Result<bool, StepFailed>) -> bool {
@@ -114,26 +147,51 @@ impl Upkeep {
         })
     }
 
-    /// Asks the partitions of these documents to take them away, if nobody sees them any more.
-    async fn sweep(&self, found: &[KeyedDocument]) -> Result<(), StepFailed> {
-        let mut rest = found;
-        while let Some(first) = rest.first() {
-            let partition = partition_of(first);
-            let same = |found: &&KeyedDocument| partition_of(found) == partition;
-            let count = rest.iter().take(TRANSACTION).take_while(same).count().max(1);
-            let (batch, others) = rest.split_at(count.min(rest.len()));
-            let writes = batch.iter().map(|found| sweep_of(&found.document.id)).collect();
-            let handle = self.directory.partition_at(partition)?;
-            handle.sweep(writes, self.settings.deadline).await.map_err(|refused| refused.error)?;
-            rest = others;
+    /// Asks the partitions of these documents to take them away, if nobody sees them any more. Gives back
+    /// those whose partitions cannot do it now.
+    async fn sweep(&self, suspects: Vec<Suspect>) -> Vec<Suspect> {
+        let mut kept = Vec::new();
+        let same: Vec<_> = suspects.chunk_by(|a, b| a.partition == b.partition).collect();
+        let batches: Vec<_> = same.into_iter().flat_map(|same| same.chunks(TRANSACTION)).collect();
+        for together in batches.chunks(TOGETHER) {
+            let swept = join_all(together.iter().map(|batch| self.sweep_batch(batch))).await;
+            let failed = together.iter().zip(swept).filter(|(_, swept)| !swept);
+            kept.extend(failed.flat_map(|(batch, _)| batch.iter().cloned()));
         }
+        kept
+    }
+
+    /// The same for documents of one partition. Whether it could.
+    async fn sweep_batch(&self, batch: &[Suspect]) -> bool {
+        let Some(Suspect { partition, .. }) = batch.first() else { return true };
+        let Ok(handle) = self.directory.partition_at(partition.clone()) else { return false };
+        let writes = batch.iter().map(|suspect| sweep_of(&suspect.id)).collect();
+        let swept = handle.sweep(writes, self.settings.deadline).await;
+        swept
+            .inspect_err(|refused| {
+                tracing::debug!(?partition, error = %refused.error, "documents not swept");
+            })
+            .is_ok()
+    }
+
+    async fn commit(&self, mutations: Vec<Mutation>) -> Result<(), StepFailed> {
+        if mutations.is_empty() {
+            return Ok(());
+        }
+        let reply = self.shard.commit(mutations)?;
+        reply.await.unwrap_or(Err(CommitError::Unknown))?;
         Ok(())
     }
-}
 
-fn partition_of(found: &KeyedDocument) -> EncodedPartition {
-    let end = found.key.len().saturating_sub(found.document.id.as_str().len());
-    EncodedPartition::from_bytes(found.key.slice(..end))
+    /// Reads what may be much on a thread where that keeps nobody from his work.
+    async fn read<R: Send + 'static>(
+        &self,
+        read: impl FnOnce(&ShardHandle) -> Result<R, StepFailed> + Send + 'static,
+    ) -> Result<R, StepFailed> {
+        let shard = self.shard.clone();
+        let read = tokio::task::spawn_blocking(move || read(&shard)).await;
+        read.unwrap_or(Err(StepFailed::Read(ShardReadError::Unavailable)))
+    }
 }
 
 fn sweep_of(id: &DocumentId) -> Write {

@@ -11,6 +11,11 @@
     reason = "a test may stop at what it did not expect, and runs on the machine's clock"
 )]
 
+mod building;
+mod feeds;
+mod following;
+mod housekeeping;
+mod paging;
 mod queries;
 mod scene;
 #[path = "../rooms/support.rs"]
