@@ -6,7 +6,8 @@ use std::path::PathBuf;
 use clap::{Args, Parser, Subcommand};
 
 use super::{
-    changes, dead_letters, demo, export, import, keys, lint, partitions, query, serve, subscriptions, verify,
+    backup, changes, dead_letters, demo, export, import, keys, lint, partitions, query, serve, subscriptions,
+    verify,
 };
 
 const EXAMPLES: &str = "\
@@ -101,6 +102,17 @@ pub(super) enum Verb {
         #[command(subcommand)]
         verb: partitions::Verb,
     },
+    /// Copy the data of a running server
+    #[command(after_help = backup::BACKUP_EXAMPLE)]
+    Backup {
+        #[command(flatten)]
+        connection: Connection,
+        #[command(flatten)]
+        options: backup::BackupOptions,
+    },
+    /// Make a data directory of a backup
+    #[command(after_help = backup::RESTORE_EXAMPLE)]
+    Restore(backup::RestoreOptions),
     /// Check a stopped data directory
     #[command(after_help = verify::EXAMPLE)]
     Verify(verify::Options),
@@ -142,10 +154,6 @@ pub(super) enum Later {
     #[command(hide = true, disable_help_flag = true)]
     Explain(Anything),
     #[command(hide = true, disable_help_flag = true)]
-    Backup(Anything),
-    #[command(hide = true, disable_help_flag = true)]
-    Restore(Anything),
-    #[command(hide = true, disable_help_flag = true)]
     Audit(Anything),
 }
 
@@ -165,8 +173,6 @@ impl Later {
             Self::Export(_) => "export",
             Self::Rollback(_) => "rollback",
             Self::Explain(_) => "explain",
-            Self::Backup(_) => "backup",
-            Self::Restore(_) => "restore",
             Self::Audit(_) => "audit",
         }
     }
@@ -259,7 +265,7 @@ mod tests {
 
     #[test]
     fn verbs_that_are_not_built_yet_take_anything_and_say_so() {
-        for name in ["plan", "apply", "export", "rollback", "explain", "backup", "restore", "audit"] {
+        for name in ["plan", "apply", "export", "rollback", "explain", "audit"] {
             for rest in ["", " --help", " verify x --json", " GET /x --key k"] {
                 match parse(&format!("lanekeeper {name}{rest}")) {
                     Ok(Verb::Later(verb)) => assert_eq!(verb.name(), name),

@@ -5,6 +5,7 @@
 
 mod admin;
 mod arguments;
+mod backup;
 mod changes;
 mod dead_letters;
 mod demo;
@@ -80,6 +81,10 @@ fn perform(verb: Verb, environment: Vec<(String, String)>) -> Result<(), Failure
         Verb::Changes { connection, options } => {
             ask(&connection, &environment, async |admin| changes::run(&options, admin).await)
         }
+        Verb::Backup { connection, options } => ask(&connection, &environment, async |admin| {
+            backup::backup(&options, admin, connection.json).await
+        }),
+        Verb::Restore(options) => backup::restore(&options),
         Verb::Later(verb) => Err(Failure::NotBuilt(verb.name())),
     }
 }

@@ -474,6 +474,7 @@ impl From<AdminError> for Problem {
             AdminError::Route(error) => error.into(),
             AdminError::NoSubscription(_) => missing("subscription_not_found", "Subscription not found"),
             AdminError::NoContainer(_) => missing("container_not_found", "Container not found"),
+            AdminError::Backup(_) => Self::new(StatusCode::CONFLICT, "backup_failed", "No backup", text),
             AdminError::NotAwake => missing("partition_not_awake", "Partition is not awake"),
             AdminError::Request(_) => Self::bad_request("invalid_request", "Invalid request", text),
         }

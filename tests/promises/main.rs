@@ -11,6 +11,7 @@
 )]
 
 mod admin_data;
+mod backups;
 mod bad_input;
 mod batches;
 mod connections;

@@ -3,6 +3,7 @@
 //! Stands between an operator and the rooms. Invariant: everything under `/v1` needs the admin token, and without
 //! it one cannot even learn which paths there are.
 
+mod backup;
 mod changes;
 mod containers;
 mod delivery;
@@ -90,6 +91,9 @@ pub enum AdminError {
     /// Nothing to reopen.
     #[error("there is no such partition awake")]
     NotAwake,
+    /// A backup that was not made.
+    #[error("no backup was made: {0}")]
+    Backup(String),
     /// A body or a query that does not say what it must.
     #[error("{0}")]
     Request(String),
@@ -180,6 +184,7 @@ async fn answer(
         Route::Actors => Ok(rooms::actors(admin).await),
         Route::ReopenActor => rooms::reopen(admin, body).await,
         Route::Shards => Ok(rooms::shards(admin)),
+        Route::Backup => backup::make(admin, body).await,
         Route::Manifest => Ok(HttpResponse::Ok().json(&admin.manifest)),
     }
 }

@@ -31,12 +31,13 @@ pub(super) enum Route {
     Actors,
     ReopenActor,
     Shards,
+    Backup,
     Manifest,
 }
 
 /// Every path, its methods as in the header `Allow`, and what it stands for. A segment in braces stands for a name
 /// without a colon; what follows a colon is an action.
-pub(super) const ROUTES: [(&str, &str, Route); 24] = [
+pub(super) const ROUTES: [(&str, &str, Route); 25] = [
     ("/healthz", "GET, HEAD", Route::Health),
     ("/readyz", "GET, HEAD", Route::Ready),
     ("/metrics", "GET, HEAD", Route::Metrics),
@@ -60,6 +61,7 @@ pub(super) const ROUTES: [(&str, &str, Route); 24] = [
     ("/v1/actors", "GET, HEAD", Route::Actors),
     ("/v1/actors:reopen", "POST", Route::ReopenActor),
     ("/v1/shards", "GET, HEAD", Route::Shards),
+    ("/v1/backup", "POST", Route::Backup),
     ("/v1/manifest", "GET, HEAD", Route::Manifest),
 ];
 
