@@ -8,7 +8,7 @@ use std::collections::BTreeMap;
 use bytes::Bytes;
 
 use super::{StepFailed, Suspect, Upkeep};
-use crate::model::address::PartitionAddress;
+use crate::model::address::{EncodedPartition, PartitionAddress, partition_len};
 use crate::model::change::{Mutation, Table};
 use crate::model::ids::{Lsn, Name};
 use crate::model::time::Timestamp;
@@ -183,8 +183,7 @@ fn own_due(
 
 /// What must be deleted of records that have expired, and whether there may be more.
 fn records_due(shard: &ShardHandle, now: Timestamp) -> Result<(Vec<Mutation>, bool), StepFailed> {
-    let view = shard.view()?;
-    let rows = view.rows(Table::Expiry, RECORDS, None, CHUNK)?;
+    let rows = shard.view()?.rows(Table::Expiry, RECORDS, None, CHUNK)?;
     let mut busy = rows.len() == CHUNK;
     let mut gone = Vec::new();
     for (row, _) in rows {
@@ -193,10 +192,15 @@ fn records_due(shard: &ShardHandle, now: Timestamp) -> Result<(Vec<Mutation>, bo
             busy = false;
             break;
         }
-        let stored = view.row(Table::Idempotency, key)?;
+        let key = Bytes::copy_from_slice(key);
+        // One that was made anew a moment ago is not in the view yet.
+        let partition = partition_len(&key).map(|end| EncodedPartition::from_bytes(key.slice(..end)));
+        let stored = match partition {
+            Some(partition) => shard.row(&partition, Table::Idempotency, &key)?,
+            None => None,
+        };
         let record = stored.as_ref().and_then(|stored| Record::decode(stored.get(8..)?).ok());
         if record.is_none_or(|record| record.expires.0.saturating_add(GRACE_MS) <= now.0) {
-            let key = Bytes::copy_from_slice(key);
             gone.push(Mutation::Delete { table: Table::Idempotency, key });
         }
         gone.push(Mutation::Delete { table: Table::Expiry, key: [RECORDS, &row].concat().into() });

@@ -86,6 +86,7 @@ async fn expired_documents_are_taken_away_with_all_that_is_theirs() {
             put(&system, &scope(container, &[lane]), &documents).await;
         }
     }
+    eventually("in the view", || system.shards().iter().all(|shard| shard.status().lag == 0)).await;
     let left = |container: &str| -> BTreeSet<String> {
         stored(&system, container).iter().map(|id| id[2..3].to_owned()).collect()
     };
