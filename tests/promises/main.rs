@@ -24,4 +24,5 @@ mod project;
 mod query;
 mod server;
 mod sink;
+mod usage;
 mod webhooks;
