@@ -20,7 +20,9 @@ use std::time::Duration;
 
 use actix_web::dev::{Server, ServerHandle};
 use actix_web::web::Data;
-use lanekeeper_actors::gateway::{self, GatewayOpenError, GatewaySettings, KeysError, Seed, SystemRandom};
+use lanekeeper_actors::gateway::{
+    self, GatewayOpenError, GatewaySettings, KeysError, Seed, SystemRandom, UsageHandle,
+};
 use lanekeeper_actors::kernel::clock::{SharedClock, SystemClock};
 use lanekeeper_actors::model::delivery::Transport;
 use lanekeeper_actors::shard::Fatal;
@@ -138,6 +140,8 @@ pub async fn run(manifest: Manifest, options: RunOptions) -> Result<Ended, RunEr
     };
     let (gateway, admin) = build(&manifest, &environment, clock, fatal, transport).await?;
     let (system, flight) = (admin.system.clone(), gateway.flight.clone());
+    let usage = admin.usage.clone();
+    let counting = actix_web::rt::spawn(usage.clone().keep());
     let limits = wiring::listeners(&manifest);
     let (connections, state) = (admin.connections.clone(), admin.gateway.clone());
     let public = http::serve_gateway(listeners, Data::new(gateway), state, connections, limits);
@@ -152,7 +156,8 @@ pub async fn run(manifest: Manifest, options: RunOptions) -> Result<Ended, RunEr
         error = private.failed() => Some(error),
     };
     tracing::info!("shutting down");
-    let drained = drain(&system, &flight, &public, &private, manifest.limits.drain_timeout).await;
+    counting.abort();
+    let drained = drain((&system, &usage), &flight, &public, &private, manifest.limits.drain_timeout).await;
     tracing::info!(drained, "stopped");
     match failed {
         Some(error) => Err(RunError::Server(error)),
@@ -194,13 +199,15 @@ async fn assemble(
     let data = system.data().to_owned();
     let first = system.shards().first().ok_or_else(|| RunError::NoShards(data.clone()))?.clone();
     let random = SystemRandom::shared();
-    let (state, keys) = gateway::open(&data, first, settings, clock.clone(), random.clone())?;
+    let (state, keys) = gateway::open(&data, first.clone(), settings, clock.clone(), random.clone())?;
     keys.seed(seeds).await.map_err(RunError::Seeds)?;
+    let usage = UsageHandle::new(first, clock.clone(), &random);
     let token = Token::load(&data, environment, &*random, state.pepper())?;
     let metrics = Metrics::default();
     let limits = wiring::documents(manifest);
     let routes = Routes::new(manifest, &wiring::catalog(manifest), &metrics);
-    let gateway = Gateway::new(routes, &metrics, system.reader().clone(), limits, clock.clone());
+    let gateway =
+        Gateway::new(routes, &metrics, system.reader().clone(), limits, clock.clone(), usage.clone());
     let admin = Admin {
         system,
         keys,
@@ -212,6 +219,7 @@ async fn assemble(
         manifest: admin::manifest(manifest),
         body: limits.body,
         page_max: manifest.limits.page_max,
+        usage,
         clock,
     };
     Ok((gateway, admin))
@@ -224,7 +232,7 @@ fn listen(addr: SocketAddr) -> Result<std::net::TcpListener, RunError> {
 /// In the order of the write: no new requests, answers to those under way, then the rooms. The admin listener goes
 /// last, so that probes and operators can watch.
 async fn drain(
-    system: &System,
+    (system, usage): (&System, &UsageHandle),
     flight: &Flight,
     public: &Running,
     private: &Running,
@@ -236,6 +244,9 @@ async fn drain(
     let landed = tokio::time::timeout(deadline, flight.landed()).await.is_ok();
     public.handle.stop(true).await;
     let left = deadline.saturating_sub(begun.elapsed()).max(LAST_WORDS);
+    if let Err(error) = usage.flush().await {
+        tracing::warn!(%error, "the last usage is not stored");
+    }
     let drained = system.drain(left).await;
     private.handle.stop(false).await;
     landed && drained

@@ -118,10 +118,10 @@ mod tests {
             outline(&value, &["name", "types"]),
             "name:      matching\n\
              types:     A, B\n\
+             error:     a\\u{1b}b\n\
              in flight: 2\n\
              lag:\n  events: 1\n\
-             recent:\n  - event 0-7, status 500\n\
-             error:     a\\u{1b}b\n"
+             recent:\n  - event 0-7, status 500\n"
         );
     }
 }

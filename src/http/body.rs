@@ -10,7 +10,7 @@ use std::time::Duration;
 use actix_web::body::{BodySize, BoxBody, MessageBody};
 use actix_web::http::header::{CONTENT_ENCODING, CONTENT_LENGTH, CONTENT_TYPE, TRANSFER_ENCODING};
 use actix_web::web::{Bytes, BytesMut, Payload};
-use actix_web::{HttpRequest, HttpResponse};
+use actix_web::{HttpMessage, HttpRequest, HttpResponse};
 use futures_util::StreamExt;
 
 /// Bounds of a body.
@@ -21,6 +21,10 @@ pub struct BodyLimits {
     /// Time for all of them.
     pub time: Duration,
 }
+
+/// How many bytes a body had; goes with its request once it was read.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Length(pub(super) u64);
 
 /// Why there is no body to work with.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -69,7 +73,9 @@ pub(super) async fn whole(
         return Err(BodyError::TooLarge(limits.bytes));
     }
     let collected = tokio::time::timeout(limits.time, collect(payload, limits.bytes)).await;
-    collected.unwrap_or(Err(BodyError::TimedOut(limits.time)))
+    let body = collected.unwrap_or(Err(BodyError::TimedOut(limits.time)))?;
+    req.extensions_mut().insert(Length(u64::try_from(body.len()).unwrap_or(u64::MAX)));
+    Ok(body)
 }
 
 async fn collect(payload: &mut Payload, limit: usize) -> Result<Bytes, BodyError> {

@@ -14,9 +14,9 @@ use actix_web::http::{ConnectionType, Method};
 use actix_web::web::{Data, Payload};
 use actix_web::{HttpRequest, HttpResponse};
 use futures_util::FutureExt;
-use lanekeeper_actors::gateway::GatewayHandle;
+use lanekeeper_actors::gateway::{GatewayHandle, UsageHandle};
 use lanekeeper_actors::kernel::clock::SharedClock;
-use lanekeeper_actors::model::ids::TenantId;
+use lanekeeper_actors::model::ids::{Name, TenantId};
 use lanekeeper_actors::protocol::gateway::{Call, Credential, Rated, Refused};
 use lanekeeper_actors::reader::Reader;
 use tracing::Instrument;
@@ -31,6 +31,7 @@ use super::problem::Problem;
 use super::ratelimit;
 use super::routes::{Operation, Routes, Work};
 use super::trace::Trace;
+use super::usage;
 use crate::manifest::Mock;
 
 pub(super) use super::flight::ShuttingDown;
@@ -58,6 +59,8 @@ pub struct Gateway {
     pub clock: SharedClock,
     /// Where requests without an operation are counted.
     pub unmatched: RouteMetrics,
+    /// What callers use.
+    pub usage: UsageHandle,
 }
 
 /// A head that is refused whatever it asks for.
@@ -82,6 +85,7 @@ pub enum InvalidHead {
 struct Seen {
     operation: Option<Arc<Operation>>,
     tenant: Option<TenantId>,
+    grant: Option<Name>,
     rated: Option<Rated>,
     code: Option<&'static str>,
 }
@@ -94,8 +98,17 @@ impl Gateway {
         reader: Reader,
         limits: DocumentLimits,
         clock: SharedClock,
+        usage: UsageHandle,
     ) -> Self {
-        Self { routes, reader, limits, flight: Flight::default(), clock, unmatched: metrics.unmatched() }
+        Self {
+            routes,
+            reader,
+            limits,
+            flight: Flight::default(),
+            clock,
+            unmatched: metrics.unmatched(),
+            usage,
+        }
     }
 }
 
@@ -134,6 +147,9 @@ pub(super) async fn serve(
     finish(&gateway, &trace, &mut response);
     let latency = gateway.clock.elapsed().saturating_sub(started);
     note(&gateway, &span, &seen, &response, latency);
+    if let (Some(tenant), Some(grant)) = (&seen.tenant, &seen.grant) {
+        usage::note(&gateway.usage, (tenant, grant), &req, &response);
+    }
     body::hold(&req, payload, response)
 }
 
@@ -188,6 +204,7 @@ async fn handle(
         }
     })?;
     seen.tenant = Some(admitted.tenant.clone());
+    seen.grant = Some(admitted.grant.clone());
     seen.rated.clone_from(&admitted.rate);
     match &operation.work {
         Work::Mock(mock) => Ok(fixed(mock)),

@@ -17,6 +17,7 @@ mod routes;
 #[cfg(test)]
 mod tests;
 mod trace;
+mod usage;
 
 use std::io;
 use std::net::{SocketAddr, TcpListener};

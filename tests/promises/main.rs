@@ -33,4 +33,5 @@ mod server;
 mod sink;
 mod store;
 mod traps;
+mod usage;
 mod webhooks;

@@ -13,6 +13,7 @@ pub mod secret_file;
 mod state;
 #[cfg(test)]
 mod tests;
+mod usage;
 
 use std::sync::Arc;
 
@@ -25,6 +26,7 @@ pub use handle::GatewayHandle;
 pub use keys::{Issued, KeysError, KeysHandle, NewGrant, Rotated, Seed};
 pub use random::{Random, Randomness, SystemRandom};
 pub use state::{GatewayOpenError, GatewaySettings, GatewayState, GatewayStatus, ProductRules, open};
+pub use usage::{UsageHandle, UsageNotStored, Used, User};
 
 /// The actor. Reached through [`GatewayHandle`].
 pub struct Gateway {

@@ -17,6 +17,7 @@ mod rooms;
 mod scope;
 mod scrape;
 mod token;
+mod usage;
 
 use std::panic::AssertUnwindSafe;
 
@@ -25,7 +26,7 @@ use actix_web::http::header::{CACHE_CONTROL, HeaderName, HeaderValue};
 use actix_web::web::{Bytes, Data, Payload};
 use actix_web::{HttpRequest, HttpResponse};
 use futures_util::FutureExt;
-use lanekeeper_actors::gateway::{GatewayState, KeysHandle};
+use lanekeeper_actors::gateway::{GatewayState, KeysHandle, UsageHandle};
 use lanekeeper_actors::kernel::clock::SharedClock;
 use lanekeeper_actors::system::System;
 use serde::de::DeserializeOwned;
@@ -72,6 +73,8 @@ pub struct Admin {
     pub body: BodyLimits,
     /// Most things in one answer.
     pub page_max: usize,
+    /// What callers use.
+    pub usage: UsageHandle,
     /// Time.
     pub clock: SharedClock,
 }
@@ -181,6 +184,7 @@ async fn answer(
         Route::DeadLetters if reads => delivery::dead_letters(admin, name, query),
         Route::DeadLetters => delivery::purge(admin, name, body).await,
         Route::ReplayDeadLetters => delivery::replay(admin, name, body).await,
+        Route::Usage => usage::read(admin, query).await,
         Route::Actors => Ok(rooms::actors(admin).await),
         Route::ReopenActor => rooms::reopen(admin, body).await,
         Route::Shards => Ok(rooms::shards(admin)),

@@ -28,6 +28,7 @@ pub(super) enum Route {
     TestFilter,
     DeadLetters,
     ReplayDeadLetters,
+    Usage,
     Actors,
     ReopenActor,
     Shards,
@@ -37,7 +38,7 @@ pub(super) enum Route {
 
 /// Every path, its methods as in the header `Allow`, and what it stands for. A segment in braces stands for a name
 /// without a colon; what follows a colon is an action.
-pub(super) const ROUTES: [(&str, &str, Route); 25] = [
+pub(super) const ROUTES: [(&str, &str, Route); 26] = [
     ("/healthz", "GET, HEAD", Route::Health),
     ("/readyz", "GET, HEAD", Route::Ready),
     ("/metrics", "GET, HEAD", Route::Metrics),
@@ -58,6 +59,7 @@ pub(super) const ROUTES: [(&str, &str, Route); 25] = [
     ("/v1/subscriptions/{subscription}:test-filter", "POST", Route::TestFilter),
     ("/v1/subscriptions/{subscription}/dead-letters", "DELETE, GET, HEAD", Route::DeadLetters),
     ("/v1/subscriptions/{subscription}/dead-letters:replay", "POST", Route::ReplayDeadLetters),
+    ("/v1/usage", "GET, HEAD", Route::Usage),
     ("/v1/actors", "GET, HEAD", Route::Actors),
     ("/v1/actors:reopen", "POST", Route::ReopenActor),
     ("/v1/shards", "GET, HEAD", Route::Shards),
