@@ -11,6 +11,7 @@
     reason = "a test may stop at what it did not expect, and runs on the machine's clock"
 )]
 
+mod budgets;
 mod building;
 mod feeds;
 mod following;

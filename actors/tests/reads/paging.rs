@@ -2,7 +2,6 @@
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::time::Duration;
 
 use base64::Engine;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
@@ -12,12 +11,13 @@ use lanekeeper_actors::system::System;
 use serde_json::{Value, json};
 
 use crate::scene::{
-    access, config, container, delete, indexes, page, pages, put, request, rows, scope, scope_of, start,
-    transact, upsert,
+    access, config, container, delete, indexes, page, pages, put, rows, scope, scope_of, start, transact,
+    upsert,
 };
 use crate::support::{eventually, stop};
 
-fn numbered(n: usize, lane: &str, value: usize) -> Value {
+/// A document with a number and a value that an index is of.
+pub(crate) fn numbered(n: usize, lane: &str, value: usize) -> Value {
     json!({"id": format!("{lane}-{n:05}"), "lane": lane, "n": value, "kept": n.is_multiple_of(2)})
 }
 
@@ -256,6 +256,9 @@ async fn refuse_elsewhere(system: &System, here: &Scope, text: &str, continuatio
     }
 }
 
+/// Paths of indexes.
+type Paths = &'static [&'static [&'static str]];
+
 /// A query goes on by the way by which it began, or is refused; it never goes on wrongly.
 #[actix::test]
 async fn an_index_that_comes_or_goes_between_two_pages_makes_no_wrong_rows() {
@@ -335,113 +338,4 @@ async fn ready(system: &System, name: &str) {
         system.shards().iter().all(ready)
     })
     .await;
-}
-
-#[actix::test]
-async fn a_query_that_is_cut_by_its_budget_ends_with_the_same_rows() {
-    let folder = tempfile::tempdir().unwrap();
-    let containers = || {
-        let mut loads = container("loads", &["lane"]);
-        loads.indexes = indexes(&[&["n"]]);
-        [loads]
-    };
-    let system = start(config(folder.path(), containers())).await;
-    for lane in ["x", "y", "z"] {
-        let documents: Vec<Value> = (0..400).map(|n| numbered(n, lane, n * 31 % 400)).collect();
-        put(&system, &scope("loads", &[lane]), &documents).await;
-    }
-    let texts = [
-        "SELECT c.id FROM c WHERE c.kept",
-        "SELECT c.id FROM c WHERE c.n = 7 AND c.kept = 'no'",
-        "SELECT VALUE COUNT(1) FROM c WHERE c.kept",
-        "SELECT c.kept, COUNT(1) AS m, SUM(c.n) AS q FROM c GROUP BY c.kept",
-        "SELECT TOP 30 c.id, c.n FROM c ORDER BY c.n, c.id",
-        "SELECT TOP 30 c.id, c.n FROM c WHERE c.kept ORDER BY c.n DESC, c.id DESC",
-        "SELECT c.id FROM c WHERE c.n > 350",
-        "SELECT c.id, c.n FROM c WHERE c.n > 350 ORDER BY c.n",
-        "SELECT DISTINCT VALUE c.kept FROM c",
-        "SELECT c.id FROM c ORDER BY c.id DESC OFFSET 3 LIMIT 20",
-    ];
-    let scopes = [scope("loads", &["x"]), scope("loads", &[])];
-    let mut expected = Vec::new();
-    for scope in &scopes {
-        for text in texts {
-            let (found, count) = pages(&system, scope, text, 1_000).await;
-            assert!(count <= 2);
-            expected.push(found);
-        }
-    }
-    stop(system).await;
-    for (rows, time) in [(100, Duration::from_secs(60)), (usize::MAX, Duration::ZERO)] {
-        let mut config = config(folder.path(), containers());
-        (config.reader.rows, config.reader.time) = (rows, time);
-        let system = start(config).await;
-        let mut expected = expected.iter();
-        for scope in &scopes {
-            for text in texts {
-                // With no time at all a page looks at one document, which is slow enough for a partition.
-                if time.is_zero() && scope.key.is_empty() && text.contains("ORDER") {
-                    expected.next();
-                    continue;
-                }
-                let (found, count) = pages(&system, scope, text, 1_000).await;
-                assert_eq!(&found, expected.next().unwrap(), "{text}");
-                let few = text.contains("c.n = 7") || text.contains("350");
-                assert!(count > 3 || few, "{text} took {count} pages");
-            }
-        }
-        stop(system).await;
-    }
-}
-
-/// Documents that nobody sees count towards the budget; a page must get past them.
-#[actix::test]
-async fn a_cut_query_gets_past_documents_that_nobody_sees() {
-    let folder = tempfile::tempdir().unwrap();
-    let mut loads = container("loads", &["lane"]);
-    loads.indexes = indexes(&[&["n"]]);
-    let mut config = config(folder.path(), [loads]);
-    config.reader.rows = 50;
-    config.default_shards = 2;
-    config.upkeep.interval = Duration::from_secs(3_600);
-    let system = start(config).await;
-    for lane in ["a", "b", "c", "d"] {
-        let documents: Vec<Value> = (0..400).map(|n| numbered(n, lane, n)).collect();
-        put(&system, &scope("loads", &[lane]), &documents).await;
-    }
-    for lane in ["a", "b", "d"] {
-        let address = crate::scene::partition(&system, &scope("loads", &[lane])).address().clone();
-        for shard in system.shards() {
-            shard.purge(address.as_bytes().to_vec()).await.unwrap();
-        }
-    }
-    put(&system, &scope("loads", &["d"]), &[numbered(399, "d", 399)]).await;
-    for text in [
-        "SELECT VALUE c.id FROM c WHERE c.n >= 399",
-        "SELECT VALUE c.id FROM c WHERE c.id > 'a'  AND c.n + 0 >= 399",
-        "SELECT VALUE c.id FROM c WHERE c.n >= 0 AND c.n + 0 >= 399",
-        "SELECT VALUE c.id FROM c WHERE c.n >= 0 AND c.n + 0 >= 399 ORDER BY c.n DESC",
-    ] {
-        let (mut found, _) = pages(&system, &scope("loads", &[]), text, 10).await;
-        found.sort_unstable_by_key(Value::to_string);
-        assert_eq!(found, ["c-00399", "d-00399"], "{text}");
-        assert_eq!(pages(&system, &scope("loads", &["d"]), text, 10).await.0, ["d-00399"], "{text}");
-        assert_eq!(pages(&system, &scope("loads", &["b"]), text, 10).await.0, Vec::<Value>::new());
-    }
-    stop(system).await;
-}
-
-#[actix::test]
-async fn more_queries_than_may_run_are_refused() {
-    let folder = tempfile::tempdir().unwrap();
-    let mut config = config(folder.path(), [container("loads", &["lane"])]);
-    config.reader.queries = 2;
-    let system = start(config).await;
-    put(&system, &scope("loads", &["x"]), &[numbered(1, "x", 1)]).await;
-    let request = request(&scope("loads", &["x"]), "SELECT * FROM c", 10);
-    let all = futures_util::future::join_all((0..5).map(|_| system.reader().query(request.clone()))).await;
-    let busy = all.iter().filter(|result| matches!(result, Err(QueryFailed::Busy))).count();
-    assert_eq!((all.iter().filter(|result| result.is_ok()).count(), busy), (2, 3));
-    assert!(system.reader().query(request).await.is_ok());
-    stop(system).await;
 }
