@@ -83,7 +83,11 @@ const HOMES: [(&str, &[&str]); 10] = [
 
 /// Files that name a crate outside its home: crate, file, reason.
 const AWAY_FROM_HOME: [(&str, &str, &str); 7] = [
-    ("rmp_serde", "actors/src/reader/continuation.rs", "a continuation travels in a header, and has to be short"),
+    (
+        "rmp_serde",
+        "actors/src/reader/continuation.rs",
+        "a continuation travels in a header, and has to be short",
+    ),
     (
         "rmp_serde",
         "actors/src/subscriber/rows.rs",

@@ -197,13 +197,14 @@ async fn a_row_that_leads_to_no_document_is_told() {
         put(Table::Unique, key("a"), "load-0"),
         put(Table::Index, key("a"), "load-0"),
         put(Table::Index, key("\u{ff}"), ""),
+        // An entry may stand for nothing; readers pass over it.
+        put(Table::Index, key("b"), "load-7"),
         put(Table::Expiry, end(1_700_000_007_000, "load-0"), ""),
         put(Table::Idempotency, b"request".to_vec(), ""),
         put(Table::Expiry, request(b"request"), ""),
         // These do not.
         put(Table::Unique, key("b"), "load-7"),
         put(Table::Unique, b"short".to_vec(), "load-0"),
-        put(Table::Index, key("b"), "load-7"),
         put(Table::Expiry, end(1_700_000_008_000, "load-0"), ""),
         put(Table::Expiry, end(1_700_000_007_000, "load-7"), ""),
         put(Table::Expiry, request(b"none"), ""),
@@ -214,14 +215,10 @@ async fn a_row_that_leads_to_no_document_is_told() {
     directory.take().unwrap().complete().unwrap();
     let report = super::directory(folder.path()).unwrap();
     let told: Vec<_> = report.problems.iter().map(|problem| problem.what.as_str()).collect();
-    assert_eq!(told.len(), 7, "{told:#?}");
-    for (part, count) in [
-        ("unique key", 2),
-        ("index entry", 1),
-        ("not that of its document", 1),
-        ("a document that is not", 4),
-        ("a request", 1),
-    ] {
+    assert_eq!(told.len(), 6, "{told:#?}");
+    for (part, count) in
+        [("unique key", 2), ("not that of its document", 1), ("a document that is not", 3), ("a request", 1)]
+    {
         assert_eq!(told.iter().filter(|what| what.contains(part)).count(), count, "{part}: {told:#?}");
     }
 }

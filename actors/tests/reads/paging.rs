@@ -256,9 +256,6 @@ async fn refuse_elsewhere(system: &System, here: &Scope, text: &str, continuatio
     }
 }
 
-/// Paths of indexes.
-type Paths = &'static [&'static [&'static str]];
-
 /// A query goes on by the way by which it began, or is refused; it never goes on wrongly.
 #[actix::test]
 async fn an_index_that_comes_or_goes_between_two_pages_makes_no_wrong_rows() {
