@@ -4,8 +4,10 @@ use std::sync::Arc;
 
 use super::*;
 use crate::log::sim::{Call, SimDisk};
-use crate::model::address::{KeyPart, PartitionAddress};
+use crate::model::address::{EncodedPartition, KeyPart, PartitionAddress, partition_len};
 use crate::model::change::{ChangeKind, DocumentChange, Mutation, Previous};
+use crate::model::ids::DocumentId;
+use crate::model::time::Timestamp;
 
 #[test]
 fn a_view_of_a_newer_format_is_refused() {
