@@ -51,10 +51,12 @@ struct Options {
     partitions: usize,
     seconds: f64,
     only: Vec<String>,
+    reopen: Option<String>,
 }
 
 fn options() -> Options {
-    let mut options = Options { documents: 1_000_000, partitions: 1_000_000, seconds: 3.0, only: Vec::new() };
+    let mut options =
+        Options { documents: 1_000_000, partitions: 1_000_000, seconds: 3.0, only: Vec::new(), reopen: None };
     let mut args = std::env::args().skip(1);
     while let Some(arg) = args.next() {
         let mut value = || args.next().unwrap_or_else(|| panic!("{arg} needs a value"));
@@ -63,6 +65,7 @@ fn options() -> Options {
             "--partitions" => options.partitions = value().parse().unwrap(),
             "--seconds" => options.seconds = value().parse().unwrap(),
             "--only" => options.only = value().split(',').map(str::to_owned).collect(),
+            "--reopen" => options.reopen = Some(value()),
             // Cargo passes this to every benchmark.
             "--bench" => {}
             other => panic!("unknown option `{other}`"),
@@ -74,6 +77,9 @@ fn options() -> Options {
 #[actix::main]
 async fn main() {
     let options = options();
+    if let Some(folder) = &options.reopen {
+        return reopen(&options, Path::new(folder)).await;
+    }
     let wanted = |name: &str| options.only.is_empty() || options.only.iter().any(|only| only == name);
     if wanted("reads") {
         reads(&options).await;
@@ -250,9 +256,19 @@ async fn asleep(options: &Options) {
     }
     println!("  written in {:.0} s", begun.elapsed().as_secs_f64());
     system.drain(AMPLE).await;
-    let bytes = size(folder.path());
+    // The directory is held as long as this is.
+    drop(system);
+    // A process of its own, whose memory has nothing to do with the writing.
+    let mut again = std::process::Command::new(std::env::current_exe().unwrap());
+    again.args(["--partitions", &options.partitions.to_string(), "--reopen"]).arg(folder.path());
+    assert!(again.status().unwrap().success());
+}
+
+/// Opens what was written, looks at its size, and wakes some partitions.
+async fn reopen(options: &Options, folder: &Path) {
+    let bytes = size(folder);
     let opened = Instant::now();
-    let system = start(folder.path(), 16 << 20, &[]).await;
+    let system = start(folder, 16 << 20, &[]).await;
     let opened = opened.elapsed();
     let rss = resident();
     let mut times = Histogram::<u64>::new(3).unwrap();
@@ -335,7 +351,7 @@ async fn start(data: &Path, document_cache: usize, indexes: &[&str]) -> System {
         reader: ReaderSettings::default(),
         upkeep: UpkeepSettings::default(),
         shard: ShardSettings { document_cache_bytes: document_cache, ..ShardSettings::default() },
-        directory: DirectorySettings { awake: 10_000, idle: AMPLE, queue: 1_024, partition },
+        directory: DirectorySettings { awake: 10_000, idle: AMPLE, queue: 4_096, partition },
         subscriptions: Vec::new(),
         delivery: DeliverySettings {
             window: 64,
