@@ -214,7 +214,7 @@ async fn assemble(
         gateway: state,
         token,
         metrics,
-        connections: Connections::new(manifest.limits.connections_per_ip),
+        connections: Connections::new(manifest.limits.connections_per_ip, manifest.limits.write_timeout),
         flight: gateway.flight.clone(),
         manifest: admin::manifest(manifest),
         body: limits.body,

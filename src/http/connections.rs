@@ -1,6 +1,8 @@
-//! Stands between the listener and the worker: how many connections one client address has.
+//! Stands between the listener and the worker: how many connections one client address has, and how long it
+//! may leave an answer unread.
 //!
-//! Invariant: a connection over the limit is told so and closed before anything of it is read.
+//! Invariants: a connection over the limit is told so and closed before anything of it is read; one whose client
+//! takes nothing of its answer is ended by the kernel.
 
 use std::any::Any;
 use std::collections::HashMap;
@@ -8,9 +10,11 @@ use std::io::Write;
 use std::net::{IpAddr, Shutdown, TcpStream as StdStream};
 use std::os::fd::AsFd;
 use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
 
 use actix_web::dev::Extensions;
 use actix_web::rt::net::TcpStream;
+use socket2::SockRef;
 
 /// What a refused connection is told; it is too early to know whether it would speak HTTP.
 const REFUSAL: &[u8] = b"HTTP/1.1 503 Service Unavailable\r\n\
@@ -24,6 +28,7 @@ const REFUSAL: &[u8] = b"HTTP/1.1 503 Service Unavailable\r\n\
 pub struct Connections {
     open: Arc<Mutex<HashMap<IpAddr, usize>>>,
     limit: usize,
+    write_timeout: Duration,
 }
 
 /// One open connection; uncounted when dropped with it.
@@ -40,15 +45,19 @@ pub(super) struct Connection {
 pub struct TooManyConnections;
 
 impl Connections {
-    /// At most `limit` for each address.
-    pub fn new(limit: usize) -> Self {
-        Self { open: Arc::default(), limit }
+    /// At most `limit` for each address. One that takes nothing of what is sent to it for `write_timeout` is
+    /// ended (TCP_USER_TIMEOUT, RFC 5482).
+    pub fn new(limit: usize, write_timeout: Duration) -> Self {
+        Self { open: Arc::default(), limit, write_timeout }
     }
 
     /// Called by the server for each new connection.
     pub fn on_connect(&self, io: &dyn Any, extensions: &mut Extensions) {
         let Some(stream) = io.downcast_ref::<TcpStream>() else { return };
         let Ok(peer) = stream.peer_addr() else { return };
+        if let Err(error) = SockRef::from(stream).set_tcp_user_timeout(Some(self.write_timeout)) {
+            tracing::debug!(%error, "connection has no write timeout");
+        }
         let connection = self.open(peer.ip());
         if connection.over {
             refuse(stream);
@@ -108,7 +117,7 @@ mod tests {
 
     #[test]
     fn each_address_has_its_own_limit_and_gets_places_back() {
-        let connections = Connections::new(2);
+        let connections = Connections::new(2, Duration::from_secs(1));
         let (a, b) = (IpAddr::from([192, 0, 2, 1]), IpAddr::from([192, 0, 2, 2]));
         let held = [connections.open(a), connections.open(a)];
         assert!(held.iter().all(|connection| connection.check().is_ok()));

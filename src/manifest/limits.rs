@@ -41,6 +41,7 @@ pub(super) fn read(node: &Node, report: &mut Report) -> Option<Limits> {
         json_depth: f.count("json_depth", 1..=JSON_DEPTH_MAX, report),
         header_timeout: f.duration("header_timeout", WAIT, report),
         body_timeout: f.duration("body_timeout", WAIT, report),
+        write_timeout: f.duration("write_timeout", WAIT, report),
         request_timeout: f.duration("request_timeout", WAIT, report),
         connections: f.count("connections", HELD, report),
         connections_per_ip: f.count("connections_per_ip", HELD, report),

@@ -79,6 +79,8 @@ pub struct Limits {
     pub header_timeout: Duration,
     /// Time for the body of a request.
     pub body_timeout: Duration,
+    /// Time that a client may take nothing of its answer.
+    pub write_timeout: Duration,
     /// Time from the end of the body to the answer.
     pub request_timeout: Duration,
     /// Open connections of the public listeners together.

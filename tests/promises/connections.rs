@@ -134,3 +134,27 @@ async fn a_flood_of_connections_leaves_admin_alive() {
     server.until("/metrics", calm).await;
     assert_eq!(server.get(PING).await.status, 200);
 }
+
+#[tokio::test]
+async fn a_client_that_does_not_read_its_answers_is_cut_off() {
+    let house = project::house("write_timeout: 1s", "");
+    let server = house.start().await;
+    let text = "x".repeat(500_000);
+    let large = serde_json::json!({ "id": "large", "lane": "a", "text": text });
+    assert_eq!(server.send(Method::POST, "/freight/v1/loads", &large).await.status, 201);
+    let mut lazy = server.connect().await;
+    let ask = format!("GET /freight/v1/loads/a/large HTTP/1.1\r\nhost: a\r\nx-api-key: {KEY}\r\n\r\n");
+    let begun = Instant::now();
+    // It asks on and on and never reads: buffers fill up on both sides, and then nothing moves.
+    let cut = async {
+        loop {
+            if lazy.write_all(ask.as_bytes()).await.is_err() {
+                return;
+            }
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+    };
+    tokio::time::timeout(AMPLE, cut).await.expect("a client that reads nothing is never cut off");
+    assert!(begun.elapsed() >= TIMEOUT, "cut off too soon");
+    assert_eq!(server.get(PING).await.status, 200);
+}

@@ -10,9 +10,10 @@ use bytes::Bytes;
 use futures_util::future::BoxFuture;
 use lanekeeper_actors::directory::{DirectorySettings, PartitionHandle};
 use lanekeeper_actors::kernel::clock::SystemClock;
+use lanekeeper_actors::log::LogReader;
 use lanekeeper_actors::log::file::LogSettings;
-use lanekeeper_actors::model::address::{KeyPart, PartitionAddress};
-use lanekeeper_actors::model::change::{Mutation, Table};
+use lanekeeper_actors::model::address::{EncodedPartition, KeyPart, PartitionAddress};
+use lanekeeper_actors::model::change::{DocumentChange, Mutation, Table};
 use lanekeeper_actors::model::delivery::{Attempt, Endpoint, Outcome, OutcomeKind, Transport};
 use lanekeeper_actors::model::event::EventTypes;
 use lanekeeper_actors::model::ids::{DocumentId, Lsn, Position, ShardId, TenantId};
@@ -445,18 +446,49 @@ pub(crate) fn assert_nothing_lost(
 /// The view of a shard is what its log adds up to, and whole in itself.
 pub(crate) fn assert_view_is_the_log(shard: &ShardHandle) {
     let (log, view) = (shard.log(), shard.view().unwrap());
-    // Documents are answered before the view has them.
-    let mut patience = 5_000;
-    while view.applied() < log.tail() && patience > 0 {
-        std::thread::sleep(Duration::from_millis(1));
-        patience -= 1;
+    // The upkeep may write meanwhile: what is compared must be of one moment.
+    for _ in 0..1_000 {
+        // Documents are answered before the view has them.
+        let mut patience = 5_000;
+        while view.applied() < log.tail() && patience > 0 {
+            std::thread::sleep(Duration::from_millis(1));
+            patience -= 1;
+        }
+        let tail = log.tail();
+        let (documents, rows) = logged(&*log);
+        let documents: Vec<_> = documents
+            .into_iter()
+            .map(|((partition, id), change)| (change, view.document(&partition, &id).unwrap()))
+            .collect();
+        let rows: Vec<_> =
+            rows.into_iter().map(|((table, key), value)| (view.row(table, &key).unwrap(), value)).collect();
+        if log.tail() != tail {
+            continue;
+        }
+        assert_eq!(view.applied(), tail);
+        for ((lsn, change), found) in documents {
+            let wanted = (!change.kind.is_removal()).then_some((lsn, change.body));
+            assert_eq!(found.map(|found| (found.lsn, found.body)), wanted);
+        }
+        for (found, value) in rows {
+            assert_eq!(found, value);
+        }
+        view.verify(&mut |problem| panic!("{problem}")).unwrap();
+        return;
     }
-    assert_eq!(view.applied(), log.tail());
+    panic!("the log never stands still");
+}
+
+type LoggedDocuments = HashMap<(EncodedPartition, DocumentId), (Lsn, DocumentChange)>;
+type LoggedRows = HashMap<(Table, Bytes), Option<Bytes>>;
+
+/// What the whole log leaves of documents and rows.
+fn logged(log: &dyn LogReader) -> (LoggedDocuments, LoggedRows) {
     let (mut documents, mut rows) = (HashMap::new(), HashMap::new());
     let mut from = log.first();
     loop {
         let groups = log.read(from, 1 << 20).unwrap();
-        let Some(last) = groups.last() else { break };
+        let Some(last) = groups.last() else { return (documents, rows) };
         from = last.last().next();
         for group in &groups {
             for (i, mutation) in group.mutations.iter().enumerate() {
@@ -476,17 +508,4 @@ pub(crate) fn assert_view_is_the_log(shard: &ShardHandle) {
             }
         }
     }
-    for ((partition, id), (lsn, change)) in documents {
-        let found = view.document(&partition, &id).unwrap();
-        if change.kind.is_removal() {
-            assert_eq!(found, None);
-        } else {
-            let found = found.unwrap();
-            assert_eq!((found.lsn, found.body), (lsn, change.body));
-        }
-    }
-    for ((table, key), value) in rows {
-        assert_eq!(view.row(table, &key).unwrap(), value);
-    }
-    view.verify(&mut |problem| panic!("{problem}")).unwrap();
 }
