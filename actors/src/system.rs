@@ -244,7 +244,9 @@ fn open_shards(
     for number in 0..folder.shards() {
         let (id, path) = (ShardId(number), folder.shard(number));
         let mut settings = config.shard.clone();
-        settings.cache_bytes = config.shard.cache_bytes / usize::from(folder.shards().max(1));
+        let shares = usize::from(folder.shards().max(1));
+        settings.cache_bytes = config.shard.cache_bytes / shares;
+        settings.document_cache_bytes = config.shard.document_cache_bytes / shares;
         shards.push(if new {
             Shard::create(id, &path, settings)?
         } else {

@@ -181,7 +181,7 @@ pub(super) fn system(manifest: &Manifest) -> SystemConfig {
             batch: limits.upkeep_batch,
             ..UpkeepSettings::default()
         },
-        shard: shard(limits, shards),
+        shard: shard(limits),
         directory: directory(limits),
         subscriptions: subscriptions(manifest),
         delivery: DeliverySettings {
@@ -218,7 +218,7 @@ fn reader(limits: &Limits) -> ReaderSettings {
     }
 }
 
-fn shard(limits: &Limits, shards: u16) -> ShardSettings {
+fn shard(limits: &Limits) -> ShardSettings {
     let defaults = ShardSettings::default();
     // A partition's batch is closed by the document that passes `batch_bytes`, so both may be in one record.
     let record = limits.body.saturating_add(limits.batch_bytes).saturating_add(RECORD_SLACK);
@@ -232,7 +232,7 @@ fn shard(limits: &Limits, shards: u16) -> ShardSettings {
         checkpoint_bytes: bytes(limits.checkpoint_bytes),
         lazy_delay: limits.progress_delay,
         cache_bytes: bytes(limits.view_cache),
-        document_cache_bytes: bytes(limits.document_cache) / usize::from(shards.max(1)),
+        document_cache_bytes: bytes(limits.document_cache),
         read_chunk: bytes(limits.read_chunk),
         log: LogSettings {
             segment_bytes: limits.log_segment,
