@@ -349,7 +349,7 @@ async fn start(data: &Path, document_cache: usize, indexes: &[&str]) -> System {
         default_shards: 2,
         catalog: Catalog::new([container]),
         reader: ReaderSettings::default(),
-        upkeep: UpkeepSettings::default(),
+        upkeep: Some(UpkeepSettings::default()),
         shard: ShardSettings { document_cache_bytes: document_cache, ..ShardSettings::default() },
         directory: DirectorySettings { awake: 10_000, idle: AMPLE, queue: 4_096, partition },
         subscriptions: Vec::new(),

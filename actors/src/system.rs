@@ -42,8 +42,8 @@ pub struct SystemConfig {
     pub subscriptions: Vec<SubscriptionConfig>,
     /// Bounds of delivery.
     pub delivery: DeliverySettings,
-    /// Bounds of the upkeep.
-    pub upkeep: UpkeepSettings,
+    /// Bounds of the upkeep; `None` for a system that leaves it to its caller.
+    pub upkeep: Option<UpkeepSettings>,
     /// Bounds of queries and feeds.
     pub reader: ReaderSettings,
     /// Bounds of each router.
@@ -119,7 +119,9 @@ impl System {
         let start_events = {
             let (shards, directory) = (shards.clone(), directory.clone());
             move || {
-                upkeep::start(&directory, &upkeep, &clock);
+                if let Some(settings) = &upkeep {
+                    upkeep::start(&directory, settings, &clock);
+                }
                 let start =
                     |shard: &ShardHandle| RouterHandle::start(shard.clone(), router.clone(), clock.clone());
                 let routers: Arc<[RouterHandle]> = shards.iter().map(start).collect();

@@ -176,11 +176,11 @@ pub(super) fn system(manifest: &Manifest) -> SystemConfig {
         default_shards: shards,
         catalog: catalog(manifest),
         reader: reader(limits),
-        upkeep: UpkeepSettings {
+        upkeep: Some(UpkeepSettings {
             interval: limits.upkeep_interval,
             batch: limits.upkeep_batch,
             ..UpkeepSettings::default()
-        },
+        }),
         shard: shard(limits),
         directory: directory(limits),
         subscriptions: subscriptions(manifest),

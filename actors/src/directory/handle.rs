@@ -88,11 +88,16 @@ impl DirectoryHandle {
 
     /// The same for an address that is encoded already.
     pub fn partition_at(&self, encoded: EncodedPartition) -> Result<PartitionHandle, WriteError> {
-        let shards = u16::try_from(self.shards.len()).unwrap_or(u16::MAX);
-        let shard = self.shards.get(usize::from(encoded.shard(shards).0)).ok_or(WriteError::Unavailable)?;
+        let shard = self.shard_of(&encoded).ok_or(WriteError::Unavailable)?;
         let container = self.catalog.of(&encoded);
         let account = self.accounts.of(&container.name).clone();
         Ok(PartitionHandle::new(encoded, (container, account), shard.clone(), self.clone()))
+    }
+
+    /// The shard that holds a partition; `None` if there are no shards.
+    pub(super) fn shard_of(&self, partition: &EncodedPartition) -> Option<&ShardHandle> {
+        let shards = u16::try_from(self.shards.len()).unwrap_or(u16::MAX);
+        self.shards.get(usize::from(partition.shard(shards).0))
     }
 
     /// The containers.

@@ -5,6 +5,7 @@
 //! Invariant: a partition has at most one actor, and none is put to sleep while somebody holds a
 //! place in its queue. A quarantine outlasts idleness: sleep would end it.
 
+mod extent;
 mod handle;
 mod indexes;
 mod partition;
@@ -27,6 +28,7 @@ use crate::protocol::directory::{ReopenPartition, WakePartition};
 use crate::protocol::partition::{FallAsleep, Reopen, WriteError};
 use crate::shard::ShardHandle;
 
+pub use extent::Extent;
 pub use handle::{DirectoryHandle, PartitionStatus};
 pub use indexes::{IndexStates, forget_row, ready_row, ready_rows};
 pub use partition::{PartitionHandle, ReadError, list_charge, read_charge, shows};

@@ -330,6 +330,13 @@ impl EncodedPartition {
         self.0.split_at(end)
     }
 
+    /// The partition and the id that a document's key is made of; `None` on other bytes.
+    pub fn split_document(key: &Bytes) -> Option<(Self, DocumentId)> {
+        let end = partition_len(key)?;
+        let id = DocumentId::new(std::str::from_utf8(key.get(end..)?).ok()?).ok()?;
+        Some((Self(key.slice(..end)), id))
+    }
+
     /// Key of one document of this partition.
     pub fn document(&self, id: &DocumentId) -> Vec<u8> {
         let mut key = Vec::with_capacity(self.0.len() + id.as_str().len());

@@ -9,6 +9,7 @@ pub mod document;
 pub mod event;
 pub mod feed;
 pub mod ids;
+pub mod json;
 pub mod order_key;
 pub mod session;
 pub mod time;

@@ -9,6 +9,7 @@ use serde_json::Value;
 use crate::model::address::EncodedPartition;
 use crate::model::change::{RowChange, Table};
 use crate::model::ids::DocumentId;
+use crate::model::json::value_at;
 use crate::model::order_key::{MAX_KEY, Truncated, encode_bounded};
 use crate::model::time::Timestamp;
 use crate::policy::container::{Container, Path, paths_id};
@@ -124,11 +125,6 @@ pub fn cut_note(partition: &EncodedPartition, index: u32) -> Bytes {
     let mut key = index_prefix(partition, index);
     key.push(u8::MAX);
     key.into()
-}
-
-/// The value at a path of property names.
-pub fn value_at<'v>(document: &'v Value, path: &[String]) -> Option<&'v Value> {
-    path.iter().try_fold(document, |value, name| value.as_object()?.get(name))
 }
 
 /// What must change when a version with `old` rows becomes one with `new` rows.

@@ -25,7 +25,7 @@ use crate::protocol::partition::{FallAsleep, Reopen, WriteDocuments, WriteError}
 use crate::shard::{CommitError, Committed, ShardHandle};
 
 use batch::Batch;
-pub use derived::{cut_note, index_entry, index_prefix, index_rows, value_at};
+pub use derived::{cut_note, index_entry, index_prefix, index_rows};
 
 /// What a partition needs to know besides its address.
 #[derive(Debug, Clone)]

@@ -96,11 +96,12 @@ pub(super) fn record(transaction: &mut Transaction<'_>, repeat: &Repeat, outcome
         expires,
     };
     let key = row_key(batch, repeat);
+    let value = Bytes::from(record.encode());
     let rows = [
-        RowChange { table: Table::Idempotency, key: key.clone(), value: Some(record.encode().into()) },
+        RowChange { table: Table::Idempotency, key: key.clone(), value: Some(value.clone()) },
         RowChange { table: Table::Expiry, key: expiry_key(expires, &key), value: Some(Bytes::new()) },
     ];
-    transaction.rows.push((Table::Idempotency, key, Some(record.encode().into())));
+    transaction.rows.push((Table::Idempotency, key, Some(value)));
     let place = usize::try_from(within).ok().and_then(|at| transaction.mutations.get_mut(at));
     if let Some(Mutation::Document(change)) = place {
         change.rows.extend(rows);

@@ -14,6 +14,8 @@ use std::fmt;
 
 use serde_json::Value;
 
+use crate::model::json::{equal, value_at};
+
 use crate::model::document::SYSTEM_PROPERTIES;
 
 use operations::{Action, Operation};
@@ -216,7 +218,7 @@ impl Protected<'_> {
 
     /// The first protected place whose value is not the same in both.
     fn changed(&self, before: &Value, after: &Value) -> Option<String> {
-        let differs = |path: &[&str]| match (at(before, path), at(after, path)) {
+        let differs = |path: &[&str]| match (value_at(before, path), value_at(after, path)) {
             (Some(before), Some(after)) => !equal(before, after),
             (None, None) => false,
             (Some(_), None) | (None, Some(_)) => true,
@@ -227,27 +229,6 @@ impl Protected<'_> {
         }
         let keys = self.partition_paths.iter().map(|key| key.iter().map(String::as_str).collect::<Vec<_>>());
         keys.into_iter().find(|key| differs(key)).map(|key| format!("/{}", key.join("/")))
-    }
-}
-
-/// The value of a property by its names; an array has no properties.
-fn at<'a>(document: &'a Value, path: &[&str]) -> Option<&'a Value> {
-    path.iter().try_fold(document, |value, name| value.as_object()?.get(*name))
-}
-
-/// Whether two values are the same: numbers by their value, the order of properties does not matter
-/// (RFC 6902 section 4.6).
-fn equal(left: &Value, right: &Value) -> bool {
-    match (left, right) {
-        (Value::Number(left), Value::Number(right)) => left == right || left.as_f64() == right.as_f64(),
-        (Value::Array(left), Value::Array(right)) => {
-            left.len() == right.len() && left.iter().zip(right).all(|(left, right)| equal(left, right))
-        }
-        (Value::Object(left), Value::Object(right)) => {
-            left.len() == right.len()
-                && left.iter().all(|(name, value)| right.get(name).is_some_and(|other| equal(value, other)))
-        }
-        _ => left == right,
     }
 }
 

@@ -8,6 +8,8 @@ use std::cmp::Ordering;
 
 use serde_json::{Number, Value};
 
+pub use crate::model::json::equal;
+
 /// Integers up to this size are exact in a double, and are written without a fraction.
 const EXACT_INTEGER: f64 = 9_007_199_254_740_992.0;
 
@@ -24,22 +26,6 @@ pub fn from_number(number: f64) -> Option<Value> {
         return Some(Value::from(number as i64));
     }
     Number::from_f64(number).map(Value::Number)
-}
-
-/// Whether two defined values are the same: numbers as doubles, arrays and objects deeply, and the
-/// order of properties does not matter.
-pub fn equal(left: &Value, right: &Value) -> bool {
-    match (left, right) {
-        (Value::Number(_), Value::Number(_)) => number(left) == number(right),
-        (Value::Array(left), Value::Array(right)) => {
-            left.len() == right.len() && left.iter().zip(right).all(|(left, right)| equal(left, right))
-        }
-        (Value::Object(left), Value::Object(right)) => {
-            left.len() == right.len()
-                && left.iter().all(|(name, value)| right.get(name).is_some_and(|other| equal(value, other)))
-        }
-        _ => left == right,
-    }
 }
 
 /// The order of `ORDER BY`, `MIN` and `MAX`: undefined, null, false, true, numbers, strings (by code

@@ -15,7 +15,7 @@ use std::time::Duration;
 
 use tokio::sync::Semaphore;
 
-use crate::directory::{Account, DirectoryHandle};
+use crate::directory::{Account, DirectoryHandle, Extent};
 use crate::kernel::clock::SharedClock;
 use crate::kernel::permits::Permits;
 use crate::model::address::{EncodedPartition, KeyPart, PartitionAddress};
@@ -120,44 +120,17 @@ impl Reader {
     fn target(&self, scope: &Scope) -> Option<Target> {
         let container = self.directory.catalog().get(&scope.container)?.clone();
         let account = self.directory.account(&scope.container).clone();
-        let all = self.directory.shards();
         let address = PartitionAddress {
             container: scope.container.clone(),
             tenant: scope.tenant.clone(),
             key: scope.key.clone(),
         };
-        if scope.key.len() == container.rules.key.len() && (scope.tenant.is_some() || !container.isolated) {
-            let partition = address.encode();
-            let shard = partition.shard(u16::try_from(all.len()).unwrap_or(u16::MAX));
-            let shards = all.get(usize::from(shard.0)).cloned().into_iter().collect();
-            let prefix = partition.as_bytes().to_vec();
-            let (identity, partition, key) = (prefix.clone(), Some(partition), Vec::new());
-            return Some(Target {
-                container,
-                account,
-                prefix,
-                key,
-                identity,
-                whole: false,
-                partition,
-                shards,
-            });
-        }
-        let mut target = Target {
-            container,
-            account,
-            prefix: address.encode_prefix(),
-            key: Vec::new(),
-            identity: address.encode_prefix(),
-            whole: scope.key.is_empty() && scope.tenant.is_none(),
-            partition: None,
-            shards: all.to_vec(),
-        };
-        if target.container.isolated && scope.tenant.is_none() {
-            target.prefix = PartitionAddress::container_prefix(&scope.container);
-            target.key.clone_from(&scope.key);
-        }
-        Some(target)
+        let Extent { prefix, partition, shards } = self.directory.extent(&address);
+        let all_tenants = container.isolated && scope.tenant.is_none();
+        let identity = if partition.is_some() { prefix.clone() } else { address.encode_prefix() };
+        let whole = partition.is_none() && scope.key.is_empty() && scope.tenant.is_none();
+        let key = if all_tenants { scope.key.clone() } else { Vec::new() };
+        Some(Target { container, account, prefix, key, identity, whole, partition, shards })
     }
 }
 

@@ -9,7 +9,7 @@ use bytes::Bytes;
 
 use super::{StepFailed, Upkeep};
 use crate::directory::{forget_row, ready_row, ready_rows};
-use crate::model::address::{EncodedPartition, PartitionAddress};
+use crate::model::address::PartitionAddress;
 use crate::model::change::{Mutation, Table};
 use crate::model::ids::Name;
 use crate::partition::index_rows;
@@ -117,11 +117,9 @@ impl Upkeep {
 fn entries(paths: &[Path], page: &Page) -> Vec<Mutation> {
     let mut rows = Vec::with_capacity(page.documents.len());
     for found in &page.documents {
-        let end = found.key.len().saturating_sub(found.document.id.as_str().len());
-        let partition = EncodedPartition::from_bytes(found.key.slice(..end));
         // A document that cannot be read has no entry; reading it by its id says why.
         let Ok(document) = serde_json::from_slice(&found.document.body) else { continue };
-        let made = index_rows(&partition, paths, &found.document.id, &document);
+        let made = index_rows(&found.partition(), paths, &found.document.id, &document);
         let put = |(key, value): (Bytes, Bytes)| Mutation::Put { table: Table::Index, key, value };
         rows.extend(made.into_iter().map(put));
     }

@@ -18,7 +18,7 @@ use futures_util::future::join_all;
 
 use crate::directory::DirectoryHandle;
 use crate::kernel::clock::SharedClock;
-use crate::model::address::{EncodedPartition, partition_len};
+use crate::model::address::EncodedPartition;
 use crate::model::change::Mutation;
 use crate::model::ids::{DocumentId, Lsn};
 use crate::policy::precondition::Precondition;
@@ -76,16 +76,13 @@ struct Suspect {
 
 impl Suspect {
     fn new(found: &KeyedDocument) -> Self {
-        let end = found.key.len().saturating_sub(found.document.id.as_str().len());
-        let partition = EncodedPartition::from_bytes(found.key.slice(..end));
-        Self { partition, id: found.document.id.clone(), lsn: found.document.lsn }
+        Self { partition: found.partition(), id: found.document.id.clone(), lsn: found.document.lsn }
     }
 
     /// The document with this key; `None` when it is none.
     fn at(key: &bytes::Bytes, lsn: Lsn) -> Option<Self> {
-        let end = partition_len(key)?;
-        let id = DocumentId::new(std::str::from_utf8(key.get(end..)?).ok()?).ok()?;
-        Some(Self { partition: EncodedPartition::from_bytes(key.slice(..end)), id, lsn })
+        let (partition, id) = EncodedPartition::split_document(key)?;
+        Some(Self { partition, id, lsn })
     }
 }
 

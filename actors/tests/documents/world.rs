@@ -85,6 +85,8 @@ impl World {
         let mut config = config(folder.path(), vec![]);
         config.catalog = Catalog::new(containers);
         config.directory.queue = 1_024;
+        // What a test takes away by itself must not be gone before.
+        config.upkeep = None;
         change(&mut config);
         Self::open(pass, folder, ManualClock::at(BEGIN), config).await
     }

@@ -75,7 +75,7 @@ async fn a_cut_query_gets_past_documents_that_nobody_sees() {
     let mut config = config(folder.path(), [loads]);
     config.reader.rows = 50;
     config.default_shards = 2;
-    config.upkeep.interval = Duration::from_secs(3_600);
+    config.upkeep = None;
     let system = start(config).await;
     for lane in ["a", "b", "c", "d"] {
         let documents: Vec<Value> = (0..400).map(|n| numbered(n, lane, n)).collect();

@@ -1,7 +1,6 @@
 //! An index is used when it holds everything, and not a moment before; queries are right all the time.
 
 use std::path::Path;
-use std::time::Duration;
 
 use lanekeeper_actors::system::System;
 use serde_json::{Value, json};
@@ -139,9 +138,9 @@ async fn an_index_that_was_away_is_built_anew_whatever_happened_meanwhile() {
     stop(system).await;
 
     for round in 0..3 {
-        // Without the index, and so short that no round of the upkeep takes place.
+        // Without the index and without upkeep.
         let mut config = config(folder.path(), [container("loads", &["lane"])]);
-        config.upkeep.interval = Duration::from_secs(3_600);
+        config.upkeep = None;
         let system = start(config).await;
         for n in (0..300).step_by(7) {
             set(&system, &mut model, "x", n, Some((n + round * 11) % 50)).await;

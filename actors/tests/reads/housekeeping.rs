@@ -15,10 +15,11 @@ use lanekeeper_actors::protocol::partition::{Repeat, WriteError};
 use lanekeeper_actors::reader::{FeedFailed, Scope};
 use lanekeeper_actors::shard::ShardHandle;
 use lanekeeper_actors::system::System;
+use lanekeeper_actors::upkeep::UpkeepSettings;
 use serde_json::{Value, json};
 
 use crate::scene::{
-    config, container, feed, follow, indexes, partition, put, rows, scope, start, start_at, upsert,
+    config, container, feed, follow, indexes, partition, put, quick, rows, scope, start, start_at, upsert,
 };
 use crate::support::{AMPLE, eventually, stop, tiny_segments};
 
@@ -72,7 +73,7 @@ async fn expired_documents_are_taken_away_with_all_that_is_theirs() {
     let mut own = container("own", &["lane"]);
     own.ttl = ContainerTtl::NoDefault;
     let mut config = config(folder.path(), [brief, own, container("off", &["lane"])]);
-    config.upkeep.batch = 300;
+    config.upkeep = Some(UpkeepSettings { batch: 300, ..quick() });
     let system = start_at(config, clock.clone()).await;
     let whole = scope("brief", &[]);
     let begin = now(&system, &whole).await;
@@ -138,7 +139,8 @@ async fn a_partition_that_takes_no_writes_keeps_no_other_from_being_swept() {
     let mut brief = container("brief", &["lane"]);
     brief.ttl = ContainerTtl::Seconds(10);
     let mut config = config(folder.path(), [brief, container("loads", &["lane"])]);
-    (config.default_shards, config.upkeep.batch) = (1, 300);
+    config.default_shards = 1;
+    config.upkeep = Some(UpkeepSettings { batch: 300, ..quick() });
     let system = start_at(config, clock.clone()).await;
     let stuck = scope("brief", &["a"]);
     let documents: Vec<Value> = (0..600)
@@ -215,7 +217,7 @@ async fn a_purge_takes_away_what_was_there_and_then_itself() {
     let folder = tempfile::tempdir().unwrap();
     let containers = || [container("loads", &["lane", "day"])];
     let mut config = config(folder.path(), containers());
-    config.upkeep.batch = 100;
+    config.upkeep = Some(UpkeepSettings { batch: 100, ..quick() });
     let system = start(config.clone()).await;
     let whole = scope("loads", &[]);
     let begin = now(&system, &whole).await;
@@ -343,7 +345,7 @@ async fn a_system_with_nothing_to_do_writes_nothing() {
     let mut brief = container("brief", &["lane"]);
     (brief.ttl, brief.indexes) = (ContainerTtl::Seconds(1_000), indexes(&[&["n"]]));
     let mut config = config(folder.path(), [brief]);
-    config.upkeep.interval = Duration::from_millis(1);
+    config.upkeep = Some(UpkeepSettings { interval: Duration::from_millis(1), ..quick() });
     let system = start(config).await;
     put(
         &system,

@@ -20,6 +20,7 @@ use lanekeeper_actors::reader::{
     Change, FeedFailed, FeedPage, FeedRequest, QueryFailed, QueryPage, QueryRequest, Scope,
 };
 use lanekeeper_actors::system::{System, SystemConfig};
+use lanekeeper_actors::upkeep::UpkeepSettings;
 use serde_json::Value;
 
 use crate::support::{self, AMPLE};
@@ -45,11 +46,16 @@ impl Transport for Nowhere {
     }
 }
 
+/// Rounds of upkeep that follow each other quickly.
+pub(crate) fn quick() -> UpkeepSettings {
+    UpkeepSettings { interval: Duration::from_millis(10), ..UpkeepSettings::default() }
+}
+
 /// Settings for tests: rounds of upkeep follow each other quickly.
 pub(crate) fn config(data: &Path, containers: impl IntoIterator<Item = Container>) -> SystemConfig {
     let mut config = support::config(data, Vec::new());
     config.catalog = Catalog::new(containers);
-    config.upkeep.interval = Duration::from_millis(10);
+    config.upkeep = Some(quick());
     config.default_shards = 3;
     config
 }

@@ -221,7 +221,7 @@ pub(crate) fn config(data: &Path, subscriptions: Vec<SubscriptionConfig>) -> Sys
         default_shards: 2,
         catalog: Catalog::default(),
         reader: ReaderSettings::default(),
-        upkeep: UpkeepSettings::default(),
+        upkeep: Some(UpkeepSettings::default()),
         shard: ShardSettings {
             lazy_delay: Duration::from_millis(20),
             reopen_backoff: Duration::from_millis(5),

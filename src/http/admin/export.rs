@@ -8,7 +8,7 @@ use std::sync::Arc;
 use actix_web::HttpResponse;
 use actix_web::web::Bytes;
 use futures_util::{StreamExt, stream};
-use lanekeeper_actors::directory::{Account, shows};
+use lanekeeper_actors::directory::{Account, Extent, shows};
 use lanekeeper_actors::kernel::clock::SharedClock;
 use lanekeeper_actors::policy::charge;
 use lanekeeper_actors::policy::container::Container;
@@ -16,7 +16,7 @@ use lanekeeper_actors::policy::throughput::RetryAfter;
 use lanekeeper_actors::shard::{ShardHandle, ShardReadError};
 use lanekeeper_actors::store::Page;
 
-use super::scope::{self, Extent};
+use super::scope;
 use super::{Admin, AdminError};
 use crate::http::path::query_value;
 use crate::http::problem::Problem;

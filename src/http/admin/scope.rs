@@ -5,11 +5,11 @@
 
 use std::sync::Arc;
 
+use lanekeeper_actors::directory::Extent;
 use lanekeeper_actors::model::address::{KeyPart, PartitionAddress};
 use lanekeeper_actors::model::ids::TenantId;
 use lanekeeper_actors::policy::container::Container;
 use lanekeeper_actors::reader::Scope;
-use lanekeeper_actors::shard::ShardHandle;
 use serde_json::Value;
 
 use super::{Admin, AdminError};
@@ -62,31 +62,11 @@ pub(super) fn find<'a>(admin: &'a Admin, name: &str) -> Result<&'a Arc<Container
 }
 
 /// Where the documents of a scope lie.
-#[derive(Debug, Clone)]
-pub(super) struct Extent {
-    /// What the keys of all of them begin with.
-    pub(super) prefix: Vec<u8>,
-    /// The shards that may have some.
-    pub(super) shards: Vec<ShardHandle>,
-}
-
-/// The extent of a scope: one partition is in one shard, everything else is in all.
 pub(super) fn extent(admin: &Admin, scope: &Scope) -> Result<Extent, AdminError> {
-    let container = find(admin, &scope.container)?;
-    let all = admin.system.shards();
-    if container.isolated && scope.tenant.is_none() {
-        let prefix = PartitionAddress::container_prefix(&scope.container);
-        return Ok(Extent { prefix, shards: all.to_vec() });
-    }
+    find(admin, &scope.container)?;
     let (tenant, key) = (scope.tenant.clone(), scope.key.clone());
     let address = PartitionAddress { container: scope.container.clone(), tenant, key };
-    if scope.key.len() < container.rules.key.len() {
-        return Ok(Extent { prefix: address.encode_prefix(), shards: all.to_vec() });
-    }
-    let partition = address.encode();
-    let shard = partition.shard(u16::try_from(all.len()).unwrap_or(u16::MAX));
-    let shards = all.get(usize::from(shard.0)).cloned().into_iter().collect();
-    Ok(Extent { prefix: partition.as_bytes().to_vec(), shards })
+    Ok(admin.system.directory().extent(&address))
 }
 
 /// As [`KeyPart::to_json`] writes it: `{}` is a property that is not there.

@@ -6,8 +6,9 @@
 
 use serde_json::{Number, Value};
 
+use super::Refusal;
 use super::pointer::{Pointer, index};
-use super::{Refusal, equal};
+use crate::model::json::equal;
 
 /// Deepest nesting that a patch may make, counted from the document itself; what the parser reads.
 pub(super) const MAX_DEPTH: usize = 128;

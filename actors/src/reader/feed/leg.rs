@@ -5,7 +5,7 @@ use bytes::Bytes;
 use super::{Change, FeedFailed};
 use crate::directory::shows;
 use crate::log::{LogReader, ReadError as LogError};
-use crate::model::address::{EncodedPartition, PartitionAddress};
+use crate::model::address::PartitionAddress;
 use crate::model::change::{CommittedGroup, DocumentChange};
 use crate::model::ids::{Etag, Lsn, Position};
 use crate::model::time::Timestamp;
@@ -205,11 +205,10 @@ impl Earlier<'_> {
 
 fn change(shard: &ShardHandle, found: &KeyedDocument) -> Change {
     let document = &found.document;
-    let partition = found.key.len().saturating_sub(document.id.as_str().len());
     Change {
         lsn: document.version().transaction(),
         kind: None,
-        partition: EncodedPartition::from_bytes(found.key.slice(..partition)),
+        partition: found.partition(),
         id: document.id.clone(),
         etag: Etag(Position { shard: shard.id(), lsn: document.lsn }),
         at: document.at,

@@ -68,6 +68,14 @@ pub struct KeyedDocument {
     pub document: StoredDocument,
 }
 
+impl KeyedDocument {
+    /// The partition that it is in.
+    pub fn partition(&self) -> EncodedPartition {
+        let end = self.key.len().saturating_sub(self.document.id.as_str().len());
+        EncodedPartition::from_bytes(self.key.slice(..end))
+    }
+}
+
 /// Entries of an index, each with its document, if that is there.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct EntryPage {
