@@ -1,7 +1,7 @@
 //! Everything of Lanekeeper that has state or a rule. Knows no HTTP.
 //!
 //! Floors, from the ground: `model`; `policy`, `query`, `log`, `store`; `kernel`; `protocol`; the rooms
-//! (`gateway`, `directory`, `partition`, `shard`, `router`, `subscriber`); `system`. Imports go
+//! (`gateway`, `directory`, `partition`, `topic`, `shard`, `router`, `subscriber`); `system`. Imports go
 //! down only.
 
 pub mod backup;
@@ -20,5 +20,6 @@ pub mod shard;
 pub mod store;
 pub mod subscriber;
 pub mod system;
+pub mod topic;
 pub mod upkeep;
 pub mod verify;

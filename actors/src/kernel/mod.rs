@@ -5,3 +5,4 @@ pub mod clock;
 pub mod contain;
 pub mod permits;
 pub mod shares;
+pub mod slots;

@@ -14,9 +14,9 @@ use serde::{Deserialize, Serialize};
 
 use crate::model::address::EncodedPartition;
 use crate::model::change::{
-    ChangeKind, CommittedGroup, DocumentChange, Mutation, Previous, RowChange, Table,
+    ChangeKind, CommittedGroup, DocumentChange, Mutation, Previous, PublishedEvent, RowChange, Table,
 };
-use crate::model::ids::{DocumentId, Lsn};
+use crate::model::ids::{DocumentId, Lsn, TenantId};
 use crate::model::time::Timestamp;
 
 /// First bytes of every record.
@@ -24,9 +24,9 @@ pub(super) const MAGIC: [u8; 4] = *b"LKR1";
 /// Bytes before the payload.
 pub(super) const HEADER: usize = 48;
 /// Most mutations in one record.
-pub const MAX_MUTATIONS: usize = 4_096;
-/// Version of the payload. Version 1 ends each mutation at the trace.
-const VERSION: u8 = 2;
+pub const MAX_MUTATIONS: usize = 8_192;
+/// Version of the payload. Version 1 ends each mutation at the trace; version 2 has no events.
+const VERSION: u8 = 3;
 
 /// xxh3-128 of a whole record: the link of the chain.
 pub(super) type Hash = [u8; 16];
@@ -149,8 +149,8 @@ pub(super) fn decode(header: &Header, record: &Bytes) -> Result<CommittedGroup, 
     Ok(CommittedGroup { first: header.first, mutations: Arc::from(mutations) })
 }
 
-/// One mutation on disk: operation, kind or table, key, id, value, time, previous, trace, place in its
-/// transaction, time to live, rows.
+/// One mutation on disk: operation, kind or table, key or topic, id or tenant, value, time, previous,
+/// trace, place in its transaction, time to live, rows.
 #[derive(Serialize, Deserialize)]
 struct Wire<'a>(
     u8,
@@ -177,6 +177,7 @@ struct WireRow<'a>(
 const DOCUMENT: u8 = 1;
 const PUT: u8 = 2;
 const DELETE: u8 = 3;
+const EVENT: u8 = 4;
 
 impl<'a> From<&'a Mutation> for Wire<'a> {
     fn from(mutation: &'a Mutation) -> Self {
@@ -208,6 +209,11 @@ impl<'a> From<&'a Mutation> for Wire<'a> {
                     c.ttl,
                     c.rows.iter().map(WireRow::from).collect(),
                 )
+            }
+            Mutation::Event(PublishedEvent { topic, tenant, at, mark, body }) => {
+                let tenant = tenant.as_ref().map_or("", TenantId::as_str);
+                let mark = mark.iter().map(|mark| WireRow(Table::Published as u8, mark, Some(&[])));
+                Wire(EVENT, 0, topic.as_bytes(), tenant, body, at.0, 0, None, 0, 0, mark.collect())
             }
             Mutation::Put { table, key, value } => {
                 Wire(PUT, *table as u8, key, "", value, 0, 0, None, 0, 0, Vec::new())
@@ -252,6 +258,13 @@ impl Wire<'_> {
                 within,
                 ttl,
                 rows: rows.into_iter().map(|row| row.into_change(record)).collect::<Option<_>>()?,
+            })),
+            EVENT => Some(Mutation::Event(PublishedEvent {
+                topic: std::str::from_utf8(&key).ok()?.into(),
+                tenant: if id.is_empty() { None } else { Some(TenantId::new(id).ok()?) },
+                at: Timestamp(at),
+                mark: rows.first().map(|WireRow(_, mark, _)| record.slice_ref(mark)),
+                body: record.slice_ref(value),
             })),
             PUT => Some(Mutation::Put { table: table(sort)?, key, value: record.slice_ref(value) }),
             DELETE => Some(Mutation::Delete { table: table(sort)?, key }),

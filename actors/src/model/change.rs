@@ -9,7 +9,7 @@ use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 
 use super::address::EncodedPartition;
-use super::ids::{DocumentId, Lsn};
+use super::ids::{DocumentId, Lsn, Name, TenantId};
 use super::time::Timestamp;
 
 /// What happened to a document.
@@ -65,6 +65,21 @@ pub struct DocumentChange {
     pub ttl: i32,
     /// What must be true together with the document: rows that are made from it.
     pub rows: Vec<RowChange>,
+}
+
+/// An event that somebody published to a topic: it is in the log, and nowhere else.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct PublishedEvent {
+    /// The topic.
+    pub topic: Name,
+    /// Whose call published it, if a tenant's.
+    pub tenant: Option<TenantId>,
+    /// When it was taken.
+    pub at: Timestamp,
+    /// Its key in [`Table::Published`], if it must not be taken a second time.
+    pub mark: Option<Bytes>,
+    /// The event in the JSON of CloudEvents 1.0.2.
+    pub body: Bytes,
 }
 
 /// A row that moves together with a document.
@@ -131,11 +146,17 @@ pub enum Table {
     Index = 8,
     /// What ends at a time: documents with a time to live of their own, stored results.
     Expiry = 9,
+    /// Which events were published to a topic lately, so that none is taken twice.
+    Published = 10,
+    /// Dead letters that are not in their blob store yet.
+    Exports = 11,
+    /// Events that wait for an earlier one with the same key, by their keys.
+    Held = 12,
 }
 
 impl Table {
     /// All of them.
-    pub const ALL: [Self; 9] = [
+    pub const ALL: [Self; 12] = [
         Self::Progress,
         Self::Deliveries,
         Self::Due,
@@ -145,6 +166,9 @@ impl Table {
         Self::Unique,
         Self::Index,
         Self::Expiry,
+        Self::Published,
+        Self::Exports,
+        Self::Held,
     ];
 
     /// Whether partitions read its rows while they decide, so that a row is seen as soon as its
@@ -159,6 +183,8 @@ impl Table {
 pub enum Mutation {
     /// A document was created, replaced or deleted.
     Document(DocumentChange),
+    /// An event was published.
+    Event(PublishedEvent),
     /// A row of a state table is now this.
     Put { table: Table, key: Bytes, value: Bytes },
     /// A row of a state table is gone.
@@ -179,6 +205,9 @@ impl Mutation {
                         + change.body.len()
                         + rows.sum::<usize>()
                 }
+                Self::Event(event) => {
+                    event.topic.len() + event.body.len() + event.mark.as_ref().map_or(0, Bytes::len)
+                }
                 Self::Put { key, value, .. } => key.len() + value.len(),
                 Self::Delete { key, .. } => key.len(),
             }
@@ -188,6 +217,15 @@ impl Mutation {
     pub fn change(&self) -> Option<&DocumentChange> {
         match self {
             Self::Document(change) => Some(change),
+            Self::Event(_) | Self::Put { .. } | Self::Delete { .. } => None,
+        }
+    }
+
+    /// When it was decided, if it says so.
+    pub fn at(&self) -> Option<Timestamp> {
+        match self {
+            Self::Document(change) => Some(change.at),
+            Self::Event(event) => Some(event.at),
             Self::Put { .. } | Self::Delete { .. } => None,
         }
     }
@@ -208,11 +246,13 @@ impl CommittedGroup {
         Lsn(self.first.0 + (self.mutations.len() as u64).saturating_sub(1))
     }
 
+    /// All mutations with their positions.
+    pub fn positions(&self) -> impl Iterator<Item = (Lsn, &Mutation)> {
+        self.mutations.iter().enumerate().map(|(i, mutation)| (self.first.plus(i as u64), mutation))
+    }
+
     /// The document changes with their positions.
     pub fn changes(&self) -> impl Iterator<Item = (Lsn, &DocumentChange)> {
-        self.mutations
-            .iter()
-            .enumerate()
-            .filter_map(|(i, mutation)| Some((self.first.plus(i as u64), mutation.change()?)))
+        self.positions().filter_map(|(lsn, mutation)| Some((lsn, mutation.change()?)))
     }
 }

@@ -1,177 +1,263 @@
-//! A committed change as an event, and its CloudEvents 1.0.2 JSON.
+//! A committed fact as an event of a topic.
+//!
+//! Stands between the log, which has the facts, and whoever is told of them. Invariant: the same fact
+//! and topic give the same event, however often it is made.
 
-use std::sync::Arc;
+use std::sync::OnceLock;
 
 use bytes::Bytes;
 use serde::{Deserialize, Serialize};
-use serde_json::json;
+use serde_json::{Value, json};
 
-use super::address::{EncodedPartition, PartitionAddress};
-use super::change::{ChangeKind, DocumentChange};
+use super::address::PartitionAddress;
+use super::change::{DocumentChange, Mutation, PublishedEvent};
+use super::cloudevent::{CloudEvent, Data, Extension};
 use super::document;
-use super::ids::{DocumentId, Etag, Name, Position};
+use super::ids::{Etag, Position, TenantId};
+use super::json::value_at;
 use super::time::Timestamp;
+use super::topic::{Topic, TopicSource};
 
-/// Media type of [`Event::to_cloud_event`] (CloudEvents JSON format section 3).
+/// Media type of [`Event::json`] (CloudEvents JSON format section 3).
 pub const CLOUD_EVENT: &str = "application/cloudevents+json; charset=utf-8";
+/// Media type of several events in one body (CloudEvents JSON format section 4).
+pub const CLOUD_EVENT_BATCH: &str = "application/cloudevents-batch+json; charset=utf-8";
+/// Extension that counts how often an event was published again by those who were told of it.
+pub const HOPS: &str = "hops";
 
-/// Which kinds of change become events of a topic, and their types. `None`: no event.
-#[derive(Debug, Clone, PartialEq, Eq, Default)]
-pub struct EventTypes {
-    /// Type of a create.
-    pub created: Option<Name>,
-    /// Type of a replace.
-    pub replaced: Option<Name>,
-    /// Type of a delete.
-    pub deleted: Option<Name>,
-}
-
-impl EventTypes {
-    /// The type of an event of this kind, if the topic has one.
-    pub fn of(&self, kind: ChangeKind) -> Option<&Name> {
-        match kind {
-            ChangeKind::Create => self.created.as_ref(),
-            ChangeKind::Replace => self.replaced.as_ref(),
-            ChangeKind::Delete | ChangeKind::Expire => self.deleted.as_ref(),
-        }
-    }
-}
-
-/// One change with its place. Cheap to share: a fan-out holds one copy of the body.
-#[derive(Debug, Clone, PartialEq)]
+/// One event with its place. Shared by all who are told of it: there is one copy of its body.
+#[derive(Debug)]
 pub struct Event {
-    /// Where it was committed; also its id.
+    /// Where the fact was committed.
     pub position: Position,
-    /// Container, tenant and partition key.
-    pub address: PartitionAddress,
-    /// `<partition key parts joined by />/<document id>`.
-    pub subject: String,
-    /// What was committed.
-    pub change: DocumentChange,
+    /// When it was committed: its age counts from here.
+    pub at: Timestamp,
+    /// Whom it is about, if a tenant.
+    pub tenant: Option<TenantId>,
+    /// Events with the same key have an order among each other.
+    pub key: Bytes,
+    /// What is told.
+    pub cloud: CloudEvent,
+    json: OnceLock<Bytes>,
+}
+
+impl PartialEq for Event {
+    fn eq(&self, other: &Self) -> bool {
+        StoredEvent::from(self) == StoredEvent::from(other)
+    }
 }
 
 impl Event {
-    /// The event of a change; `None` if its partition cannot be read back.
-    pub fn new(position: Position, change: &DocumentChange) -> Option<Self> {
-        let (address, _) = PartitionAddress::decode(change.partition.as_bytes())?;
-        let subject = format!("{}/{}", address.key_text(), change.id);
-        Some(Self { position, address, subject, change: change.clone() })
+    /// The event that a mutation is in a topic; `None` if it is none.
+    pub fn of(topic: &Topic, position: Position, mutation: &Mutation) -> Option<Self> {
+        match (mutation, &topic.source) {
+            (Mutation::Document(change), TopicSource::Changes { .. }) => {
+                Self::of_change(topic, position, change)
+            }
+            (Mutation::Event(event), TopicSource::Published) if event.topic == topic.name => {
+                Self::of_published(position, event)
+            }
+            (
+                Mutation::Document(_) | Mutation::Event(_) | Mutation::Put { .. } | Mutation::Delete { .. },
+                _,
+            ) => None,
+        }
     }
 
-    /// The event in CloudEvents structured mode. `data` is the document as a read shows it; for a
-    /// delete, its id and partition key.
-    pub fn to_cloud_event(&self, event_type: &str) -> Bytes {
-        let Self { position, address, subject, change } = self;
-        let mut head = json!({
-            "specversion": "1.0",
-            "id": position.to_string(),
-            "source": format!("/containers/{}", address.container),
-            "type": event_type,
-            "subject": subject,
-            "time": change.at.to_string(),
-            "datacontenttype": "application/json",
-            "partitionkey": address.key_text(),
-            "sequence": format!("{:020}", position.lsn.0),
-            "etag": Etag(*position).to_string().trim_matches('"'),
-        });
-        if let (Some(traceparent), Some(head)) = (&change.traceparent, head.as_object_mut()) {
-            head.insert("traceparent".into(), json!(&**traceparent));
+    fn of_change(topic: &Topic, position: Position, change: &DocumentChange) -> Option<Self> {
+        let TopicSource::Changes { container, types } = &topic.source else { return None };
+        let event_type = types.of(change.kind)?;
+        let (address, _) = PartitionAddress::decode(change.partition.as_bytes())?;
+        if address.container != *container {
+            return None;
         }
-        let mut out = head.to_string().into_bytes();
-        out.pop();
-        out.extend_from_slice(b",\"data\":");
-        if change.kind.is_removal() {
-            let gone = json!({ "id": change.id.as_str(), "partition": address.key_json() });
-            out.extend_from_slice(gone.to_string().as_bytes());
-        } else {
-            document::render(&change.body, Etag(*position), change.at, position.lsn, &mut out);
+        let key_text = address.key_text();
+        let etag = Etag(position).to_string();
+        let mut extensions = vec![
+            ("partitionkey".to_owned(), Extension::Text(key_text.clone())),
+            ("sequence".to_owned(), Extension::Text(sequence(position))),
+            ("etag".to_owned(), Extension::Text(etag.trim_matches('"').to_owned())),
+        ];
+        if let Some(traceparent) = &change.traceparent {
+            extensions.push(("traceparent".to_owned(), Extension::Text(traceparent.to_string())));
         }
-        out.push(b'}');
-        out.into()
+        let tenant = match &topic.tenant_path {
+            Some(path) => tenant_at(&change.body, path),
+            None => address.tenant.clone(),
+        };
+        let cloud = CloudEvent {
+            id: position.to_string(),
+            source: format!("/containers/{container}"),
+            event_type: event_type.to_string(),
+            subject: Some(format!("{key_text}/{}", change.id)),
+            time: Some(change.at.to_string()),
+            datacontenttype: Some("application/json".to_owned()),
+            dataschema: None,
+            extensions,
+            data: Data::Json(data(&address, position, change)),
+        };
+        let key = change.partition.as_bytes().clone();
+        Some(Self { position, at: change.at, tenant, key, cloud, json: OnceLock::new() })
+    }
+
+    fn of_published(position: Position, event: &PublishedEvent) -> Option<Self> {
+        let mut cloud = CloudEvent::from_json(&event.body).ok()?;
+        let key = match cloud.extension("partitionkey") {
+            Some(Extension::Text(key)) => key.clone(),
+            Some(_) | None => cloud.subject.clone().unwrap_or_else(|| cloud.source.clone()),
+        };
+        if cloud.extension("sequence").is_none() {
+            cloud.set_extension("sequence", Extension::Text(sequence(position)));
+        }
+        Some(Self {
+            position,
+            at: event.at,
+            tenant: event.tenant.clone(),
+            key: key.into(),
+            cloud,
+            json: OnceLock::new(),
+        })
+    }
+
+    /// The event in CloudEvents structured mode. Written once, however many are told of it.
+    pub fn json(&self) -> &Bytes {
+        self.json.get_or_init(|| {
+            let mut out = Vec::new();
+            self.cloud.write_json(&mut out);
+            out.into()
+        })
+    }
+
+    /// W3C trace context of the request that led to it.
+    pub fn traceparent(&self) -> Option<&str> {
+        match self.cloud.extension("traceparent") {
+            Some(Extension::Text(text)) => Some(text),
+            Some(_) | None => None,
+        }
+    }
+
+    /// How often it was published again by those who were told of it.
+    pub fn hops(&self) -> u32 {
+        hops(&self.cloud)
     }
 }
 
+/// How often an event was published again by those who were told of it.
+pub fn hops(event: &CloudEvent) -> u32 {
+    match event.extension(HOPS) {
+        Some(Extension::Integer(hops)) => u32::try_from(*hops).unwrap_or(0),
+        // In a header everything is text.
+        Some(Extension::Text(text)) => text.parse().unwrap_or(0),
+        Some(Extension::Boolean(_)) | None => 0,
+    }
+}
+
+fn sequence(position: Position) -> String {
+    format!("{:020}", position.lsn.0)
+}
+
+/// The document as a read shows it; of a document that is gone, its id and partition key.
+fn data(address: &PartitionAddress, position: Position, change: &DocumentChange) -> Bytes {
+    if change.kind.is_removal() {
+        let gone = json!({ "id": change.id.as_str(), "partition": address.key_json() });
+        return gone.to_string().into();
+    }
+    let mut out = Vec::with_capacity(change.body.len() + 96);
+    document::render(&change.body, Etag(position), change.at, position.lsn, &mut out);
+    out.into()
+}
+
+/// The tenant whom a document names; nobody's if it names none.
+fn tenant_at(body: &Bytes, path: &[String]) -> Option<TenantId> {
+    let document: Value = serde_json::from_slice(body).ok()?;
+    TenantId::new(value_at(&document, path)?.as_str()?).ok()
+}
+
 /// An event that is kept by itself, because the log may forget it.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct StoredEvent {
     position: Position,
-    kind: ChangeKind,
-    partition: Bytes,
-    id: DocumentId,
     at: Timestamp,
-    body: Bytes,
-    traceparent: Option<Arc<str>>,
+    tenant: Option<TenantId>,
+    key: Bytes,
+    cloud: CloudEvent,
 }
 
 impl From<&Event> for StoredEvent {
     fn from(event: &Event) -> Self {
-        let change = &event.change;
         Self {
             position: event.position,
-            kind: change.kind,
-            partition: change.partition.as_bytes().clone(),
-            id: change.id.clone(),
-            at: change.at,
-            body: change.body.clone(),
-            traceparent: change.traceparent.clone(),
+            at: event.at,
+            tenant: event.tenant.clone(),
+            key: event.key.clone(),
+            cloud: event.cloud.clone(),
         }
     }
 }
 
+impl From<StoredEvent> for Event {
+    fn from(stored: StoredEvent) -> Self {
+        let StoredEvent { position, at, tenant, key, cloud } = stored;
+        Self { position, at, tenant, key, cloud, json: OnceLock::new() }
+    }
+}
+
 impl StoredEvent {
-    /// Where the change was committed.
+    /// Where the fact was committed.
     pub fn position(&self) -> Position {
         self.position
     }
 
-    /// The event; `None` if its partition cannot be read back.
-    pub fn into_event(self) -> Option<Event> {
-        let change = DocumentChange {
-            kind: self.kind,
-            partition: EncodedPartition::from_bytes(self.partition),
-            id: self.id,
-            at: self.at,
-            previous: None,
-            body: self.body,
-            traceparent: self.traceparent,
-            within: 0,
-            ttl: 0,
-            rows: Vec::new(),
-        };
-        Event::new(self.position, &change)
+    /// What is told.
+    pub fn cloud(&self) -> &CloudEvent {
+        &self.cloud
     }
 }
 
 #[cfg(test)]
 mod tests {
-    use serde_json::Value;
-
     use super::super::address::KeyPart;
-    use super::super::ids::{Lsn, ShardId};
+    use super::super::change::ChangeKind;
+    use super::super::ids::{DocumentId, Lsn, ShardId};
+    use super::super::topic::EventTypes;
     use super::*;
 
-    fn event(kind: ChangeKind) -> Event {
+    fn topic() -> Topic {
+        let types = EventTypes {
+            created: Some("LoadCreated".into()),
+            replaced: Some("LoadUpdated".into()),
+            deleted: Some("LoadDeleted".into()),
+        };
+        Topic::of_changes("load-events".into(), "loads".into(), types)
+    }
+
+    fn change(kind: ChangeKind) -> DocumentChange {
         let key = vec![KeyPart::String("OSL-BER".into())];
         let address = PartitionAddress { container: "loads".into(), tenant: None, key };
-        let change = DocumentChange {
+        DocumentChange {
             kind,
             partition: address.encode(),
             id: DocumentId::new("l-1").unwrap(),
             at: Timestamp(1_700_000_000_123),
             previous: None,
-            body: Bytes::from_static(br#"{"id":"l-1","lane":"OSL-BER"}"#),
+            body: Bytes::from_static(br#"{"id":"l-1","lane":"OSL-BER","for":{"tenant":"acme"}}"#),
             traceparent: Some("00-1-2-01".into()),
             within: 0,
             ttl: 0,
             rows: Vec::new(),
-        };
-        Event::new(Position { shard: ShardId(2), lsn: Lsn(812) }, &change).unwrap()
+        }
+    }
+
+    const AT: Position = Position { shard: ShardId(2), lsn: Lsn(812) };
+
+    fn json_of(topic: &Topic, kind: ChangeKind) -> Value {
+        let event = Event::of(topic, AT, &Mutation::Document(change(kind))).unwrap();
+        serde_json::from_slice(event.json()).unwrap()
     }
 
     #[test]
     fn a_change_is_a_cloud_event_with_its_document() {
-        let json: Value =
-            serde_json::from_slice(&event(ChangeKind::Create).to_cloud_event("LoadCreated")).unwrap();
+        let json = json_of(&topic(), ChangeKind::Create);
         assert_eq!(json["specversion"], "1.0");
         assert_eq!(json["id"], "2-812");
         assert_eq!(json["source"], "/containers/loads");
@@ -186,16 +272,56 @@ mod tests {
 
     #[test]
     fn a_delete_tells_only_what_is_gone() {
-        let json: Value =
-            serde_json::from_slice(&event(ChangeKind::Delete).to_cloud_event("LoadDeleted")).unwrap();
+        let json = json_of(&topic(), ChangeKind::Delete);
         assert_eq!(json["data"], json!({ "id": "l-1", "partition": ["OSL-BER"] }));
     }
 
     #[test]
+    fn a_change_of_another_container_or_without_a_type_is_no_event() {
+        let mutation = Mutation::Document(change(ChangeKind::Create));
+        let other = Topic::of_changes("t".into(), "load".into(), EventTypes::default());
+        let published = Topic::published("load-events".into());
+        assert_eq!(Event::of(&other, AT, &mutation), None);
+        assert_eq!(Event::of(&published, AT, &mutation), None);
+    }
+
+    #[test]
+    fn a_topic_may_say_where_a_document_names_its_tenant() {
+        let tenant = |path: &[&str]| {
+            let path = Some(path.iter().map(|name| (*name).to_owned()).collect());
+            let topic = Topic { tenant_path: path, ..topic() };
+            Event::of(&topic, AT, &Mutation::Document(change(ChangeKind::Create))).unwrap().tenant
+        };
+        assert_eq!(tenant(&["for", "tenant"]), Some(TenantId::new("acme").unwrap()));
+        assert_eq!(tenant(&["lane", "tenant"]), None);
+        assert_eq!(tenant(&["for"]), None);
+    }
+
+    #[test]
+    fn what_is_published_keeps_its_attributes_and_gets_a_sequence() {
+        let body = br#"{"specversion":"1.0","id":"a","source":"/s","type":"T","subject":"x","hops":3,"data":{"n":1.0}}"#;
+        let published = |topic: &str| {
+            Mutation::Event(PublishedEvent {
+                topic: topic.into(),
+                tenant: None,
+                at: Timestamp(5),
+                body: Bytes::from_static(body),
+            })
+        };
+        let topic = Topic::published("partner-events".into());
+        let event = Event::of(&topic, AT, &published("partner-events")).unwrap();
+        let json = String::from_utf8(event.json().to_vec()).unwrap();
+        assert!(json.contains(r#""data":{"n":1.0}"#), "{json}");
+        assert!(json.contains(r#""sequence":"00000000000000000812""#), "{json}");
+        assert_eq!((event.hops(), &event.key[..]), (3, b"x".as_slice()));
+        assert_eq!(Event::of(&topic, AT, &published("others")), None);
+    }
+
+    #[test]
     fn a_stored_event_is_the_same_event() {
-        let event = event(ChangeKind::Replace);
+        let event = Event::of(&topic(), AT, &Mutation::Document(change(ChangeKind::Replace))).unwrap();
         let bytes = rmp_serde::to_vec(&StoredEvent::from(&event)).unwrap();
         let back: StoredEvent = rmp_serde::from_slice(&bytes).unwrap();
-        assert_eq!(back.into_event().unwrap(), event);
+        assert_eq!(Event::from(back), event);
     }
 }

@@ -4,6 +4,7 @@
 
 pub mod address;
 pub mod change;
+pub mod cloudevent;
 pub mod delivery;
 pub mod document;
 pub mod event;
@@ -13,3 +14,4 @@ pub mod json;
 pub mod order_key;
 pub mod session;
 pub mod time;
+pub mod topic;

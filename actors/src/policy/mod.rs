@@ -6,7 +6,9 @@
 pub mod budget;
 pub mod charge;
 pub mod container;
+pub mod fairness;
 pub mod filter;
+pub mod health;
 pub mod idempotency;
 pub mod keys;
 pub mod patch;

@@ -98,6 +98,12 @@ pub enum DeadLetterReason {
     UndeliverableDueToForbiddenAddress,
     /// The subscription is gone.
     SubscriptionDeleted,
+    /// The subscription takes nothing any more.
+    SubscriptionDisabled,
+    /// The event was published again too often by those who were told of it.
+    LoopDetected,
+    /// Whoever received it from a queue refused it.
+    Rejected,
 }
 
 impl fmt::Display for DeadLetterReason {
@@ -167,6 +173,7 @@ fn judge(outcome: &Outcome) -> Judgement {
         | OutcomeKind::Rejected
         | OutcomeKind::SocketError
         | OutcomeKind::ResolutionError
+        | OutcomeKind::Gone
         | OutcomeKind::Aborted => Judgement::Again(MINIMUM),
     }
 }

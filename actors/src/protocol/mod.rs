@@ -8,3 +8,4 @@ pub mod gateway;
 pub mod partition;
 pub mod router;
 pub mod subscriber;
+pub mod topic;

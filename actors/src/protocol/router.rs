@@ -1,11 +1,13 @@
 //! What a router is told.
 
+use std::sync::Arc;
+
 use actix::{Message, Recipient};
 
 use super::subscriber::HandOver;
-use crate::model::event::EventTypes;
-use crate::model::ids::{Lsn, Name};
-use crate::policy::filter::Filter;
+use crate::model::ids::{Lsn, Name, TenantId};
+use crate::model::topic::Topic;
+use crate::policy::filter::{Filter, KeyTable};
 
 /// Sender: `Shard`, by the router's doorbell. Receiver: `Router`. A hint: the facts are in the log.
 #[derive(Message)]
@@ -31,15 +33,17 @@ pub struct JoinLane {
     pub to: Recipient<HandOver>,
 }
 
-/// Which changes are events of a subscription.
+/// Which facts are events of a subscription.
 #[derive(Debug, Clone)]
 pub struct Interest {
-    /// The container of its topic.
-    pub container: Name,
-    /// The topic's event types.
-    pub types: EventTypes,
-    /// The subscription's own filter.
-    pub filter: Filter,
+    /// Its topic; all subscriptions of a topic share one.
+    pub topic: Arc<Topic>,
+    /// What the filters of the topic ask of its events.
+    pub keys: Arc<KeyTable>,
+    /// The only tenant whose events it may see; `None` sees all.
+    pub tenant: Option<TenantId>,
+    /// Its own filter.
+    pub filter: Arc<Filter>,
 }
 
 /// Sender: `Subscriber`. Receiver: `Router`. There is room for more events.

@@ -1,6 +1,7 @@
 //! What a subscriber is told.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use actix::Message;
 
@@ -8,6 +9,7 @@ use crate::model::delivery::Outcome;
 use crate::model::event::Event;
 use crate::model::ids::{Lsn, Position, ShardId};
 use crate::model::time::Timestamp;
+use crate::policy::health::Breaker;
 
 /// Sender: `Router`. Receiver: `Subscriber`.
 #[derive(Message)]
@@ -35,6 +37,18 @@ pub struct SubscriptionStatus {
     pub paused: bool,
     /// Whether it crashed too often and waits for `resume`.
     pub quarantined: bool,
+    /// Why it gives up every event, until `resume`.
+    pub disabled: Option<String>,
+    /// What its endpoint has to do before it is sent anything.
+    pub validation: Option<ValidationState>,
+    /// What the breaker of its endpoint does.
+    pub breaker: Option<Breaker>,
+    /// Attempts that its endpoint may have at a time.
+    pub window: usize,
+    /// Events that somebody has received and not settled.
+    pub locked: usize,
+    /// Events that wait for an earlier one with their key; they are counted among the retrying.
+    pub held: usize,
     /// Attempts under way.
     pub in_flight: usize,
     /// Events handed over and not yet attempted.
@@ -57,12 +71,182 @@ pub struct SubscriptionStatus {
     pub lag_events: u64,
     /// Age of the oldest event that waits for its first attempt, in milliseconds.
     pub lag_millis: u64,
-    /// The last outcomes, newest first: event, attempt, time, outcome.
-    pub recent: Vec<(Position, u32, Timestamp, Outcome)>,
+    /// The last outcomes, newest first.
+    pub recent: Vec<AttemptRecord>,
+    /// Replays of history that are not at their end.
+    pub replays: Vec<ReplayStatus>,
     /// How often it crashed and came back.
     pub restarts: u32,
     /// The last panic's text.
     pub last_crash: Option<String>,
+}
+
+/// An attempt that was made.
+#[derive(Debug, Clone, PartialEq)]
+pub struct AttemptRecord {
+    /// The event's place.
+    pub position: Position,
+    /// The event's id.
+    pub event_id: String,
+    /// 1 for its first attempt.
+    pub number: u32,
+    /// When it ended.
+    pub at: Timestamp,
+    /// What came of it.
+    pub outcome: Outcome,
+}
+
+/// Where an endpoint's handshake stands.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum ValidationState {
+    /// It is being asked.
+    Asking,
+    /// It may say yes by itself until this time.
+    AwaitingManualAction(Timestamp),
+    /// It said no, or nothing.
+    Failed(String),
+}
+
+/// Sender: `SubscriptionHandle`. Receiver: `Subscriber`. Reply: the last attempts, newest first.
+#[derive(Message)]
+#[rtype(result = "Vec<AttemptRecord>")]
+pub struct ListAttempts;
+
+/// Sender: `SubscriptionHandle`. Receiver: `Subscriber`. Somebody opened the URL of a handshake. Reply:
+/// whether the code is right and in time.
+#[derive(Message)]
+#[rtype(result = "bool")]
+pub struct ConfirmEndpoint(pub String);
+
+/// Sender: `SubscriptionHandle`. Receiver: `Subscriber`. Events from a queue, as soon as there are some.
+#[derive(Message)]
+#[rtype(result = "Result<Vec<Received>, ReceiveRefused>")]
+pub struct ReceiveEvents {
+    /// Events, at most.
+    pub most: usize,
+    /// How long to wait for the first; then none are given.
+    pub wait: Duration,
+}
+
+/// An event that was received from a queue.
+#[derive(Debug, Clone)]
+pub struct Received {
+    /// Settles the event, as long as the lock lasts.
+    pub token: String,
+    /// How often it was given out, this time included.
+    pub deliveries: u32,
+    /// The event.
+    pub event: Arc<Event>,
+}
+
+/// Why nothing can be received.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub enum ReceiveRefused {
+    /// The subscription's events are sent somewhere.
+    #[error("the subscription is no queue")]
+    NotAQueue,
+    /// As many as may are waiting for its events.
+    #[error("too many receivers wait for this queue")]
+    TooMany,
+    /// The subscription does not answer.
+    #[error("the queue does not answer")]
+    Unavailable,
+}
+
+/// Sender: `SubscriptionHandle`. Receiver: `Subscriber`. What becomes of received events. Reply: for each
+/// token, in order; shorter if the subscriber crashed over one of them.
+#[derive(Message)]
+#[rtype(result = "Vec<Result<(), LockLost>>")]
+pub struct SettleEvents {
+    /// The tokens.
+    pub tokens: Vec<String>,
+    /// The same for all of them.
+    pub decision: Decision,
+}
+
+/// What becomes of a received event.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Decision {
+    /// It is done.
+    Acknowledge,
+    /// It is given out again after a time.
+    Release(Duration),
+    /// It is given up and kept as a dead letter.
+    Reject,
+    /// Its lock begins anew.
+    Renew,
+}
+
+/// Why a token settles nothing.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum LockLost {
+    /// It is no token.
+    Bad,
+    /// Its lock has ended, or was settled before.
+    Lost,
+}
+
+/// Sender: `SubscriptionHandle`. Receiver: `Subscriber`. Events that were delivered before are delivered
+/// again. Reply: the id of the job.
+#[derive(Message)]
+#[rtype(result = "Result<Arc<str>, SubscriptionError>")]
+pub struct ReplayHistory(pub ReplayRequest);
+
+/// Which events of the past are meant.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ReplayRequest {
+    /// From when on; positions before it are passed over.
+    pub from: Timestamp,
+    /// Until when.
+    pub to: Timestamp,
+    /// The first position meant, in its shard.
+    pub from_position: Option<Position>,
+    /// The last position meant, in its shard.
+    pub to_position: Option<Position>,
+    /// Events per second, at most.
+    pub rate: u32,
+}
+
+/// A replay of history.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ReplayStatus {
+    /// Its id, which its deliveries carry.
+    pub id: Arc<str>,
+    /// When it was asked for.
+    pub at: Timestamp,
+    /// Events found so far.
+    pub found: u64,
+    /// For each shard: the position that it has come to, and the one where it ends.
+    pub shards: Vec<(ShardId, Lsn, Lsn)>,
+}
+
+/// Sender: `SubscriptionHandle`. Receiver: `Subscriber`. Ends a replay; what it found so far is delivered.
+/// Reply: whether there was one with this id.
+#[derive(Message)]
+#[rtype(result = "Result<bool, SubscriptionError>")]
+pub struct CancelReplay(pub String);
+
+/// Sender: `Subscriber`, by the task of a replay. Receiver: `Subscriber`. Events of the past that match.
+/// Reply: `None` when it has no room now, false when the replay was ended.
+#[derive(Message)]
+#[rtype(result = "Option<bool>")]
+pub struct ReplayFound {
+    /// The replay.
+    pub id: Arc<str>,
+    /// The shard that it reads.
+    pub shard: ShardId,
+    /// The position that it has come to.
+    pub position: Lsn,
+    /// The events.
+    pub events: Vec<Arc<Event>>,
+}
+
+/// Sender: `Subscriber`, by the task of a replay. Receiver: `Subscriber`. All was read.
+#[derive(Message)]
+#[rtype(result = "()")]
+pub struct ReplayEnded {
+    /// The replay.
+    pub id: Arc<str>,
 }
 
 /// Sender: `SubscriptionHandle`. Receiver: `Subscriber`. No attempts until [`Resume`].
@@ -112,6 +296,9 @@ pub enum SubscriptionError {
     /// It could not be learned whether all was done.
     #[error("the outcome is unknown")]
     Unknown,
+    /// Too much of this is under way already.
+    #[error("too much of this is under way")]
+    Busy,
     /// Stored events cannot be read.
     #[error("stored events are damaged")]
     Corrupt,

@@ -50,13 +50,31 @@ impl Hints {
 }
 
 /// How far each lane is, readable from anywhere.
-#[derive(Debug, Clone, Default)]
-pub struct Positions(Arc<Mutex<HashMap<Name, Arc<AtomicU64>>>>);
+#[derive(Debug, Clone)]
+pub struct Positions {
+    lanes: Arc<Mutex<HashMap<Name, Arc<AtomicU64>>>>,
+    /// The fastest of those that have room; the greatest number when none has.
+    routed: Arc<AtomicU64>,
+}
+
+impl Default for Positions {
+    fn default() -> Self {
+        Self { lanes: Arc::default(), routed: Arc::new(AtomicU64::new(u64::MAX)) }
+    }
+}
 
 impl Positions {
     pub(super) fn of(&self, subscription: &Name) -> Arc<AtomicU64> {
-        let mut all = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut all = self.lanes.lock().unwrap_or_else(PoisonError::into_inner);
         all.entry(subscription.clone()).or_default().clone()
+    }
+
+    pub(super) fn show(&self, routed: Option<Lsn>) {
+        self.routed.store(routed.map_or(u64::MAX, |lsn| lsn.0), Ordering::Relaxed);
+    }
+
+    pub(super) fn forget(&self, subscription: &Name) {
+        self.lanes.lock().unwrap_or_else(PoisonError::into_inner).remove(subscription);
     }
 
     /// The last position that the subscription's lane has looked at.
@@ -109,6 +127,11 @@ impl RouterHandle {
     /// How many positions the subscription's lane has not looked at.
     pub fn behind(&self, subscription: &Name) -> u64 {
         self.shard.log().tail().0.saturating_sub(self.positions.get(subscription).0)
+    }
+
+    /// How many positions routing itself is behind: not a subscriber that has no room.
+    pub fn lag(&self) -> u64 {
+        self.shard.log().tail().0.saturating_sub(self.positions.routed.load(Ordering::Relaxed))
     }
 
     /// Begins a lane; false when the router could not be told.

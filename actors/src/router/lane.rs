@@ -8,11 +8,10 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use actix::Recipient;
 use actix::prelude::SendError;
-use fail::fail_point;
 
-use crate::model::change::CommittedGroup;
+use super::reading::{Candidate, Reading};
 use crate::model::event::Event;
-use crate::model::ids::{Lsn, Name, Position, ShardId};
+use crate::model::ids::{Lsn, Name, ShardId};
 use crate::protocol::router::{Interest, JoinLane};
 use crate::protocol::subscriber::HandOver;
 
@@ -72,9 +71,14 @@ impl Lane {
         self.position
     }
 
+    /// Whether it would take more events now.
+    pub(super) fn has_room(&self) -> bool {
+        self.phase == Phase::Open && self.credit > 0
+    }
+
     /// Whether the log is worth reading for it, up to `tail`.
     pub(super) fn wants(&self, tail: Lsn) -> bool {
-        self.phase == Phase::Open && self.credit > 0 && self.position < tail
+        self.has_room() && self.position < tail
     }
 
     pub(super) fn grant(&mut self, credit: usize) {
@@ -109,39 +113,39 @@ impl Lane {
     }
 
     /// Looks at a group that follows the lane's position.
-    pub(super) fn offer(&mut self, shard: ShardId, group: &CommittedGroup) -> Offered {
-        if group.last() <= self.position {
+    pub(super) fn offer(&mut self, reading: &mut Reading<'_>) -> Offered {
+        let last = reading.last();
+        if last <= self.position {
             return Offered::Whole;
         }
         if self.phase != Phase::Open {
             return Offered::NotAll;
         }
         let mut events = Vec::new();
-        let mut routed = group.last();
-        for (lsn, change) in group.changes() {
-            if lsn <= self.position {
-                continue;
-            }
-            let Some(event_type) = self.interest.types.of(change.kind) else { continue };
-            let Some(event) = Event::new(Position { shard, lsn }, change) else { continue };
-            fail_point!("router::route", change.id.as_str().starts_with("poison-route"), |_| Offered::NotAll);
-            if event.address.container != self.interest.container
-                || !self.interest.filter.matches(event_type, &event.subject)
-            {
+        let mut routed = last;
+        for candidate in reading.of(&self.interest) {
+            let lsn = candidate.event().position.lsn;
+            if lsn <= self.position || !self.wants_event(candidate) {
                 continue;
             }
             if events.len() >= self.credit {
                 routed = lsn.previous();
                 break;
             }
-            events.push(Arc::new(event));
+            events.push(candidate.event().clone());
         }
-        let whole = routed == group.last();
-        if !self.hand_over(shard, events, routed) {
+        let whole = routed == last;
+        if !self.hand_over(reading.shard(), events, routed) {
             return Offered::NotAll;
         }
         self.skip_to(routed);
         if whole { Offered::Whole } else { Offered::NotAll }
+    }
+
+    fn wants_event(&self, candidate: &Candidate) -> bool {
+        let Interest { tenant, filter, .. } = &self.interest;
+        let may_see = tenant.is_none() || *tenant == candidate.event().tenant;
+        may_see && filter.matches(candidate)
     }
 
     fn hand_over(&mut self, shard: ShardId, events: Vec<Arc<Event>>, routed: Lsn) -> bool {

@@ -8,6 +8,7 @@
 
 mod handle;
 mod lane;
+mod reading;
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -25,6 +26,7 @@ use crate::shard::ShardHandle;
 use handle::Hints;
 pub use handle::{Positions, RouterHandle};
 use lane::{Lane, Offered};
+use reading::Reading;
 
 /// Bounds of a router.
 #[derive(Debug, Clone)]
@@ -89,8 +91,15 @@ impl Router {
             return self.crash(&panicked.0, ctx);
         }
         self.lanes.retain(|lane| !lane.is_gone());
+        self.show_lag();
         self.catch_up(ctx);
         self.unstall_later(ctx);
+    }
+
+    /// Shows how far the fastest lane is that has room: the others wait for their subscribers.
+    fn show_lag(&self) {
+        let routed = self.lanes.iter().filter(|lane| lane.has_room()).map(Lane::position).max();
+        self.hints.positions().show(routed);
     }
 
     fn take_hints(&mut self) {
@@ -104,8 +113,9 @@ impl Router {
             if group.last() <= self.tail {
                 continue;
             }
+            let mut reading = Reading::new(self.shard.id(), &group);
             for lane in self.lanes.iter_mut().filter(|lane| lane.position() == self.tail) {
-                lane.offer(self.shard.id(), &group);
+                lane.offer(&mut reading);
             }
             self.tail = group.last();
         }
@@ -142,13 +152,14 @@ impl Router {
     fn take_read(&mut self, from: Lsn, tail: Lsn, groups: &[CommittedGroup], ctx: &mut Context<Self>) {
         let shard = self.shard.id();
         let routed = contain(|| {
+            let mut readings: Vec<_> = groups.iter().map(|group| Reading::new(shard, group)).collect();
             for lane in self.lanes.iter_mut().filter(|lane| lane.position() >= from && lane.wants(tail)) {
                 if groups.is_empty() {
                     // Nothing stands between here and where the tail was when the reading began.
                     lane.skip_to(tail);
                 }
-                for group in groups {
-                    if lane.offer(shard, group) == Offered::NotAll {
+                for reading in &mut readings {
+                    if lane.offer(reading) == Offered::NotAll {
                         break;
                     }
                 }

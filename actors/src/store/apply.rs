@@ -26,6 +26,9 @@ pub(super) fn definition(table: Table) -> Definition {
         Table::Unique => "unique",
         Table::Index => "index",
         Table::Expiry => "expiry",
+        Table::Published => "published",
+        Table::Exports => "exports",
+        Table::Held => "held",
     })
 }
 
@@ -68,6 +71,12 @@ impl<'t> Tables<'t> {
                             self.row(row.table, &row.key, row.stored(lsn).as_deref())?;
                         }
                         changes.push((lsn, change));
+                    }
+                    // The event itself is in the log alone.
+                    Mutation::Event(event) => {
+                        if let Some(mark) = &event.mark {
+                            self.row(Table::Published, mark, Some(&[]))?;
+                        }
                     }
                     Mutation::Put { table, key, value } => self.row(*table, key, Some(value))?,
                     Mutation::Delete { table, key } => self.row(*table, key, None)?,

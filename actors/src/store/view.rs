@@ -25,7 +25,7 @@ pub use self::read::{EntryPage, KeyedDocument, Page, Row, StoredDocument, Versio
 
 const META: Definition = TableDefinition::new("meta");
 /// Format 1 kept an order for each partition; it is rebuilt when such a file is opened.
-const FORMAT: u32 = 2;
+const FORMAT: u32 = 3;
 const FORMAT_KEY: &[u8] = b"format";
 const APPLIED_KEY: &[u8] = b"applied";
 /// Name of the view's file in its shard's folder.
@@ -82,29 +82,22 @@ impl View {
         let applied = applied.map(u64::from_le_bytes).ok_or_else(|| OpenError::NotAView(FILE.into()))?;
         view.applied.store(applied, Ordering::Release);
         if format < FORMAT {
-            view.upgrade()?;
+            view.upgrade(format)?;
         }
         Ok(view)
     }
 
     /// Brings a file of an older format to this one, in one transaction.
-    fn upgrade(&self) -> Result<(), OpenError> {
-        tracing::info!(to = FORMAT, "view upgraded");
+    fn upgrade(&self, from: u32) -> Result<(), OpenError> {
+        tracing::info!(from, to = FORMAT, "view upgraded");
         let upgraded = self.write(|transaction| {
             transaction.set_quick_repair(true);
-            transaction.delete_table(ORDER)?;
             for table in Table::ALL {
                 transaction.open_table(definition(table))?;
             }
-            let mut order = transaction.open_table(ORDER)?;
-            for entry in transaction.open_table(DOCUMENTS)?.range::<&[u8]>(..)? {
-                let (key, sealed) = entry?;
-                // A damaged document keeps its place in the table and is reported when it is read.
-                let Ok(found) = keyed(key.value(), sealed.value()) else { continue };
-                let (place, rest) = place(&found);
-                order.insert(place.as_slice(), rest.as_slice())?;
+            if from < 2 {
+                rebuild_order(transaction)?;
             }
-            drop(order);
             put_meta(transaction, FORMAT_KEY, &FORMAT.to_le_bytes())?;
             mark(transaction, self.applied())
         });
@@ -232,6 +225,20 @@ fn broken(error: impl fmt::Display) -> OpenError {
 pub(super) fn mark(transaction: &WriteTransaction, applied: Lsn) -> Result<Lsn, redb::Error> {
     put_meta(transaction, APPLIED_KEY, &applied.0.to_le_bytes())?;
     Ok(applied)
+}
+
+/// The order of changes as format 2 has it, made from the documents.
+fn rebuild_order(transaction: &WriteTransaction) -> Result<(), redb::Error> {
+    transaction.delete_table(ORDER)?;
+    let mut order = transaction.open_table(ORDER)?;
+    for entry in transaction.open_table(DOCUMENTS)?.range::<&[u8]>(..)? {
+        let (key, sealed) = entry?;
+        // A damaged document keeps its place in the table and is reported when it is read.
+        let Ok(found) = keyed(key.value(), sealed.value()) else { continue };
+        let (place, rest) = place(&found);
+        order.insert(place.as_slice(), rest.as_slice())?;
+    }
+    Ok(())
 }
 
 fn put_meta(transaction: &WriteTransaction, key: &[u8], value: &[u8]) -> Result<(), redb::Error> {

@@ -1,5 +1,6 @@
-//! One attempt: from an event or a retry to an outcome and its verdict.
+//! One attempt: from events that are handed over or fall due to an outcome and a verdict on each.
 
+use std::collections::BTreeMap;
 use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
 use std::time::Duration;
@@ -8,186 +9,326 @@ use actix::{ActorFutureExt, AsyncContext, Context, WrapFuture};
 use fail::fail_point;
 use futures_util::FutureExt;
 
-use super::rows::{DeadLetter, RetryRow, decode, parse_due, prefix};
-use super::schedule::Page;
+use super::config::{BatchSettings, Destination, Gone, Webhook};
+use super::message::{delivery_id, headers_of, joined};
+use super::order::fingerprint;
+use super::rows::{DeadLetter, RetryRow};
 use super::settle::{Effect, Settled};
-use super::{Subscriber, rows};
+use super::{LOG, Subscriber};
 use crate::kernel::contain;
-use crate::model::change::Table;
 use crate::model::delivery::{Attempt, Outcome, OutcomeKind, Transport};
-use crate::model::event::{CLOUD_EVENT, Event, StoredEvent};
-use crate::model::ids::Position;
+use crate::model::event::{CLOUD_EVENT, CLOUD_EVENT_BATCH, Event, StoredEvent};
+use crate::model::ids::{Position, ShardId};
 use crate::model::time::Timestamp;
+use crate::model::topic::Topic;
+use crate::policy::fairness::Class;
+use crate::policy::health::{Breaker, Turn};
 use crate::policy::retry::{DeadLetterReason, Due, Verdict, verdict, when_due};
+use crate::protocol::subscriber::AttemptRecord;
 use crate::shard::ShardHandle;
-use crate::store::ViewReadError;
 
 /// How long after its deadline an attempt is given up here, if the transport did not do so: a place
 /// in the window must come back in any case.
 const GRACE: Duration = Duration::from_secs(1);
 
-/// An event under way, and the row that it has if it failed before.
-struct UnderWay {
-    event: Arc<Event>,
-    row: Option<RetryRow>,
+/// An event under way, and the row that it has if it was tried before.
+pub(super) struct UnderWay {
+    pub(super) event: Arc<Event>,
+    pub(super) row: Option<RetryRow>,
+}
+
+impl UnderWay {
+    /// Which attempt this is.
+    pub(super) fn number(&self) -> u32 {
+        self.row.as_ref().map_or(0, |row| row.attempts) + 1
+    }
 }
 
 /// How an event ended that is given up.
-struct End<'a> {
-    attempts: u32,
-    reason: DeadLetterReason,
+pub(super) struct End<'a> {
+    pub(super) attempts: u32,
+    pub(super) reason: DeadLetterReason,
     /// The attempt that decided it, if there was one.
-    outcome: Option<&'a Outcome>,
+    pub(super) outcome: Option<&'a Outcome>,
 }
 
 impl Subscriber {
-    /// An event that was handed over: too old, or tried for the first time.
-    pub(super) fn begin_first(&mut self, event: Arc<Event>, now: Timestamp, ctx: &mut Context<Self>) {
-        match when_due(Self::published(&event), &self.config.retry, now) {
-            Due::Attempt => {
-                self.in_flight += 1;
-                self.deliver(UnderWay { event, row: None }, ctx);
+    /// Events that were handed over: given up at once, or tried for the first time.
+    pub(super) fn begin_first(&mut self, events: Vec<Arc<Event>>, now: Timestamp, ctx: &mut Context<Self>) {
+        let mut parcel = Vec::with_capacity(events.len());
+        for event in events {
+            match self.due(&event, event.at, now) {
+                Due::Attempt => {
+                    self.in_flight += 1;
+                    parcel.push(UnderWay { event, row: None });
+                }
+                Due::DeadLetter(reason) => {
+                    self.give_up(&event, None, End { attempts: 0, reason, outcome: None }, ctx);
+                }
             }
-            Due::DeadLetter(reason) => {
-                self.give_up(&event, None, End { attempts: 0, reason, outcome: None }, ctx);
-            }
+        }
+        if !parcel.is_empty() {
+            self.begin_attempt();
+            self.deliver(parcel, ctx);
         }
     }
 
-    /// A retry that falls due: too old, or tried again.
-    pub(super) fn begin_retry(
+    fn begin_attempt(&mut self) {
+        self.attempts += 1;
+        self.health.begun();
+    }
+
+    fn due(&self, event: &Event, published: Timestamp, now: Timestamp) -> Due {
+        if self.shown.disabled.is_some() {
+            return Due::DeadLetter(DeadLetterReason::SubscriptionDisabled);
+        }
+        if event.hops() > self.settings.hops {
+            return Due::DeadLetter(DeadLetterReason::LoopDetected);
+        }
+        when_due(published, &self.config.retry, now)
+    }
+
+    /// Retries that fall due: tried again, or given up. Those that are known to be given up are no attempt.
+    pub(super) fn begin_retries(
         &mut self,
-        position: Position,
-        row: RetryRow,
-        now: Timestamp,
+        rows: Vec<(Position, RetryRow)>,
+        (now, is_attempt): (Timestamp, bool),
         ctx: &mut Context<Self>,
     ) {
-        let Some(shard) = self.lot(position.shard).map(|lot| lot.router.shard().clone()) else { return };
-        self.in_flight += 1;
-        self.retries_in_flight += 1;
-        let due = when_due(row.published, &self.config.retry, now);
-        let stored = row.event.clone();
+        if is_attempt {
+            self.begin_attempt();
+        }
+        let shards: BTreeMap<ShardId, ShardHandle> = self
+            .shards
+            .iter()
+            .map(|lot| (lot.router.id(), lot.router.shard().clone()))
+            .collect();
+        self.in_flight += rows.len();
+        self.retries_in_flight += rows.len();
+        let topic = self.config.topic.clone();
         // The log may have to be read from the disk.
-        let find = tokio::task::spawn_blocking(move || find(&shard, position, stored));
+        let find = tokio::task::spawn_blocking(move || {
+            let found = |(position, row): (Position, RetryRow)| {
+                let event = match shards.get(&position.shard) {
+                    Some(shard) => find(shard, &topic, position, row.event.clone()),
+                    None => Err("there is no such shard".to_owned()),
+                };
+                (position, row, event)
+            };
+            rows.into_iter().map(found).collect::<Vec<_>>()
+        });
         ctx.spawn(find.into_actor(self).map(move |found, actor, ctx| {
-            actor.guarded(ctx, |actor, ctx| match (found, due) {
-                (Ok(Ok(event)), Due::Attempt) => {
-                    actor.deliver(UnderWay { event: Arc::new(event), row: Some(row) }, ctx);
-                }
-                (Ok(Ok(event)), Due::DeadLetter(reason)) => {
-                    actor.leave_flight(true);
-                    let end = End { attempts: row.attempts, reason, outcome: None };
-                    actor.give_up(&event, Some(row), end, ctx);
-                }
-                (found, _) => {
-                    let why = match found {
-                        Ok(Err(why)) => why,
-                        Ok(Ok(_)) => "found".to_owned(),
-                        Err(join) => join.to_string(),
-                    };
-                    tracing::error!(subscription = %actor.config.name, %position, why, "event of a retry not read");
-                    actor.leave_flight(true);
-                    let later = now.after(actor.settings.backoff * 100);
-                    actor.schedule.give_back(position, row, later);
-                    actor.pump(ctx);
-                }
+            actor.guarded(ctx, |actor, ctx| match found {
+                Ok(found) => actor.found(found, (now, is_attempt), ctx),
+                // Nothing in it panics; what was taken comes back with the next start.
+                Err(join) => tracing::error!(%join, "events of retries not read"),
             });
         }));
     }
 
-    fn deliver(&mut self, under_way: UnderWay, ctx: &mut Context<Self>) {
-        let event = &under_way.event;
-        let Some(event_type) = self.config.types.of(event.change.kind).cloned() else {
-            // The topic no longer has this type: nothing to deliver, nothing to keep.
-            self.leave_flight(under_way.row.is_some());
-            return self.settle_event(event.position, under_way.row, Effect::Done, ctx);
+    fn found(
+        &mut self,
+        found: Vec<(Position, RetryRow, Result<Option<Event>, String>)>,
+        (now, is_attempt): (Timestamp, bool),
+        ctx: &mut Context<Self>,
+    ) {
+        let mut parcel = Vec::with_capacity(found.len());
+        for (position, row, event) in found {
+            match event {
+                Ok(Some(event)) => match self.due(&event, row.published, now) {
+                    Due::Attempt => parcel.push(UnderWay { event: Arc::new(event), row: Some(row) }),
+                    Due::DeadLetter(reason) => {
+                        self.leave_flight(true);
+                        let end = End { attempts: row.attempts, reason, outcome: None };
+                        self.give_up(&event, Some(row), end, ctx);
+                    }
+                },
+                Ok(None) => {
+                    // The topic no longer has this type: nothing to deliver, nothing to keep.
+                    self.leave_flight(true);
+                    self.settle_event(Settled::new(position, Some(row), Effect::Done), ctx);
+                }
+                Err(why) => {
+                    tracing::error!(subscription = %self.config.name, %position, why, "event of a retry not read");
+                    self.leave_flight(true);
+                    let later = now.after(self.settings.backoff * 100);
+                    self.schedule.give_back(position, row, later);
+                }
+            }
+        }
+        match (parcel.is_empty(), is_attempt) {
+            (true, false) => return self.pump(ctx),
+            (true, true) => {
+                self.attempts = self.attempts.saturating_sub(1);
+                self.health.not_made(now);
+                return self.pump(ctx);
+            }
+            (false, false) => self.begin_attempt(),
+            (false, true) => {}
+        }
+        self.deliver(parcel, ctx);
+    }
+
+    fn deliver(&mut self, parcel: Vec<UnderWay>, ctx: &mut Context<Self>) {
+        let config = self.config.clone();
+        match &config.to {
+            Destination::Webhook(webhook) => self.send(webhook, parcel, ctx),
+            Destination::Queue(_) => self.offer(parcel, ctx),
+        }
+    }
+
+    fn send(&mut self, webhook: &Webhook, parcel: Vec<UnderWay>, ctx: &mut Context<Self>) {
+        let Some(first) = parcel.first() else { return };
+        let number = parcel.iter().map(UnderWay::number).max().unwrap_or(1);
+        let (content_type, body) = match webhook.batch {
+            Some(_) => (CLOUD_EVENT_BATCH, joined(parcel.iter().map(|it| it.event.json()))),
+            None => (CLOUD_EVENT, first.event.json().clone()),
         };
-        let number = under_way.row.as_ref().map_or(0, |row| row.attempts) + 1;
         let attempt = Attempt {
-            endpoint: self.config.endpoint.clone(),
+            endpoint: webhook.endpoint.clone(),
             subscription: self.config.name.clone(),
-            event_id: event.position.to_string(),
+            event_id: delivery_id(&first.event),
             number,
-            traceparent: event.change.traceparent.clone(),
-            content_type: CLOUD_EVENT,
-            body: event.to_cloud_event(&event_type),
+            traceparent: first.event.traceparent().map(Arc::from),
+            content_type,
+            body,
+            headers: headers_of(&webhook.headers, &first.event),
+            replay: first.row.as_ref().and_then(|row| row.replay.clone()),
             timeout: self.settings.timeout,
         };
-        let delivery = deliver(self.transport.clone(), attempt);
+        let is_probe = matches!(self.health.breaker(), Breaker::Probing { .. });
+        let class = if number > 1 || is_probe { Class::Retry } else { Class::First };
+        let (slots, owner, name) = (self.slots.clone(), self.config.tenant.clone(), self.config.name.clone());
+        let transport = self.transport.clone();
+        let delivery = async move {
+            let slot = slots.take(&owner, &name, class).await;
+            let outcome = deliver(transport, attempt).await;
+            drop(slot);
+            outcome
+        };
         ctx.spawn(delivery.into_actor(self).map(move |outcome, actor, ctx| {
-            actor.guarded(ctx, |actor, ctx| actor.judge(under_way, number, &outcome, ctx));
+            actor.guarded(ctx, |actor, ctx| actor.judge(parcel, &outcome, ctx));
         }));
     }
 
-    fn judge(&mut self, under_way: UnderWay, number: u32, outcome: &Outcome, ctx: &mut Context<Self>) {
-        fail_point!(
-            "subscriber::judge",
-            under_way.event.change.id.as_str().starts_with("poison-judge"),
-            |_| ()
-        );
-        let UnderWay { event, row } = under_way;
-        self.leave_flight(row.is_some());
-        if outcome.kind == OutcomeKind::Aborted {
-            return self.put_back(event, row, ctx);
-        }
-        self.note(event.position, number, outcome);
+    fn judge(&mut self, parcel: Vec<UnderWay>, outcome: &Outcome, ctx: &mut Context<Self>) {
+        let poison = |it: &UnderWay| it.event.cloud.subject.as_ref().is_some_and(|s| s.contains("poison-judge"));
+        fail_point!("subscriber::judge", parcel.iter().any(poison), |_| ());
         let now = self.clock.now();
-        match verdict(number, outcome, &self.config.retry, now, self.rng.f64()) {
-            Verdict::Done => {
-                self.shown.delivered += 1;
-                self.settle_event(event.position, row, Effect::Done, ctx);
-            }
-            Verdict::RetryAt(next_at) => {
-                self.shown.failed_attempts += 1;
-                let published = row.as_ref().map_or(Self::published(&event), |row| row.published);
-                let stored = row.as_ref().and_then(|row| row.event.clone());
-                let next = RetryRow {
-                    attempts: number,
-                    next_at,
-                    published,
-                    last: Some(outcome.kind),
-                    event: stored,
-                };
-                self.settle_event(event.position, row, Effect::Postpone(next), ctx);
-            }
-            Verdict::DeadLetter(reason) => {
-                self.shown.failed_attempts += 1;
-                let end = End { attempts: number, reason, outcome: Some(outcome) };
-                self.give_up(&event, row, end, ctx);
+        self.attempts = self.attempts.saturating_sub(1);
+        for under_way in &parcel {
+            self.leave_flight(under_way.row.is_some());
+        }
+        self.turn(outcome, now, ctx);
+        if outcome.kind == OutcomeKind::Aborted {
+            return self.put_back(parcel, ctx);
+        }
+        for UnderWay { event, row } in parcel {
+            let number = row.as_ref().map_or(0, |row| row.attempts) + 1;
+            self.note(&event, number, outcome, now);
+            match verdict(number, outcome, &self.config.retry, now, self.rng.f64()) {
+                Verdict::Done => {
+                    self.shown.delivered += 1;
+                    self.done(&event, row, ctx);
+                }
+                Verdict::RetryAt(next_at) => {
+                    self.shown.failed_attempts += 1;
+                    self.retry_at(&event, row, (number, next_at, Some(outcome.kind)), ctx);
+                }
+                Verdict::DeadLetter(reason) => {
+                    self.shown.failed_attempts += 1;
+                    let end = End { attempts: number, reason, outcome: Some(outcome) };
+                    self.give_up(&event, row, end, ctx);
+                }
             }
         }
     }
 
-    fn give_up(&mut self, event: &Event, row: Option<RetryRow>, end: End<'_>, ctx: &mut Context<Self>) {
+    /// What an outcome says of the endpoint.
+    fn turn(&mut self, outcome: &Outcome, now: Timestamp, ctx: &mut Context<Self>) {
+        match self.health.record(outcome, now) {
+            Turn::None => {}
+            Turn::Opened => {
+                tracing::warn!(subscription = %self.config.name, outcome = %outcome.kind, detail = outcome.detail, "endpoint on probation");
+                let until = match self.health.breaker() {
+                    Breaker::Open { until, .. } => until.to_string(),
+                    Breaker::Closed | Breaker::Probing { .. } => String::new(),
+                };
+                let data = serde_json::json!({"reason": outcome.kind.to_string(), "detail": outcome.detail, "until": until});
+                self.tell("subscription.probation", &data);
+            }
+            Turn::Closed => {
+                tracing::info!(subscription = %self.config.name, "endpoint back from probation");
+                self.tell("subscription.recovered", &serde_json::json!({}));
+            }
+        }
+        let disables = match &self.config.to {
+            Destination::Webhook(webhook) => webhook.gone == Gone::Disable,
+            Destination::Queue(_) => false,
+        };
+        if outcome.kind == OutcomeKind::Gone && disables && self.shown.disabled.is_none() {
+            self.disable("the endpoint answered 410 (gone)", ctx);
+        }
+    }
+
+    /// The event is delivered.
+    pub(super) fn done(&mut self, event: &Event, row: Option<RetryRow>, ctx: &mut Context<Self>) {
+        let settled = Settled::new(event.position, row, Effect::Done);
+        let settled = self.let_next_go(settled, event);
+        self.settle_event(settled, ctx);
+    }
+
+    /// The event is tried again at a time.
+    pub(super) fn retry_at(
+        &mut self,
+        event: &Event,
+        row: Option<RetryRow>,
+        (attempts, next_at, last): (u32, Timestamp, Option<OutcomeKind>),
+        ctx: &mut Context<Self>,
+    ) {
+        let next = RetryRow {
+            attempts,
+            next_at,
+            last,
+            published: row.as_ref().map_or(event.at, |row| row.published),
+            event: row.as_ref().and_then(|row| row.event.clone()),
+            replay: row.as_ref().and_then(|row| row.replay.clone()),
+            held: false,
+        };
+        let settled = Settled::new(event.position, row, Effect::Postpone(next));
+        let settled = self.hold_back(settled, event, ctx);
+        self.settle_event(settled, ctx);
+    }
+
+    pub(super) fn give_up(
+        &mut self,
+        event: &Event,
+        row: Option<RetryRow>,
+        end: End<'_>,
+        ctx: &mut Context<Self>,
+    ) {
         self.shown.given_up += 1;
         let End { attempts, reason, outcome } = end;
-        let event_type =
-            self.config.types.of(event.change.kind).map_or(String::new(), |name| name.to_string());
         let letter = DeadLetter {
             reason,
             attempts,
             last_outcome: outcome.map(|outcome| outcome.kind).or(row.as_ref().and_then(|row| row.last)),
             last_status: outcome.and_then(|outcome| outcome.status),
             detail: outcome.map(|outcome| outcome.detail.clone()).unwrap_or_default(),
-            published: row.as_ref().map_or(Self::published(event), |row| row.published),
+            published: row.as_ref().map_or(event.at, |row| row.published),
             at: self.clock.now(),
-            event_type,
             event: StoredEvent::from(event),
         };
         tracing::warn!(subscription = %self.config.name, event = %event.position, %reason, "event dead-lettered");
-        self.settle_event(event.position, row, Effect::Bury(Box::new(letter)), ctx);
+        let settled = Settled::new(event.position, row, Effect::Bury(Box::new(letter)));
+        let settled = self.let_next_go(settled, event);
+        self.settle_event(settled, ctx);
     }
 
-    fn settle_event(
-        &mut self,
-        position: Position,
-        row: Option<RetryRow>,
-        effect: Effect,
-        ctx: &mut Context<Self>,
-    ) {
-        let index = usize::from(position.shard.0);
+    pub(super) fn settle_event(&mut self, settled: Settled, ctx: &mut Context<Self>) {
+        let index = usize::from(settled.position.shard.0);
         if let Some(lot) = self.shards.get_mut(index) {
-            lot.ledger.enter(Settled { position, row, effect });
+            lot.ledger.enter(settled);
             self.settle(index, ctx);
         }
         self.pump(ctx);
@@ -201,16 +342,30 @@ impl Subscriber {
     }
 
     /// An attempt that was not made counts for nothing, and is made a little later.
-    fn put_back(&mut self, event: Arc<Event>, row: Option<RetryRow>, ctx: &mut Context<Self>) {
-        match row {
-            Some(row) => {
-                let at = self.clock.now().after(self.settings.backoff);
-                self.schedule.give_back(event.position, row, at);
+    fn put_back(&mut self, parcel: Vec<UnderWay>, ctx: &mut Context<Self>) {
+        let at = self.clock.now().after(self.settings.backoff);
+        for UnderWay { event, row } in parcel.into_iter().rev() {
+            match row {
+                Some(row) => self.schedule.give_back(event.position, row, at),
+                None => {
+                    self.keys.leave(&fingerprint(&event.key));
+                    self.ready.push_front(event);
+                }
             }
-            None => self.ready.push_front(event),
         }
         self.pump_later(ctx);
         self.answer_drain();
+    }
+
+    fn note(&mut self, event: &Event, number: u32, outcome: &Outcome, at: Timestamp) {
+        self.log.push_front(AttemptRecord {
+            position: event.position,
+            event_id: event.cloud.id.clone(),
+            number,
+            at,
+            outcome: outcome.clone(),
+        });
+        self.log.truncate(LOG);
     }
 }
 
@@ -229,36 +384,25 @@ async fn deliver(transport: Arc<dyn Transport>, attempt: Attempt) -> Outcome {
     }
 }
 
-/// The event itself: kept with its retry, or in the log.
-fn find(shard: &ShardHandle, position: Position, stored: Option<StoredEvent>) -> Result<Event, String> {
+/// The event itself: kept with its retry, or in the log. `None`: it is no event of the topic any more.
+fn find(
+    shard: &ShardHandle,
+    topic: &Topic,
+    position: Position,
+    stored: Option<StoredEvent>,
+) -> Result<Option<Event>, String> {
     if let Some(stored) = stored {
-        return stored.into_event().ok_or_else(|| "the stored event cannot be read".to_owned());
+        return Ok(Some(Event::from(stored)));
     }
     let groups = shard.log().read(position.lsn, 1).map_err(|error| error.to_string())?;
-    let mut changes = groups.iter().flat_map(crate::model::change::CommittedGroup::changes);
-    let change = changes.find(|(lsn, _)| *lsn == position.lsn);
-    let event = change.and_then(|(_, change)| Event::new(position, change));
-    event.ok_or_else(|| "the log has no event there".to_owned())
+    let mut all = groups.iter().flat_map(crate::model::change::CommittedGroup::positions);
+    let found = all.find(|(lsn, _)| *lsn == position.lsn);
+    let (_, mutation) = found.ok_or_else(|| "the log has nothing there".to_owned())?;
+    Ok(Event::of(topic, position, mutation))
 }
 
-/// The retries of a shard that fall due next, at most `limit`.
-pub(super) fn read_due(shard: &ShardHandle, name: &str, limit: usize) -> Result<Page, String> {
-    let view = shard.view().map_err(|error| error.to_string())?;
-    let due = view.rows(Table::Due, &prefix(name), None, limit).map_err(|error| error.to_string())?;
-    let complete = due.len() < limit;
-    let mut rows = Vec::with_capacity(due.len());
-    for (rest, _) in due {
-        let Some((_, lsn)) = parse_due(&rest) else { continue };
-        let row: Option<RetryRow> = match view.row(Table::Deliveries, &rows::key(name, lsn)) {
-            Ok(value) => value.as_deref().and_then(decode),
-            Err(ViewReadError::Corrupt | ViewReadError::Newer) => None,
-            Err(error @ ViewReadError::Disk(_)) => return Err(error.to_string()),
-        };
-        // One row that cannot be read must not keep the others waiting for ever.
-        match row {
-            Some(row) => rows.push((Position { shard: shard.id(), lsn }, row)),
-            None => tracing::error!(subscription = name, %lsn, "delivery not read: it is passed over"),
-        }
-    }
-    Ok(Page { rows, complete })
+/// How many retries that were tried `attempts` times go in one request: fewer each time, so that an
+/// event that spoils a batch is soon alone.
+pub(super) fn batch_of_retries(batch: Option<BatchSettings>, attempts: u32) -> usize {
+    batch.map_or(1, |batch| (batch.events >> attempts.saturating_sub(1).min(31)).max(1))
 }

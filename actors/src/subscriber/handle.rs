@@ -1,19 +1,19 @@
 //! The door to a subscription.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use actix::{Addr, Context, Supervisor};
 use bytes::Bytes;
 
 use super::rows::{DeadLetter, decode, parse_lsn, prefix};
-use super::{DeliverySettings, Floors, Subscriber, SubscriptionConfig};
-use crate::kernel::clock::SharedClock;
+use super::{DeliverySettings, Subscriber, SubscriptionConfig, Surroundings};
 use crate::model::change::{Mutation, Table};
-use crate::model::delivery::Transport;
 use crate::model::ids::Position;
 use crate::protocol::subscriber::{
-    DrainDeliveries, Pause, PurgeDeadLetters, ReplayDeadLetters, ReportStatus, Resume, Selection,
-    SubscriptionError, SubscriptionStatus,
+    AttemptRecord, CancelReplay, Decision, DrainDeliveries, ListAttempts, LockLost, Pause, PurgeDeadLetters,
+    ReceiveEvents, ReceiveRefused, Received, ReplayDeadLetters, ReplayHistory, ReplayRequest, ReportStatus,
+    Resume, Selection, SettleEvents, SubscriptionError, SubscriptionStatus,
 };
 use crate::router::RouterHandle;
 use crate::shard::{CommitError, ShardReadError};
@@ -34,16 +34,16 @@ pub(super) fn pause_key(name: &str) -> Vec<u8> {
     [b"paused/".as_slice(), name.as_bytes()].concat()
 }
 
+/// Row of shard 0 that says why the subscription gives up every event.
+pub(super) fn disabled_key(name: &str) -> Vec<u8> {
+    [b"disabled/".as_slice(), name.as_bytes()].concat()
+}
+
 impl SubscriptionHandle {
     /// Starts the subscriber on the current arbiter. Each shard must have a cursor for it.
-    pub fn start(
-        config: Arc<SubscriptionConfig>,
-        settings: DeliverySettings,
-        routers: Arc<[RouterHandle]>,
-        transport: Arc<dyn Transport>,
-        shared: (SharedClock, Floors),
-    ) -> Self {
-        let subscriber = Subscriber::new(config.clone(), settings, routers.clone(), transport, shared);
+    pub fn start(config: Arc<SubscriptionConfig>, settings: DeliverySettings, around: Surroundings) -> Self {
+        let routers = around.routers.clone();
+        let subscriber = Subscriber::new(config.clone(), settings, around);
         let addr = Supervisor::start(move |ctx: &mut Context<Subscriber>| {
             ctx.set_mailbox_capacity(MAILBOX);
             subscriber
@@ -73,9 +73,11 @@ impl SubscriptionHandle {
         self.addr.send(Pause).await.unwrap_or(Err(SubscriptionError::Unavailable))
     }
 
-    /// Ends a pause or a quarantine, and tries now what waits for a retry.
+    /// Ends a pause, a quarantine, a probation, or that it is disabled, and tries now what waits for a retry.
     pub async fn resume(&self) -> Result<(), SubscriptionError> {
         self.commit(Mutation::Delete { table: Table::System, key: self.pause_row() }).await?;
+        let key = disabled_key(&self.config.name).into();
+        self.commit(Mutation::Delete { table: Table::System, key }).await?;
         for router in self.routers.iter() {
             router.reopen().await;
         }
@@ -126,6 +128,42 @@ impl SubscriptionHandle {
     /// Forgets dead letters. Returns how many.
     pub async fn purge(&self, selection: Selection) -> Result<usize, SubscriptionError> {
         self.addr.send(PurgeDeadLetters(selection)).await.unwrap_or(Err(SubscriptionError::Unknown))
+    }
+
+    /// The last attempts, newest first.
+    pub async fn attempts(&self) -> Vec<AttemptRecord> {
+        self.addr.send(ListAttempts).await.unwrap_or_default()
+    }
+
+    /// Receives events from a queue: at most `most`, none if there are none within `wait`.
+    ///
+    /// # Errors
+    /// See [`ReceiveRefused`].
+    pub async fn receive(&self, most: usize, wait: Duration) -> Result<Vec<Received>, ReceiveRefused> {
+        let received = self.addr.send(ReceiveEvents { most, wait }).await;
+        received.unwrap_or(Err(ReceiveRefused::Unavailable))
+    }
+
+    /// Settles received events, the same for all tokens. The answers are in their order; a token without
+    /// one may or may not be settled.
+    pub async fn settle(&self, tokens: Vec<String>, decision: Decision) -> Vec<Result<(), LockLost>> {
+        self.addr.send(SettleEvents { tokens, decision }).await.unwrap_or_default()
+    }
+
+    /// Delivers events of the past again. Returns the id of the job.
+    ///
+    /// # Errors
+    /// [`SubscriptionError::Unavailable`] when it cannot be made durable.
+    pub async fn replay_history(&self, request: ReplayRequest) -> Result<Arc<str>, SubscriptionError> {
+        self.addr.send(ReplayHistory(request)).await.unwrap_or(Err(SubscriptionError::Unknown))
+    }
+
+    /// Ends a replay of history. False: there is none with this id.
+    ///
+    /// # Errors
+    /// [`SubscriptionError::Unavailable`] when it cannot be made durable.
+    pub async fn cancel_replay(&self, id: &str) -> Result<bool, SubscriptionError> {
+        self.addr.send(CancelReplay(id.to_owned())).await.unwrap_or(Err(SubscriptionError::Unknown))
     }
 
     pub(crate) async fn drain(&self) {

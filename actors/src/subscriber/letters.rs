@@ -6,7 +6,7 @@ use actix::{ActorFutureExt, Handler, ResponseActFuture, WrapFuture};
 
 use bytes::Bytes;
 
-use super::rows::{DeadLetter, RetryRow, decode, parse_lsn, postpone, prefix, unbury};
+use super::rows::{DeadLetter, RetryRow, decode, exported, parse_lsn, postpone, prefix, unbury};
 use super::{Subscriber, rows};
 use crate::kernel::clock::SharedClock;
 use crate::model::change::{Mutation, Table};
@@ -173,14 +173,23 @@ async fn move_page(
         return Ok(());
     }
     let now = clock.now();
+    let replay: Arc<str> = format!("dead-letters-{}", now.0).into();
     let mut mutations: Vec<Mutation> = Vec::new();
     let count = page.len();
     for letter in page {
         let position = letter.event.position();
         unbury(name, position, &mut mutations);
+        mutations.push(exported(name, position.lsn));
         if fate == Fate::Replay {
-            let row =
-                RetryRow { attempts: 0, next_at: now, published: now, last: None, event: Some(letter.event) };
+            let row = RetryRow {
+                attempts: 0,
+                next_at: now,
+                published: now,
+                last: None,
+                event: Some(letter.event),
+                replay: Some(replay.clone()),
+                held: false,
+            };
             postpone(name, position.lsn, &row, &mut mutations);
         }
     }

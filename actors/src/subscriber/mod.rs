@@ -6,19 +6,24 @@
 //! at most those; nothing here waits for, or holds back, another subscriber.
 
 mod attempt;
+mod config;
 mod floors;
 mod handle;
 mod letters;
+mod message;
 mod open;
+mod order;
 mod pump;
+mod queue;
+mod replay;
 mod rows;
 mod schedule;
 mod settle;
+mod system_events;
 mod track;
 
 use std::collections::VecDeque;
 use std::sync::Arc;
-use std::time::Duration;
 
 use actix::{Actor, ActorContext, AsyncContext, Context, Handler, ResponseFuture, Supervised};
 use futures_util::future::AbortHandle;
@@ -26,68 +31,54 @@ use tokio::sync::{Mutex, oneshot};
 
 use crate::kernel::clock::SharedClock;
 use crate::kernel::contain::contain;
-use crate::model::delivery::{Endpoint, Outcome, Transport};
-use crate::model::event::{Event, EventTypes};
-use crate::model::ids::{Name, Position, ShardId};
+use crate::kernel::slots::Slots;
+use crate::model::delivery::Transport;
+use crate::model::event::Event;
+use crate::model::ids::ShardId;
 use crate::model::time::Timestamp;
 use crate::policy::budget::CrashBudget;
-use crate::policy::filter::Filter;
-use crate::policy::retry::RetryPolicy;
+use crate::policy::health::Health;
 use crate::protocol::subscriber::{
-    DrainDeliveries, HandOver, Pause, ReportStatus, Resume, SubscriptionStatus,
+    AttemptRecord, DrainDeliveries, HandOver, ListAttempts, Pause, ReportStatus, Resume, SubscriptionStatus,
 };
 use crate::router::RouterHandle;
 
+pub use config::{
+    BatchSettings, DeliveryHeader, DeliverySettings, Destination, Gone, HeaderValue, Order, QueueSettings,
+    SubscriptionConfig, Webhook,
+};
 pub use floors::Floors;
 pub use handle::SubscriptionHandle;
 pub(crate) use rows::advance;
 pub use rows::{DeadLetter, Progress, RetryRow, decode, parse_due, parse_lsn, prefix};
+use order::Keys;
+use queue::Queue;
+use replay::Replays;
 use schedule::Schedule;
 use settle::Ledger;
 use track::Track;
 
-/// An event subscription as the manifest declares it.
-#[derive(Debug, Clone)]
-pub struct SubscriptionConfig {
-    /// Its name.
-    pub name: Name,
-    /// The topic that it listens to.
-    pub topic: Name,
-    /// The container whose changes make that topic's events.
-    pub container: Name,
-    /// The topic's event types.
-    pub types: EventTypes,
-    /// Which of them it wants.
-    pub filter: Filter,
-    /// Where they go.
-    pub endpoint: Arc<Endpoint>,
-    /// How long it is tried.
-    pub retry: RetryPolicy,
-}
-
-/// Bounds of delivery; see `limits` in the manifest.
-#[derive(Debug, Clone)]
-pub struct DeliverySettings {
-    /// Events of one subscription under way, or with an outcome that is not durable.
-    pub window: usize,
-    /// Events of one subscription in memory.
-    pub queue: usize,
-    /// Time for one attempt.
-    pub timeout: Duration,
-    /// Retries of one subscription in memory.
-    pub retry_page: usize,
-    /// Pause before a store that failed is asked again, and before a first restart.
-    pub backoff: Duration,
-    /// Panics within `crash_window` before it waits for an operator.
-    pub crash_budget: u32,
-    /// See `crash_budget`.
-    pub crash_window: Duration,
-    /// Seed of the jitter.
-    pub seed: u64,
-}
-
-/// The last outcomes that a subscription shows.
+/// The last outcomes that a subscription shows of itself unasked.
 const RECENT: usize = 10;
+/// The last outcomes that it remembers.
+const LOG: usize = 200;
+
+/// What all subscribers of a system share.
+#[derive(Clone)]
+pub struct Surroundings {
+    /// The routers, by their shards' numbers.
+    pub routers: Arc<[RouterHandle]>,
+    /// How endpoints are reached.
+    pub transport: Arc<dyn Transport>,
+    /// The time.
+    pub clock: SharedClock,
+    /// How much of the log is still needed.
+    pub floors: Floors,
+    /// Places for attempts.
+    pub slots: Slots,
+    /// Whether there is a topic of system events.
+    pub tells: bool,
+}
 
 /// The actor. Reached through [`SubscriptionHandle`].
 pub struct Subscriber {
@@ -97,6 +88,15 @@ pub struct Subscriber {
     transport: Arc<dyn Transport>,
     clock: SharedClock,
     floors: Floors,
+    slots: Slots,
+    tells: bool,
+    health: Health,
+    /// Deliveries per minute that the endpoint takes, if it said so.
+    rate: Option<u32>,
+    /// When the next one may be made.
+    paced_until: Option<Timestamp>,
+    log: VecDeque<AttemptRecord>,
+    replays: Replays,
     rng: fastrand::Rng,
     budget: CrashBudget,
     restart_after: Option<Duration>,
@@ -114,6 +114,12 @@ pub struct Subscriber {
     /// Everything below is rebuilt from the store at each start.
     shards: Vec<Lot>,
     ready: VecDeque<Arc<Event>>,
+    keys: Keys,
+    queue: Queue,
+    lock_watch: Option<Timestamp>,
+    /// Requests under way, or about to be.
+    attempts: usize,
+    /// Events under way.
     in_flight: usize,
     retries_in_flight: usize,
     retry_next: bool,
@@ -140,18 +146,23 @@ struct Lot {
 }
 
 impl Subscriber {
-    fn new(
-        config: Arc<SubscriptionConfig>,
-        settings: DeliverySettings,
-        routers: Arc<[RouterHandle]>,
-        transport: Arc<dyn Transport>,
-        shared: (SharedClock, Floors),
-    ) -> Self {
-        let (clock, floors) = shared;
+    fn new(config: Arc<SubscriptionConfig>, settings: DeliverySettings, around: Surroundings) -> Self {
+        let Surroundings { routers, transport, clock, floors, slots, tells } = around;
         let budget = CrashBudget::new(settings.crash_budget, settings.crash_window, settings.backoff);
+        let rate = match &config.to {
+            Destination::Webhook(webhook) => webhook.rate,
+            Destination::Queue(_) => None,
+        };
         Self {
             rng: fastrand::Rng::with_seed(settings.seed),
             schedule: Schedule::new(settings.retry_page),
+            health: Health::new(settings.window, config.retry.scale),
+            rate,
+            paced_until: None,
+            log: VecDeque::new(),
+            replays: Replays::default(),
+            slots,
+            tells,
             config,
             settings,
             routers,
@@ -170,6 +181,10 @@ impl Subscriber {
             is_draining: false,
             shards: Vec::new(),
             ready: VecDeque::new(),
+            keys: Keys::default(),
+            queue: Queue::default(),
+            lock_watch: None,
+            attempts: 0,
             in_flight: 0,
             retries_in_flight: 0,
             retry_next: false,
@@ -207,10 +222,8 @@ impl Subscriber {
         self.shards.iter().map(|lot| lot.ledger.len()).sum()
     }
 
-    fn note(&mut self, position: Position, attempt: u32, outcome: &Outcome) {
-        let now = self.clock.now();
-        self.shown.recent.insert(0, (position, attempt, now, outcome.clone()));
-        self.shown.recent.truncate(RECENT);
+    fn health_limit(&self) -> usize {
+        self.settings.window
     }
 
     fn status(&self) -> SubscriptionStatus {
@@ -219,20 +232,22 @@ impl Subscriber {
         status.retrying = shown(self.counts.retrying);
         status.dead_letters = shown(self.counts.dead_letters);
         status.in_flight = self.in_flight;
-        status.ready = self.ready.len();
+        status.breaker = Some(self.health.breaker());
+        status.window = self.health.window();
+        status.locked = self.queue.locked();
+        status.held = self.keys.held();
+        status.recent = self.log.iter().take(RECENT).cloned().collect();
+        status.replays = self.replays.status();
+        status.ready = self.ready.len() + self.keys.waiting();
         status.unsettled = self.unsettled();
         status.cursors = self.shards.iter().map(|lot| (lot.router.id(), lot.track.cursor())).collect();
         let unread: u64 = self.shards.iter().map(|lot| lot.router.behind(&self.config.name)).sum();
-        let first_attempts = self.ready.len() + self.in_flight.saturating_sub(self.retries_in_flight);
+        let first_attempts = status.ready + self.in_flight.saturating_sub(self.retries_in_flight);
         status.lag_events = unread + first_attempts as u64;
-        let oldest = self.ready.iter().map(|event| event.change.at).min();
+        let oldest = self.ready.iter().map(|event| event.at).min();
         let age = oldest.map_or(0, |at| self.clock.now().since(at).as_millis());
         status.lag_millis = u64::try_from(age).unwrap_or(u64::MAX);
         status
-    }
-
-    fn published(event: &Event) -> Timestamp {
-        event.change.at
     }
 }
 
@@ -255,8 +270,11 @@ impl Supervised for Subscriber {
         self.shown.restarts += 1;
         self.shards.clear();
         self.ready.clear();
+        (self.keys, self.queue, self.lock_watch) = (Keys::default(), Queue::default(), None);
         self.schedule = Schedule::new(self.settings.retry_page);
-        (self.in_flight, self.retries_in_flight, self.timer, self.is_pumping) = (0, 0, None, false);
+        (self.in_flight, self.retries_in_flight, self.attempts) = (0, 0, 0);
+        (self.timer, self.is_pumping) = (None, false);
+        self.health.not_made(self.clock.now());
         // What an earlier start was handed is handed over again; late replies find no lane.
         self.epoch += 1;
         // Nothing is under way any more, and nobody knows when this comes up again.
@@ -306,6 +324,14 @@ impl Handler<ReportStatus> for Subscriber {
     }
 }
 
+impl Handler<ListAttempts> for Subscriber {
+    type Result = Vec<AttemptRecord>;
+
+    fn handle(&mut self, _: ListAttempts, _: &mut Self::Context) -> Self::Result {
+        self.log.iter().cloned().collect()
+    }
+}
+
 impl Handler<Pause> for Subscriber {
     type Result = Result<(), crate::protocol::subscriber::SubscriptionError>;
 
@@ -321,6 +347,8 @@ impl Handler<Resume> for Subscriber {
 
     fn handle(&mut self, _: Resume, ctx: &mut Self::Context) -> Self::Result {
         self.shown.paused = false;
+        self.shown.disabled = None;
+        self.health.reset();
         self.budget.reset();
         let now = self.clock.now();
         if self.shards.is_empty() {

@@ -3,14 +3,21 @@
 use std::sync::Arc;
 
 use actix::{AsyncContext, Context};
+use bytes::Bytes;
 
-use super::rows::{Progress, decode, prefix};
+use super::order::Keys;
+use super::rows::{Progress, decode, parse_held, prefix};
 use super::schedule::Schedule;
 use super::settle::Ledger;
 use super::track::Track;
 use super::{Counts, Lot, Subscriber, handle};
 use crate::model::change::Table;
+use crate::model::ids::Position;
 use crate::protocol::router::{Interest, JoinLane};
+use crate::shard::ShardHandle;
+
+/// Rows that are read at once.
+const HELD_PAGE: usize = 1_024;
 
 impl Subscriber {
     /// Reads its state from the shards and joins their routers; tries again until that works.
@@ -28,6 +35,9 @@ impl Subscriber {
             return;
         }
         self.epoch += 1;
+        if let Err(why) = self.load_replays(ctx) {
+            tracing::warn!(subscription = %self.config.name, why, "replays not read");
+        }
         for index in 0..self.shards.len() {
             self.join(index, ctx);
             self.release_log(index);
@@ -60,12 +70,22 @@ impl Subscriber {
         let first = self.routers.first().ok_or("there are no shards")?;
         let view = first.shard().view().map_err(|error| error.to_string())?;
         let paused = view.row(Table::System, &handle::pause_key(name)).map_err(|error| error.to_string())?;
+        let disabled = view.row(Table::System, &handle::disabled_key(name));
+        let disabled = disabled.map_err(|error| error.to_string())?;
+        let mut keys = Keys::default();
+        if self.is_ordered() {
+            for router in self.routers.iter() {
+                load_held(router.shard(), name, &mut keys)?;
+            }
+        }
+        self.keys = keys;
         self.shards = shards;
         self.schedule = Schedule::new(self.settings.retry_page);
         if let Some(since) = self.resumed.take() {
             self.schedule.hasten(since);
         }
         self.shown.paused = paused.is_some();
+        self.shown.disabled = disabled.map(|why| String::from_utf8_lossy(&why).into_owned());
         self.counts = counts;
         Ok(())
     }
@@ -78,8 +98,9 @@ impl Subscriber {
             from: lot.track.cursor(),
             credit: self.credit(),
             interest: Interest {
-                container: self.config.container.clone(),
-                types: self.config.types.clone(),
+                topic: self.config.topic.clone(),
+                keys: self.config.keys.clone(),
+                tenant: self.config.tenant.clone(),
                 filter: self.config.filter.clone(),
             },
             to: ctx.address().recipient(),
@@ -90,5 +111,23 @@ impl Subscriber {
                 actor.guarded(ctx, |actor, ctx| actor.join(index, ctx));
             });
         }
+    }
+}
+
+/// What waits in the store for an earlier event with its key.
+fn load_held(shard: &ShardHandle, name: &str, keys: &mut Keys) -> Result<(), String> {
+    let (prefix, mut after): (Vec<u8>, Option<Bytes>) = (prefix(name), None);
+    loop {
+        let view = shard.view().map_err(|error| error.to_string())?;
+        let rows = view.rows(Table::Held, &prefix, after.as_deref(), HELD_PAGE);
+        let rows = rows.map_err(|error| error.to_string())?;
+        for (rest, value) in &rows {
+            let (print, lsn, published) = parse_held(rest, value).ok_or("what is held cannot be read")?;
+            keys.hold(Position { shard: shard.id(), lsn }, print, published);
+        }
+        if rows.len() < HELD_PAGE {
+            return Ok(());
+        }
+        after = rows.last().map(|(rest, _)| rest.clone());
     }
 }

@@ -1,48 +1,163 @@
 //! What is begun next, and when this actor wakes to begin it.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use actix::{ActorFutureExt, AsyncContext, Context, WrapFuture};
 use futures_util::future::abortable;
 
 use super::Subscriber;
-use super::attempt::read_due;
+use super::attempt::batch_of_retries;
+use super::config::{Destination, Webhook};
+use super::rows::{RetryRow, decode, key, parse_due, prefix};
+use super::schedule::Page;
+use crate::model::change::Table;
+use crate::model::event::Event;
+use crate::model::ids::Position;
+use crate::model::time::Timestamp;
+use crate::policy::health::Breaker;
+use crate::policy::retry::{Due, when_due};
+use crate::shard::ShardHandle;
+use crate::store::ViewReadError;
 
 /// The timer goes by a clock that no one sets, due times by one that may be set: so it looks at
 /// least this often.
 const LONGEST_SLEEP: Duration = Duration::from_secs(60);
+const MINUTE: Duration = Duration::from_secs(60);
 
 impl Subscriber {
-    fn has_room(&self) -> bool {
-        self.in_flight + self.unsettled() < self.settings.window
+    /// Events that may be under way, or have an outcome that is not durable.
+    pub(super) fn window(&self) -> usize {
+        match &self.config.to {
+            Destination::Webhook(Webhook { batch: Some(batch), .. }) => {
+                self.settings.window.max(batch.events * 2)
+            }
+            Destination::Webhook(_) => self.settings.window,
+            Destination::Queue(_) => self.settings.queue,
+        }
     }
 
-    /// Starts attempts while there is room in the window; retries take at most half of it.
+    /// How many events may be begun now.
+    fn room(&self, now: Timestamp) -> usize {
+        let room = self.window().saturating_sub(self.in_flight + self.unsettled());
+        match &self.config.to {
+            Destination::Webhook(_) if self.attempts >= self.health.room(now) => 0,
+            Destination::Webhook(_) if self.paced_until.is_some_and(|until| until > now) => 0,
+            Destination::Webhook(_) => room,
+            Destination::Queue(_) => room.min(self.queue.wanted(self.in_flight)),
+        }
+    }
+
+    /// Starts attempts while there is room; retries take at most half of the window.
     pub(super) fn pump(&mut self, ctx: &mut Context<Self>) {
         if self.is_pumping {
             // What was begun ended at once and calls back: the loop below goes on with it.
             return;
         }
         self.is_pumping = true;
-        while self.is_open() && self.has_room() {
+        while self.is_open() {
             self.fill_schedule();
             let now = self.clock.now();
-            let retry_share = (self.settings.window / 2).max(1);
-            let may_retry = self.retries_in_flight < retry_share;
-            let retry_first = may_retry && (self.retry_next || self.ready.is_empty());
-            let retry = if retry_first { self.schedule.take_due(now) } else { None };
-            self.retry_next = !self.retry_next;
-            if let Some((position, row)) = retry {
-                self.begin_retry(position, row, now, ctx);
-            } else if let Some(event) = self.ready.pop_front() {
-                self.begin_first(event, now, ctx);
-            } else if retry_first || !may_retry || self.schedule.next_at().is_none_or(|at| at > now) {
+            let room = self.room(now);
+            if !(if room == 0 { self.begin_end(now, ctx) } else { self.begin(room, now, ctx) }) {
                 break;
             }
         }
         self.is_pumping = false;
         self.set_timer(ctx);
         self.answer_drain();
+    }
+
+    /// Begins what is next, a retry or some events for the first time. False: there is nothing.
+    fn begin(&mut self, room: usize, now: Timestamp, ctx: &mut Context<Self>) -> bool {
+        let retry_share = (self.window() / 2).max(1);
+        let may_retry = self.retries_in_flight < retry_share;
+        let retry_first = may_retry && (self.retry_next || self.ready.is_empty());
+        self.retry_next = !self.retry_next;
+        if retry_first {
+            let rows = self.take_due(room.min(retry_share - self.retries_in_flight), now);
+            if !rows.is_empty() {
+                self.pace(now);
+                self.begin_retries(rows, (now, true), ctx);
+                return true;
+            }
+        }
+        let events = self.take_ready(room, ctx);
+        if !events.is_empty() {
+            self.pace(now);
+            self.begin_first(events, now, ctx);
+            return true;
+        }
+        !retry_first && may_retry && self.schedule.next_at().is_some_and(|at| at <= now)
+    }
+
+    /// Nothing may be sent now, but what is too old has its end all the same. False: nothing is.
+    fn begin_end(&mut self, now: Timestamp, ctx: &mut Context<Self>) -> bool {
+        if self.in_flight + self.unsettled() >= self.window() {
+            return false;
+        }
+        let is_old = |published: Timestamp| {
+            let due = when_due(published, &self.config.retry, now);
+            self.shown.disabled.is_some() || due != Due::Attempt
+        };
+        if self.ready.front().is_some_and(|event| is_old(event.at)) {
+            let Some(event) = self.next_ready(ctx) else { return true };
+            self.begin_first(vec![event], now, ctx);
+            return true;
+        }
+        if self.schedule.peek_due(now).is_some_and(|row| is_old(row.published))
+            && let Some(row) = self.schedule.take_due(now)
+        {
+            self.begin_retries(vec![row], (now, false), ctx);
+            return true;
+        }
+        false
+    }
+
+    /// Retries that fall due and go in one request.
+    fn take_due(&mut self, room: usize, now: Timestamp) -> Vec<(Position, RetryRow)> {
+        let batch = match &self.config.to {
+            Destination::Webhook(webhook) => webhook.batch,
+            Destination::Queue(_) => None,
+        };
+        let Some(attempts) = self.schedule.peek_due(now).map(|row| row.attempts) else { return Vec::new() };
+        let most = batch_of_retries(batch, attempts).min(room.max(1));
+        let mut rows = Vec::new();
+        while rows.len() < most && self.schedule.peek_due(now).is_some_and(|row| row.attempts == attempts) {
+            rows.extend(self.schedule.take_due(now));
+        }
+        rows
+    }
+
+    /// Events that are tried for the first time, in one request.
+    fn take_ready(&mut self, room: usize, ctx: &mut Context<Self>) -> Vec<Arc<Event>> {
+        let batch = match &self.config.to {
+            Destination::Webhook(webhook) => webhook.batch,
+            Destination::Queue(_) => None,
+        };
+        let (most, most_bytes) = batch.map_or((1, 0), |batch| (batch.events.min(room), batch.bytes));
+        let (mut events, mut bytes): (Vec<Arc<Event>>, usize) = (Vec::new(), 0);
+        while events.len() < most {
+            if batch.is_some() && !events.is_empty() {
+                let next = self.ready.front().map_or(0, |event| event.json().len());
+                if bytes + next > most_bytes {
+                    break;
+                }
+            }
+            let Some(event) = self.next_ready(ctx) else { break };
+            if batch.is_some() {
+                bytes += event.json().len();
+            }
+            events.push(event);
+        }
+        events
+    }
+
+    /// Keeps to the rate that the endpoint asked for.
+    fn pace(&mut self, now: Timestamp) {
+        if let Some(rate) = self.rate.filter(|rate| *rate > 0) {
+            self.paced_until = Some(now.after(MINUTE / rate));
+        }
     }
 
     /// Looks again after a pause: something could not be begun, and no other end may come to tell.
@@ -69,9 +184,12 @@ impl Subscriber {
     /// Wakes up when the next retry falls due.
     pub(super) fn set_timer(&mut self, ctx: &mut Context<Self>) {
         let now = self.clock.now();
-        let wanted = if !self.is_open() || !self.has_room() {
+        let full = self.in_flight + self.unsettled() >= self.window();
+        let wanted = if !self.is_open() || full {
             // Whoever leaves the window, or ends the pause, looks again.
             None
+        } else if let Some(until) = self.closed_until(now) {
+            Some(until)
         } else if self.schedule.needs_fill() {
             Some(now.after(self.settings.backoff))
         } else {
@@ -98,6 +216,17 @@ impl Subscriber {
         }));
     }
 
+    /// When something that waits may be sent again, if it may not now.
+    fn closed_until(&self, now: Timestamp) -> Option<Timestamp> {
+        let open = match self.health.breaker() {
+            Breaker::Open { until, .. } => Some(until),
+            Breaker::Closed | Breaker::Probing { .. } => None,
+        };
+        let until = open.max(self.paced_until).filter(|until| *until > now)?;
+        let waits = !self.ready.is_empty() || self.schedule.next_at().is_some_and(|at| at <= until);
+        waits.then_some(until)
+    }
+
     pub(super) fn answer_drain(&mut self) {
         if self.is_draining && self.in_flight == 0 && self.unsettled() == 0 {
             for done in self.draining.drain(..) {
@@ -106,4 +235,26 @@ impl Subscriber {
             }
         }
     }
+}
+
+/// The retries of a shard that fall due next, at most `limit`.
+fn read_due(shard: &ShardHandle, name: &str, limit: usize) -> Result<Page, String> {
+    let view = shard.view().map_err(|error| error.to_string())?;
+    let due = view.rows(Table::Due, &prefix(name), None, limit).map_err(|error| error.to_string())?;
+    let complete = due.len() < limit;
+    let mut rows = Vec::with_capacity(due.len());
+    for (rest, _) in due {
+        let Some((_, lsn)) = parse_due(&rest) else { continue };
+        let row: Option<RetryRow> = match view.row(Table::Deliveries, &key(name, lsn)) {
+            Ok(value) => value.as_deref().and_then(decode),
+            Err(ViewReadError::Corrupt | ViewReadError::Newer) => None,
+            Err(error @ ViewReadError::Disk(_)) => return Err(error.to_string()),
+        };
+        // One row that cannot be read must not keep the others waiting for ever.
+        match row {
+            Some(row) => rows.push((Position { shard: shard.id(), lsn }, row)),
+            None => tracing::error!(subscription = name, %lsn, "delivery not read: it is passed over"),
+        }
+    }
+    Ok(Page { rows, complete })
 }

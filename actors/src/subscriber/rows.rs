@@ -5,13 +5,18 @@
 //! deliveries:   <name> 00 <lsn>                 an event that failed and will be tried again
 //! due:          <name> 00 <time, ms> <lsn>      the same, by time; no value
 //! dead letters: <name> 00 <lsn>                 an event that was given up, whole
+//! exports:      <name> 00 <lsn>                 the same, if it is not in its blob store yet; no value
+//! held:         <name> 00 <key, hash> <lsn>     an event that failed, or waits behind one: when published
 //! ```
 //! Numbers are big-endian, so that keys sort by them. Names have no zero byte.
+
+use std::sync::Arc;
 
 use bytes::Bytes;
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
+use super::order::Fingerprint;
 use crate::model::change::{Mutation, Table};
 use crate::model::delivery::OutcomeKind;
 use crate::model::event::StoredEvent;
@@ -41,6 +46,10 @@ pub struct RetryRow {
     pub last: Option<OutcomeKind>,
     /// The event itself, when the log need not have it any more.
     pub event: Option<StoredEvent>,
+    /// The replay that delivers it once more.
+    pub replay: Option<Arc<str>>,
+    /// It waits for an earlier event with its key, not for a time.
+    pub held: bool,
 }
 
 /// An event that was given up.
@@ -60,8 +69,6 @@ pub struct DeadLetter {
     pub published: Timestamp,
     /// When it was given up.
     pub at: Timestamp,
-    /// Its type.
-    pub event_type: String,
     /// The event.
     pub event: StoredEvent,
 }
@@ -91,7 +98,8 @@ pub fn parse_lsn(rest: &[u8]) -> Option<Lsn> {
     Some(Lsn(u64::from_be_bytes(rest.try_into().ok()?)))
 }
 
-fn encode(value: &impl Serialize) -> Bytes {
+/// Writes a row's value.
+pub(super) fn encode(value: &impl Serialize) -> Bytes {
     // Plain data into memory: cannot fail.
     rmp_serde::to_vec(value).unwrap_or_default().into()
 }
@@ -107,9 +115,12 @@ pub(crate) fn advance(subscription: &str, progress: &Progress) -> Mutation {
     Mutation::Put { table: Table::Progress, key, value: encode(progress) }
 }
 
-/// The event at `lsn` will be tried again: its delivery, and the index by time.
+/// The event at `lsn` will be tried again: its delivery, and the index by time unless it has none.
 pub(super) fn postpone(subscription: &str, lsn: Lsn, row: &RetryRow, out: &mut Vec<Mutation>) {
     out.push(Mutation::Put { table: Table::Deliveries, key: key(subscription, lsn), value: encode(row) });
+    if row.held {
+        return;
+    }
     let due = due_key(subscription, row.next_at, lsn);
     out.push(Mutation::Put { table: Table::Due, key: due, value: Bytes::new() });
 }
@@ -117,13 +128,52 @@ pub(super) fn postpone(subscription: &str, lsn: Lsn, row: &RetryRow, out: &mut V
 /// The event's wait is over, one way or another.
 pub(super) fn finish(subscription: &str, lsn: Lsn, row: &RetryRow, out: &mut Vec<Mutation>) {
     out.push(Mutation::Delete { table: Table::Deliveries, key: key(subscription, lsn) });
+    if row.held {
+        return;
+    }
     out.push(Mutation::Delete { table: Table::Due, key: due_key(subscription, row.next_at, lsn) });
 }
 
-/// The event is given up and kept.
-pub(super) fn bury(subscription: &str, letter: &DeadLetter, out: &mut Vec<Mutation>) {
+/// The event is given up and kept, and, if it is to be exported, marked for that.
+pub(super) fn bury(subscription: &str, letter: &DeadLetter, export: bool, out: &mut Vec<Mutation>) {
     let key = key(subscription, letter.event.position().lsn);
+    if export {
+        out.push(Mutation::Put { table: Table::Exports, key: key.clone(), value: Bytes::new() });
+    }
     out.push(Mutation::Put { table: Table::DeadLetters, key, value: encode(letter) });
+}
+
+/// The dead letter is in its blob store.
+pub(super) fn exported(subscription: &str, lsn: Lsn) -> Mutation {
+    Mutation::Delete { table: Table::Exports, key: key(subscription, lsn) }
+}
+
+fn held_key(subscription: &str, print: &Fingerprint, lsn: Lsn) -> Bytes {
+    [subscription.as_bytes(), &[0], print, &lsn.0.to_be_bytes()].concat().into()
+}
+
+/// The event is the one that its key waits for, or waits for it.
+pub(super) fn hold(
+    subscription: &str,
+    print: &Fingerprint,
+    (lsn, published): (Lsn, Timestamp),
+    out: &mut Vec<Mutation>,
+) {
+    let key = held_key(subscription, print, lsn);
+    let value = Bytes::copy_from_slice(&published.0.to_be_bytes());
+    out.push(Mutation::Put { table: Table::Held, key, value });
+}
+
+/// The event no longer stands in the way of its key.
+pub(super) fn let_go(subscription: &str, print: &Fingerprint, lsn: Lsn, out: &mut Vec<Mutation>) {
+    out.push(Mutation::Delete { table: Table::Held, key: held_key(subscription, print, lsn) });
+}
+
+/// Reads the part of a held key after its prefix, and its value.
+pub(super) fn parse_held(rest: &[u8], value: &[u8]) -> Option<(Fingerprint, Lsn, Timestamp)> {
+    let (print, rest) = rest.split_first_chunk::<16>()?;
+    let published = u64::from_be_bytes(value.try_into().ok()?);
+    Some((*print, parse_lsn(rest)?, Timestamp(published)))
 }
 
 /// The dead letter is no more.

@@ -123,10 +123,26 @@ impl Schedule {
         Some((position, row))
     }
 
+    /// The earliest retry, if it is due, without taking it.
+    pub(super) fn peek_due(&self, now: Timestamp) -> Option<&RetryRow> {
+        let first = |rows: &'_ Rows| rows.first_key_value().map(|(key, _)| *key).filter(|(at, _)| *at <= now);
+        match (first(&self.rows), first(&self.parked)) {
+            (None, None) => None,
+            (Some(waiting), Some(parked)) if parked < waiting => self.parked.values().next(),
+            (None, Some(_)) => self.parked.values().next(),
+            (Some(_), _) => self.rows.values().next(),
+        }
+    }
+
     /// An outcome is on its way into the store: its row is not taken from there before
     /// [`settled`](Self::settled) and [`insert`](Self::insert).
     pub(super) fn hold(&mut self, position: Position) {
         self.taken.insert(position);
+    }
+
+    /// Whether its attempt, or its outcome, is under way.
+    pub(super) fn is_taken(&self, position: Position) -> bool {
+        self.taken.contains(&position)
     }
 
     /// The store has the outcome now.
@@ -168,7 +184,15 @@ mod tests {
 
     fn row(next_at: u64) -> RetryRow {
         let next_at = Timestamp(next_at);
-        RetryRow { attempts: 1, next_at, published: Timestamp(0), last: None, event: None }
+        RetryRow {
+            attempts: 1,
+            next_at,
+            published: Timestamp(0),
+            last: None,
+            event: None,
+            replay: None,
+            held: false,
+        }
     }
 
     fn page(rows: &[(u64, u64)], complete: bool) -> Page {

@@ -8,8 +8,9 @@ use std::collections::VecDeque;
 use actix::{ActorFutureExt, AsyncContext, Context, WrapFuture};
 use fail::fail_point;
 
-use super::Subscriber;
-use super::rows::{DeadLetter, RetryRow, advance, bury, finish, postpone, prefix};
+use super::order::Fingerprint;
+use super::rows::{DeadLetter, RetryRow, advance, bury, finish, hold, let_go, postpone, prefix};
+use super::{Subscriber, SubscriptionConfig};
 use crate::model::change::{Mutation, Table};
 use crate::model::ids::{Lsn, Position};
 use crate::shard::CommitError;
@@ -26,6 +27,8 @@ pub(super) enum Effect {
     Done,
     /// It will be tried again.
     Postpone(RetryRow),
+    /// It waits for another one, with this row.
+    Hold(RetryRow),
     /// It is given up.
     Bury(Box<DeadLetter>),
 }
@@ -36,6 +39,16 @@ pub(super) struct Settled {
     /// The row that the store has of it, when it was a retry.
     pub(super) row: Option<RetryRow>,
     pub(super) effect: Effect,
+    /// Its key, where events have an order and it is one that others wait for.
+    pub(super) key: Option<Fingerprint>,
+    /// The event behind it, whose turn has come.
+    pub(super) next: Option<(Lsn, RetryRow)>,
+}
+
+impl Settled {
+    pub(super) fn new(position: Position, row: Option<RetryRow>, effect: Effect) -> Self {
+        Self { position, row, effect, key: None, next: None }
+    }
 }
 
 /// Outcomes of one shard that are not durable yet.
@@ -62,6 +75,10 @@ impl Ledger {
         self.credit += credit;
     }
 
+    pub(super) fn has(&self, position: Position) -> bool {
+        self.entered.iter().chain(&self.committing).any(|settled| settled.position == position)
+    }
+
     /// The first position whose outcome is in memory alone.
     fn first(&self) -> Option<Lsn> {
         self.entered.iter().chain(&self.committing).map(|settled| settled.position.lsn).min()
@@ -71,8 +88,9 @@ impl Ledger {
 impl Subscriber {
     /// Commits what has an outcome in a shard, unless a commit is under way there.
     pub(super) fn settle(&mut self, index: usize, ctx: &mut Context<Self>) {
-        let pressing = self.unsettled() * 2 >= self.settings.window || self.is_draining;
+        let pressing = self.unsettled() * 2 >= self.window() || self.is_draining;
         let name = self.config.name.clone();
+        let tells = self.system_events();
         let Some(lot) = self.shards.get_mut(index) else { return };
         if !lot.ledger.committing.is_empty() {
             if pressing {
@@ -86,7 +104,10 @@ impl Subscriber {
         let (mut mutations, mut bytes, mut quiet) = (Vec::new(), 0, true);
         while let Some(settled) = lot.ledger.entered.pop_front() {
             let before = mutations.len();
-            write(&name, &settled, &mut mutations);
+            write(&self.config, &settled, &mut mutations);
+            if let (Effect::Bury(letter), Some(event)) = (&settled.effect, &tells) {
+                mutations.push(event.dead_letter(letter));
+            }
             let written = mutations.get(before..).unwrap_or_default();
             quiet &= written.is_empty();
             bytes += written.iter().map(Mutation::weight).sum::<usize>();
@@ -125,7 +146,7 @@ impl Subscriber {
 
     fn settled(&mut self, index: usize, ctx: &mut Context<Self>) {
         let Some(lot) = self.shards.get_mut(index) else { return };
-        for Settled { position, row, effect } in std::mem::take(&mut lot.ledger.committing) {
+        for Settled { position, row, effect, next, .. } in std::mem::take(&mut lot.ledger.committing) {
             self.schedule.settled(position);
             if row.is_some() {
                 self.counts.retrying -= 1;
@@ -138,7 +159,11 @@ impl Subscriber {
                     self.counts.retrying += 1;
                     self.schedule.insert(position, next);
                 }
+                Effect::Hold(_) => self.counts.retrying += 1,
                 Effect::Bury(_) => self.counts.dead_letters += 1,
+            }
+            if let Some((lsn, row)) = next {
+                self.schedule.insert(Position { shard: position.shard, lsn }, row);
             }
         }
         self.release_log(index);
@@ -208,14 +233,26 @@ impl Subscriber {
 }
 
 /// Writes what an outcome makes true beyond the cursor.
-fn write(name: &str, settled: &Settled, out: &mut Vec<Mutation>) {
-    let lsn = settled.position.lsn;
+fn write(config: &SubscriptionConfig, settled: &Settled, out: &mut Vec<Mutation>) {
+    let (name, lsn) = (&*config.name, settled.position.lsn);
     if let Some(row) = &settled.row {
         finish(name, lsn, row, out);
     }
     match &settled.effect {
         Effect::Done => {}
-        Effect::Postpone(next) => postpone(name, lsn, next, out),
-        Effect::Bury(letter) => bury(name, letter, out),
+        Effect::Postpone(next) | Effect::Hold(next) => {
+            postpone(name, lsn, next, out);
+            if let Some(key) = &settled.key {
+                hold(name, key, (lsn, next.published), out);
+            }
+        }
+        Effect::Bury(letter) => bury(name, letter, config.export, out),
+    }
+    match (&settled.effect, &settled.key) {
+        (Effect::Done | Effect::Bury(_), Some(key)) => let_go(name, key, lsn, out),
+        (Effect::Done | Effect::Bury(_), None) | (Effect::Postpone(_) | Effect::Hold(_), _) => {}
+    }
+    if let Some((lsn, row)) = &settled.next {
+        postpone(name, *lsn, row, out);
     }
 }

@@ -29,6 +29,11 @@ impl Track {
         stretch.is_none_or(|(_, last)| *last < lsn) && self.open.insert(lsn)
     }
 
+    /// Whether the event was handed over and has no outcome.
+    pub(super) fn is_open(&self, lsn: Lsn) -> bool {
+        self.open.contains(&lsn) || lsn > self.routed
+    }
+
     /// The router has looked at everything up to `lsn`, and handed over what matched.
     pub(super) fn routed(&mut self, lsn: Lsn) {
         self.routed = self.routed.max(lsn);

@@ -84,9 +84,10 @@ fn first_since(log: &dyn LogReader, since: Timestamp) -> Result<Lsn, ShardReadEr
     while low < high {
         let middle = low + (high - low) / 2;
         let groups = log.read(Lsn(middle), PROBE_BYTES)?;
-        let mut changes = groups.iter().flat_map(CommittedGroup::changes);
-        match changes.find(|(at, _)| at.0 >= middle) {
-            Some((_, change)) if change.at < since => low = middle + 1,
+        let mut dated = groups.iter().flat_map(CommittedGroup::positions);
+        let dated = dated.find_map(|(lsn, mutation)| mutation.at().filter(|_| lsn.0 >= middle));
+        match dated {
+            Some(at) if at < since => low = middle + 1,
             Some(_) | None => high = middle,
         }
     }

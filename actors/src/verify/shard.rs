@@ -176,6 +176,9 @@ fn agreement(view: &View, lsn: Lsn, mutation: &Mutation) -> Vec<(Subject, Result
             let beside = change.rows.iter().map(|it| row(it.table, &it.key, it.stored(lsn).as_ref()));
             [(subject, document_agrees(view, lsn, change))].into_iter().chain(beside).collect()
         }
+        Mutation::Event(event) => {
+            event.mark.iter().map(|mark| row(Table::Published, mark, Some(&Bytes::new()))).collect()
+        }
         Mutation::Put { table, key, value } => vec![row(*table, key, Some(value))],
         Mutation::Delete { table, key } => vec![row(*table, key, None)],
     }
