@@ -165,6 +165,7 @@ fn judge(outcome: &Outcome) -> Judgement {
         OutcomeKind::TimedOut
         | OutcomeKind::Busy
         | OutcomeKind::Rejected
+        | OutcomeKind::Gone
         | OutcomeKind::SocketError
         | OutcomeKind::ResolutionError
         | OutcomeKind::Aborted => Judgement::Again(MINIMUM),

@@ -111,6 +111,8 @@ impl Subscriber {
             traceparent: event.change.traceparent.clone(),
             content_type: CLOUD_EVENT,
             body: event.to_cloud_event(&event_type),
+            headers: Vec::new(),
+            replay: None,
             timeout: self.settings.timeout,
         };
         let delivery = deliver(self.transport.clone(), attempt);
