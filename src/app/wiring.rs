@@ -282,7 +282,7 @@ fn subscriptions(manifest: &Manifest) -> Vec<SubscriptionConfig> {
                 deleted: types.deleted.as_ref().map(name),
             },
             filter: Filter::new(types_wanted, begins, ends, subject.case_sensitive),
-            endpoint: Arc::new(Endpoint { url: webhook.url.clone(), allow }),
+            endpoint: Arc::new(Endpoint::plain(webhook.url.clone(), allow)),
             retry: RetryPolicy { max_attempts: retry.max_attempts, ttl: retry.ttl, scale: retry.scale },
         })
     };

@@ -17,6 +17,8 @@ use crate::delivery::Cidr;
 
 mod apis;
 
+pub use lanekeeper_actors::model::secret::Secret;
+
 pub use self::apis::{
     Action, Api, DocumentAt, Idempotency, Method, Mock, Operation, Parameter, PathTemplate, PathVersion,
     Segment, Target, Template,
@@ -339,31 +341,4 @@ pub struct ApiKey {
     pub secondary: Option<Secret>,
     /// The moment it stops working.
     pub expires: Option<SystemTime>,
-}
-
-/// A text that is never printed. The process is given it by reference; it has no serialised form.
-#[derive(Clone)]
-pub struct Secret(String);
-
-impl Secret {
-    pub(super) fn new(text: String) -> Self {
-        Self(text)
-    }
-
-    /// The text itself, for the one place that hashes or compares it.
-    pub fn expose(&self) -> &str {
-        &self.0
-    }
-}
-
-impl fmt::Debug for Secret {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("***")
-    }
-}
-
-impl fmt::Display for Secret {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("***")
-    }
 }

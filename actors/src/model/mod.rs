@@ -12,6 +12,7 @@ pub mod feed;
 pub mod ids;
 pub mod json;
 pub mod order_key;
+pub mod secret;
 pub mod session;
 pub mod time;
 pub mod topic;

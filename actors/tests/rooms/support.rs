@@ -204,7 +204,7 @@ pub(crate) fn subscription(name: &str, retry: RetryPolicy) -> SubscriptionConfig
         container: "loads".into(),
         types,
         filter: Filter::default(),
-        endpoint: Arc::new(Endpoint { url: format!("http://{name}.example/"), allow: vec![] }),
+        endpoint: Arc::new(Endpoint::plain(format!("http://{name}.example/"), vec![])),
         retry,
     }
 }

@@ -41,7 +41,7 @@ async fn only_200_to_204_are_a_success_and_each_failure_has_its_kind() {
         (403, Forbidden),
         (404, NotFound),
         (408, TimedOut),
-        (410, Rejected),
+        (410, Gone),
         (413, PayloadTooLarge),
         (418, Rejected),
         (429, Busy),

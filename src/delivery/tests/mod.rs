@@ -43,13 +43,15 @@ fn attempt(url: &str) -> Attempt {
 fn attempt_allowing(url: &str, allow: &[&str]) -> Attempt {
     let allow = allow.iter().map(|block| (*block).to_owned()).collect();
     Attempt {
-        endpoint: Arc::new(Endpoint { url: url.to_owned(), allow }),
+        endpoint: Arc::new(Endpoint::plain(url, allow)),
         subscription: "matching".into(),
         event_id: "0-812".to_owned(),
         number: 3,
         traceparent: Some("00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01".into()),
         content_type: "application/cloudevents+json; charset=utf-8",
         body: Bytes::from_static(b"{\"id\":\"0-812\"}"),
+        headers: Vec::new(),
+        replay: None,
         timeout: DISTANT,
     }
 }
