@@ -13,6 +13,7 @@ use fail::fail_point;
 use crate::model::change::CommittedGroup;
 use crate::model::event::Event;
 use crate::model::ids::{Lsn, Name, Position, ShardId};
+use crate::policy::filter::{Change, Facts};
 use crate::protocol::router::{Interest, JoinLane};
 use crate::protocol::subscriber::HandOver;
 
@@ -126,7 +127,7 @@ impl Lane {
             let Some(event) = Event::new(Position { shard, lsn }, change) else { continue };
             fail_point!("router::route", change.id.as_str().starts_with("poison-route"), |_| Offered::NotAll);
             if event.address.container != self.interest.container
-                || !self.interest.filter.matches(event_type, &event.subject)
+                || !self.interest.filter.matches(&Facts::alone(Change { event: &event, event_type }))
             {
                 continue;
             }
