@@ -4,6 +4,7 @@
 
 pub mod address;
 pub mod change;
+pub mod cloudevent;
 pub mod delivery;
 pub mod document;
 pub mod event;

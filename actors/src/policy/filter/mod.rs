@@ -12,6 +12,7 @@ mod explain;
 mod fact;
 mod facts;
 mod key;
+mod published;
 mod sample;
 mod spec;
 mod test;
