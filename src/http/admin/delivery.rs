@@ -3,6 +3,7 @@
 use actix_web::HttpResponse;
 use actix_web::web::Bytes;
 use lanekeeper_actors::model::ids::Position;
+use lanekeeper_actors::policy::filter::{Facts, Sample};
 use lanekeeper_actors::protocol::subscriber::{Selection, SubscriptionStatus};
 use lanekeeper_actors::subscriber::{DeadLetter, SubscriptionHandle};
 use serde::Deserialize;
@@ -51,17 +52,12 @@ pub(super) async fn resume(admin: &Admin, name: &str) -> Result<HttpResponse, Pr
 pub(super) fn test_filter(admin: &Admin, name: &str, body: &Bytes) -> Result<HttpResponse, Problem> {
     let handle = find(admin, name)?;
     let whole: Value = read(body)?;
-    let event = whole.get("event").unwrap_or(&whole);
-    let text = |property: &str| {
-        let found = event.get(property).and_then(Value::as_str);
-        found.ok_or_else(|| AdminError::Request(format!("the event has no `{property}` that is a string")))
+    let event = whole.get("event").unwrap_or(&whole).as_object().cloned();
+    let Some(sample) = event.and_then(Sample::new) else {
+        let text = "an event is an object with a `type` that is a string";
+        return Err(AdminError::Request(text.to_owned()).into());
     };
-    let (event_type, subject) = (text("type")?, text("subject")?);
-    let filter = &handle.config().filter;
-    Ok(HttpResponse::Ok().json(json!({
-        "matches": filter.matches(event_type, subject),
-        "reasons": filter.explain(event_type, subject),
-    })))
+    Ok(HttpResponse::Ok().json(handle.config().filter.explain(&Facts::alone(sample))))
 }
 
 pub(super) fn dead_letters(admin: &Admin, name: &str, query: &str) -> Result<HttpResponse, Problem> {
