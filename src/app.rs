@@ -3,6 +3,7 @@
 //! Stands between the command line (or a test) and everything else. Invariants: `ready` is called when requests
 //! are answered and not before; after `shutdown` nothing new is begun, and what was begun is finished.
 
+mod events;
 #[cfg(test)]
 pub(crate) mod testing;
 #[cfg(test)]

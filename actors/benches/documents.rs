@@ -37,6 +37,7 @@ use lanekeeper_actors::router::RouterSettings;
 use lanekeeper_actors::shard::ShardSettings;
 use lanekeeper_actors::subscriber::DeliverySettings;
 use lanekeeper_actors::system::{System, SystemConfig};
+use lanekeeper_actors::topic::TopicSettings;
 use lanekeeper_actors::upkeep::UpkeepSettings;
 
 /// The allocator of the server, so that the benchmark measures the same program.
@@ -353,7 +354,11 @@ async fn start(data: &Path, document_cache: usize, indexes: &[&str]) -> System {
         shard: ShardSettings { document_cache_bytes: document_cache, ..ShardSettings::default() },
         directory: DirectorySettings { awake: 10_000, idle: AMPLE, queue: 4_096, partition },
         subscriptions: Vec::new(),
+        topics: Vec::new(),
+        publishing: TopicSettings::default(),
         delivery: DeliverySettings {
+            connections: 64,
+            hops: 16,
             window: 64,
             queue: 1_024,
             timeout: AMPLE,

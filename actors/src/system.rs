@@ -10,17 +10,21 @@ use tokio::sync::oneshot;
 
 use crate::directory::{DirectoryHandle, DirectorySettings};
 use crate::kernel::clock::SharedClock;
-use crate::model::change::Table;
+use crate::kernel::slots::Slots;
+use crate::model::change::Mutation;
 use crate::model::delivery::Transport;
 use crate::model::ids::{Name, ShardId};
+use crate::model::topic::{SYSTEM_TOPIC, Topic};
 use crate::policy::container::Catalog;
+use crate::protocol::subscriber::SubscriptionError;
 use crate::reader::{Reader, ReaderSettings};
 use crate::router::{RouterHandle, RouterSettings};
 use crate::shard::{CommitError, Fatal, Shard, ShardHandle, ShardOpenError, ShardSettings};
 use crate::store::superblock::{DataDirectory, DirectoryError};
 use crate::subscriber::{
-    DeliverySettings, Floors, Progress, SubscriptionConfig, SubscriptionHandle, advance,
+    DeliverySettings, Floors, SubscriptionConfig, SubscriptionHandle, Subscriptions, Surroundings, beginnings,
 };
+use crate::topic::{TopicHandle, TopicSettings};
 use crate::upkeep::{self, UpkeepSettings};
 
 /// Everything that the rooms need to know.
@@ -38,7 +42,11 @@ pub struct SystemConfig {
     pub shard: ShardSettings,
     /// Bounds of the directory and of partitions.
     pub directory: DirectorySettings,
-    /// The event subscriptions.
+    /// The topics that are published to.
+    pub topics: Vec<Arc<Topic>>,
+    /// Bounds of publishing.
+    pub publishing: TopicSettings,
+    /// The event subscriptions that are declared.
     pub subscriptions: Vec<SubscriptionConfig>,
     /// Bounds of delivery.
     pub delivery: DeliverySettings,
@@ -74,7 +82,8 @@ struct Inner {
     reader: Reader,
     shards: Arc<[ShardHandle]>,
     routers: Arc<[RouterHandle]>,
-    subscriptions: Vec<SubscriptionHandle>,
+    topics: Vec<TopicHandle>,
+    subscriptions: Subscriptions,
     arbiters: Vec<ArbiterHandle>,
     folder: DataDirectory,
     path: PathBuf,
@@ -99,17 +108,26 @@ impl System {
         let mut folder =
             DataDirectory::open_or_create(&config.data, config.shards, config.default_shards, &id)?;
         let shards = open_shards(&mut folder, &config, &clock, &fatal)?;
-        for subscription in &config.subscriptions {
-            begin_cursors(subscription, &shards).await?;
-        }
+        let names: Vec<Name> =
+            config.subscriptions.iter().map(|subscription| subscription.name.clone()).collect();
+        begin_cursors(&names, &shards).await?;
         let partitions: Vec<Arbiter> = (0..config.partition_threads.max(1)).map(|_| Arbiter::new()).collect();
         let events = Arbiter::new();
         let mut arbiters: Vec<ArbiterHandle> = partitions.iter().map(Arbiter::handle).collect();
         let on_partitions = arbiters.clone();
-        let (path, names) =
-            (config.data.clone(), config.subscriptions.iter().map(|s| s.name.clone()).collect::<Vec<_>>());
+        let path = config.data.clone();
         let floors = Floors::new(&shards, &names);
-        let SystemConfig { catalog, reader, upkeep, directory, subscriptions, delivery, router, .. } = config;
+        let SystemConfig {
+            catalog,
+            reader,
+            upkeep,
+            directory,
+            subscriptions: subscriptions_declared,
+            delivery,
+            router,
+            ..
+        } = config;
+        let (topics, publishing) = (config.topics, config.publishing);
         let start_directory = {
             let (shards, clock) = (shards.clone(), clock.clone());
             move || DirectoryHandle::start((shards, catalog), on_partitions, directory, clock)
@@ -125,29 +143,37 @@ impl System {
                 let start =
                     |shard: &ShardHandle| RouterHandle::start(shard.clone(), router.clone(), clock.clone());
                 let routers: Arc<[RouterHandle]> = shards.iter().map(start).collect();
-                let start = |(i, config): (usize, SubscriptionConfig)| {
-                    let mut settings = delivery.clone();
-                    settings.seed = settings.seed.wrapping_add(i as u64);
-                    let shared = (clock.clone(), floors.clone());
-                    SubscriptionHandle::start(
-                        Arc::new(config),
-                        settings,
-                        routers.clone(),
-                        transport.clone(),
-                        shared,
-                    )
+                let slots = Slots::new(delivery.connections);
+                let around = Surroundings {
+                    routers: routers.clone(),
+                    transport,
+                    clock: clock.clone(),
+                    floors,
+                    slots,
+                    tells: topics.iter().any(|topic| &*topic.name == SYSTEM_TOPIC),
                 };
-                let subscriptions: Vec<_> = subscriptions.into_iter().enumerate().map(start).collect();
-                (routers, subscriptions)
+                let start = |topic: &Arc<Topic>| {
+                    let router = routers.get(shard_of_topic(&topic.name, routers.len()))?;
+                    let (name, clock) = (topic.name.clone(), clock.clone());
+                    Some(TopicHandle::start(name, router.clone(), publishing.clone(), clock))
+                };
+                let topics: Vec<_> = topics.iter().filter_map(start).collect();
+                let subscriptions = Subscriptions::new(around, delivery);
+                for config in subscriptions_declared {
+                    subscriptions.start(config);
+                }
+                (routers, topics, subscriptions)
             }
         };
-        let (routers, subscriptions) = run_on(&events, start_events).await?;
+        let (routers, topics, subscriptions) = run_on(&events, start_events).await?;
+        let subscriptions = subscriptions.on(events.handle());
         arbiters.push(events.handle());
         Ok(Self(Arc::new(Inner {
             directory,
             reader,
             shards,
             routers,
+            topics,
             subscriptions,
             arbiters,
             folder,
@@ -175,14 +201,47 @@ impl System {
         &self.0.routers
     }
 
-    /// The subscriptions, in the manifest's order.
-    pub fn subscriptions(&self) -> &[SubscriptionHandle] {
-        &self.0.subscriptions
+    /// The topics that are published to.
+    pub fn topics(&self) -> &[TopicHandle] {
+        &self.0.topics
+    }
+
+    /// The topic of this name, if it is published to.
+    pub fn topic(&self, name: &str) -> Option<&TopicHandle> {
+        self.0.topics.iter().find(|topic| &**topic.name() == name)
+    }
+
+    /// The subscriptions: those that are declared, in their order, then those that were made since.
+    pub fn subscriptions(&self) -> Arc<[SubscriptionHandle]> {
+        self.0.subscriptions.all()
     }
 
     /// The subscription of this name.
-    pub fn subscription(&self, name: &str) -> Option<&SubscriptionHandle> {
-        self.0.subscriptions.iter().find(|subscription| subscription.name() == name)
+    pub fn subscription(&self, name: &str) -> Option<SubscriptionHandle> {
+        self.0.subscriptions.find(name)
+    }
+
+    /// Makes a subscription while the system runs. It begins with the next change. `also` becomes durable
+    /// with its beginning in the first shard; who starts the system again gives the subscription again.
+    ///
+    /// # Errors
+    /// [`SubscriptionError::Busy`] when there is one of this name.
+    pub async fn subscribe(
+        &self,
+        config: SubscriptionConfig,
+        also: Vec<Mutation>,
+    ) -> Result<SubscriptionHandle, SubscriptionError> {
+        self.0.subscriptions.make(config, also).await
+    }
+
+    /// Ends a subscription and forgets all that it has, dead letters included. `also` becomes durable first.
+    /// False: there is none of this name.
+    ///
+    /// # Errors
+    /// [`SubscriptionError::Unavailable`] when the shards take no writes; it may be half forgotten then, and
+    /// is forgotten by asking again.
+    pub async fn unsubscribe(&self, name: &str, also: Vec<Mutation>) -> Result<bool, SubscriptionError> {
+        self.0.subscriptions.end(name, also).await
     }
 
     /// The data directory.
@@ -206,7 +265,7 @@ impl System {
                 tokio::time::sleep(Duration::from_millis(1)).await;
             }
             // All at once: each may have to wait for an attempt that goes on until its deadline.
-            join_all(inner.subscriptions.iter().map(SubscriptionHandle::drain)).await;
+            join_all(inner.subscriptions.all().iter().map(SubscriptionHandle::drain)).await;
         };
         // Half of the time for what is under way, half for the disk.
         let in_time = tokio::time::timeout(deadline / 2, orderly).await.is_ok();
@@ -262,24 +321,25 @@ fn open_shards(
     Ok(shards.into_iter().map(start).collect::<Result<Vec<_>, _>>()?.into())
 }
 
-/// A new subscription begins with the next change. That is durable before anything can change.
-async fn begin_cursors(subscription: &SubscriptionConfig, shards: &[ShardHandle]) -> Result<(), StartError> {
+/// The shard that has the events of a topic.
+fn shard_of_topic(name: &str, shards: usize) -> usize {
+    let hash = twox_hash::XxHash3_64::oneshot(name.as_bytes());
+    usize::try_from(hash % shards.max(1) as u64).unwrap_or(0)
+}
+
+/// New subscriptions begin with the next change. That is durable before anything can change.
+async fn begin_cursors(names: &[Name], shards: &[ShardHandle]) -> Result<(), StartError> {
     for shard in shards {
-        let cursor_error = |why: String| StartError::Cursor {
-            subscription: subscription.name.clone(),
-            shard: shard.id(),
-            why,
-        };
-        let view = shard.view().map_err(|error| cursor_error(error.to_string()))?;
-        let row = view.row(Table::Progress, subscription.name.as_bytes());
-        if row.map_err(|error| cursor_error(error.to_string()))?.is_some() {
-            continue;
+        let first = names.first().cloned().unwrap_or_else(|| "".into());
+        let cursor_error =
+            |why: String| StartError::Cursor { subscription: first.clone(), shard: shard.id(), why };
+        let begun = beginnings(names, shard).map_err(|error| cursor_error(error.to_string()))?;
+        // Bounded commits, however many begin at once.
+        for begun in begun.chunks(1_000) {
+            let reply = shard.commit(begun.to_vec()).map_err(|error| cursor_error(error.to_string()))?;
+            let committed = reply.await.unwrap_or(Err(CommitError::Unknown));
+            committed.map_err(|error| cursor_error(error.to_string()))?;
         }
-        let progress = Progress { cursor: shard.log().tail(), done: Vec::new() };
-        let reply = shard.commit(vec![advance(&subscription.name, &progress)]);
-        let reply = reply.map_err(|error| cursor_error(error.to_string()))?;
-        let committed = reply.await.unwrap_or(Err(CommitError::Unknown));
-        committed.map_err(|error| cursor_error(error.to_string()))?;
     }
     Ok(())
 }

@@ -12,24 +12,22 @@ use lanekeeper_actors::directory::DirectorySettings;
 use lanekeeper_actors::gateway::{GatewaySettings, ProductRules, Seed};
 use lanekeeper_actors::kernel::clock::SharedClock;
 use lanekeeper_actors::log::file::LogSettings;
-use lanekeeper_actors::model::delivery::Endpoint;
 use lanekeeper_actors::model::document::{DocumentRules, KeyPath};
-use lanekeeper_actors::model::event::EventTypes;
 use lanekeeper_actors::model::ids::{InvalidTenant, Name, TenantId};
 use lanekeeper_actors::partition::PartitionSettings;
 use lanekeeper_actors::policy::container::{Catalog, Container, Index};
-use lanekeeper_actors::policy::filter::Filter;
 use lanekeeper_actors::policy::keys::{ApiKeySecret, InvalidKey};
 use lanekeeper_actors::policy::patch::PatchLimits;
 use lanekeeper_actors::policy::rate::{InvalidRate, Rate};
-use lanekeeper_actors::policy::retry::RetryPolicy;
 use lanekeeper_actors::reader::ReaderSettings;
 use lanekeeper_actors::router::RouterSettings;
 use lanekeeper_actors::shard::ShardSettings;
-use lanekeeper_actors::subscriber::{DeliverySettings, SubscriptionConfig};
+use lanekeeper_actors::subscriber::DeliverySettings;
 use lanekeeper_actors::system::SystemConfig;
+use lanekeeper_actors::topic::TopicSettings;
 use lanekeeper_actors::upkeep::UpkeepSettings;
 
+use super::events::events;
 use crate::delivery::{WallClock, WebhookSettings};
 use crate::http::admin::timestamp;
 use crate::http::{BodyLimits, DocumentLimits, ListenerLimits};
@@ -39,6 +37,9 @@ use crate::manifest::{self, Limits, Manifest, Secret, Tenancy};
 const THREADS_MAX: usize = 8;
 /// Groups that a shard's doorbell carries to the router, so that a healthy subscription reads no disk.
 const HINTS: usize = 256;
+
+/// How often an event may be published again by those who were told of it.
+const HOPS: u32 = 16;
 
 /// Room in a record for keys, checksums and the mutations' own framing.
 const RECORD_SLACK: u64 = 1 << 20;
@@ -170,6 +171,7 @@ fn container_rules(manifest: &Manifest, name: &str, container: &manifest::Contai
 pub(super) fn system(manifest: &Manifest) -> SystemConfig {
     let limits = &manifest.limits;
     let shards = u16::try_from(manifest.server.shards).unwrap_or(u16::MAX);
+    let events = events(manifest);
     SystemConfig {
         data: manifest.server.data.clone(),
         shards: manifest.server.shards_given.then_some(shards),
@@ -183,11 +185,15 @@ pub(super) fn system(manifest: &Manifest) -> SystemConfig {
         }),
         shard: shard(limits),
         directory: directory(limits),
-        subscriptions: subscriptions(manifest),
+        topics: events.published,
+        publishing: TopicSettings::default(),
+        subscriptions: events.subscriptions,
         delivery: DeliverySettings {
             window: limits.delivery_window,
             queue: limits.delivery_queue,
             timeout: limits.delivery_timeout,
+            connections: limits.delivery_connections,
+            hops: HOPS,
             retry_page: limits.retry_page,
             backoff: limits.crash_backoff,
             crash_budget: small(limits.crash_budget),
@@ -257,36 +263,6 @@ fn directory(limits: &Limits) -> DirectorySettings {
             crash_backoff: limits.crash_backoff,
         },
     }
-}
-
-fn subscriptions(manifest: &Manifest) -> Vec<SubscriptionConfig> {
-    let name = |text: &String| Name::from(text.as_str());
-    let config = |(key, subscription): (&String, &manifest::EventSubscription)| {
-        // A manifest is refused when a topic is not in it.
-        let topic = manifest.topics.get(&subscription.topic)?;
-        let types = &topic.types;
-        let subject = &subscription.subject;
-        let affix = |text: &String| (!text.is_empty()).then(|| text.clone());
-        let types_wanted = subscription.types.as_ref().map(|types| types.iter().map(name).collect());
-        let (begins, ends) = (affix(&subject.begins), affix(&subject.ends));
-        let webhook = &subscription.webhook;
-        let allow = webhook.allow.iter().map(ToString::to_string).collect();
-        let retry = subscription.retry;
-        Some(SubscriptionConfig {
-            name: name(key),
-            topic: name(&subscription.topic),
-            container: name(&topic.container),
-            types: EventTypes {
-                created: types.created.as_ref().map(name),
-                replaced: types.replaced.as_ref().map(name),
-                deleted: types.deleted.as_ref().map(name),
-            },
-            filter: Filter::new(types_wanted, begins, ends, subject.case_sensitive),
-            endpoint: Arc::new(Endpoint::plain(webhook.url.clone(), allow)),
-            retry: RetryPolicy { max_attempts: retry.max_attempts, ttl: retry.ttl, scale: retry.scale },
-        })
-    };
-    manifest.event_subscriptions.iter().filter_map(config).collect()
 }
 
 /// As many threads as cores, within reason.

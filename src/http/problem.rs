@@ -455,6 +455,7 @@ impl From<SubscriptionError> for Problem {
             SubscriptionError::Unavailable => Self::unavailable(error),
             SubscriptionError::Unknown => Self::unknown_admin(),
             SubscriptionError::Corrupt => Self::corrupt(),
+            SubscriptionError::Busy => Self::new(StatusCode::CONFLICT, "busy", "Busy", error),
         }
     }
 }

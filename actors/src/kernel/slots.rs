@@ -152,9 +152,7 @@ mod tests {
     fn one_tenant_cannot_take_the_places_that_are_kept_for_others() {
         let slots = Slots::new(16);
         let (a, b) = (owner("a"), owner("b"));
-        let held: Vec<_> = (0..100)
-            .map_while(|n| now(&slots, &a, &format!("s{n}"), Class::First))
-            .collect();
+        let held: Vec<_> = (0..100).map_while(|n| now(&slots, &a, &format!("s{n}"), Class::First)).collect();
         assert_eq!(held.len(), 14);
         let first = now(&slots, &b, "t", Class::First);
         assert!(first.is_some());

@@ -11,17 +11,13 @@ use serde_json::{Value, json};
 
 use super::address::PartitionAddress;
 use super::change::{DocumentChange, Mutation, PublishedEvent};
-use super::cloudevent::{CloudEvent, Data, Extension};
+use super::cloudevent::{CloudEvent, Data, Extension, from_json};
 use super::document;
 use super::ids::{Etag, Position, TenantId};
 use super::json::value_at;
 use super::time::Timestamp;
 use super::topic::{Topic, TopicSource};
 
-/// Media type of [`Event::json`] (CloudEvents JSON format section 3).
-pub const CLOUD_EVENT: &str = "application/cloudevents+json; charset=utf-8";
-/// Media type of several events in one body (CloudEvents JSON format section 4).
-pub const CLOUD_EVENT_BATCH: &str = "application/cloudevents-batch+json; charset=utf-8";
 /// Extension that counts how often an event was published again by those who were told of it.
 pub const HOPS: &str = "hops";
 
@@ -101,7 +97,7 @@ impl Event {
     }
 
     fn of_published(position: Position, event: &PublishedEvent) -> Option<Self> {
-        let mut cloud = CloudEvent::from_json(&event.body).ok()?;
+        let mut cloud = from_json(&event.body).ok()?;
         let key = match cloud.extension("partitionkey") {
             Some(Extension::Text(key)) => key.clone(),
             Some(_) | None => cloud.subject.clone().unwrap_or_else(|| cloud.source.clone()),
@@ -174,7 +170,7 @@ fn tenant_at(body: &Bytes, path: &[String]) -> Option<TenantId> {
 }
 
 /// An event that is kept by itself, because the log may forget it.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct StoredEvent {
     position: Position,
     at: Timestamp,
@@ -305,6 +301,7 @@ mod tests {
                 topic: topic.into(),
                 tenant: None,
                 at: Timestamp(5),
+                mark: None,
                 body: Bytes::from_static(body),
             })
         };

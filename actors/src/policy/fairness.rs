@@ -164,8 +164,12 @@ mod tests {
             queue.push(&2, 1, &0, Class::First, n);
         }
         let order = drain(&mut queue, true);
-        let places: Vec<usize> =
-            order.iter().enumerate().filter(|(_, (tenant, _))| *tenant == 2).map(|(place, _)| place).collect();
+        let places: Vec<usize> = order
+            .iter()
+            .enumerate()
+            .filter(|(_, (tenant, _))| *tenant == 2)
+            .map(|(place, _)| place)
+            .collect();
         assert_eq!(places, [1, 3, 5]);
         assert_eq!((order.len(), queue.len()), (1_003, 0));
     }

@@ -171,7 +171,6 @@ fn judge(outcome: &Outcome) -> Judgement {
         OutcomeKind::TimedOut
         | OutcomeKind::Busy
         | OutcomeKind::Rejected
-        | OutcomeKind::Gone
         | OutcomeKind::SocketError
         | OutcomeKind::ResolutionError
         | OutcomeKind::Gone

@@ -58,6 +58,11 @@ pub struct GrantCredit {
     pub credit: usize,
 }
 
+/// Sender: `RouterHandle`, for a subscription that ends. Receiver: `Router`. Its lane is no more.
+#[derive(Message)]
+#[rtype(result = "()")]
+pub struct LeaveLane(pub Name);
+
 /// Sender: `RouterHandle`, for an operator. Receiver: `Router`. Ends a quarantine.
 #[derive(Message)]
 #[rtype(result = "()")]

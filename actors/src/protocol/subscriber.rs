@@ -287,6 +287,12 @@ pub struct PurgeDeadLetters(pub Selection);
 #[rtype(result = "()")]
 pub struct DrainDeliveries;
 
+/// Sender: `SubscriptionHandle`. Receiver: `Subscriber`. The subscription is deleted: no new attempts, and
+/// none when it comes up again; replies when the outcomes of those under way are durable.
+#[derive(Message)]
+#[rtype(result = "()")]
+pub struct EndSubscription;
+
 /// Why a subscription could not do what it was asked.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum SubscriptionError {

@@ -10,7 +10,7 @@ use super::{Router, RouterSettings};
 use crate::kernel::clock::SharedClock;
 use crate::model::change::CommittedGroup;
 use crate::model::ids::{Lsn, Name, ShardId};
-use crate::protocol::router::{ChangesCommitted, GrantCredit, JoinLane, ReopenRouter};
+use crate::protocol::router::{ChangesCommitted, GrantCredit, JoinLane, LeaveLane, ReopenRouter};
 use crate::shard::ShardHandle;
 
 /// The mailbox holds one ring, and grants and joins of all subscribers now and then.
@@ -142,6 +142,14 @@ impl RouterHandle {
     /// Room for more events; false when it could not be told.
     pub(crate) fn grant(&self, subscription: Name, epoch: u64, credit: usize) -> bool {
         self.addr.try_send(GrantCredit { subscription, epoch, credit }).is_ok()
+    }
+
+    /// Ends a lane.
+    pub(crate) fn leave(&self, subscription: &str) {
+        let name = Name::from(subscription);
+        self.positions.forget(&name);
+        // A lane whose subscriber is gone ends by itself with its next event.
+        self.addr.do_send(LeaveLane(name));
     }
 
     /// Ends a quarantine.

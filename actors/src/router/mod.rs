@@ -20,7 +20,7 @@ use crate::kernel::contain::contain;
 use crate::model::change::CommittedGroup;
 use crate::model::ids::Lsn;
 use crate::policy::budget::CrashBudget;
-use crate::protocol::router::{ChangesCommitted, GrantCredit, JoinLane, ReopenRouter};
+use crate::protocol::router::{ChangesCommitted, GrantCredit, JoinLane, LeaveLane, ReopenRouter};
 use crate::shard::ShardHandle;
 
 use handle::Hints;
@@ -236,6 +236,14 @@ impl Handler<JoinLane> for Router {
         let position = self.hints.positions().of(&message.subscription);
         self.lanes.push(Lane::new(message, position));
         self.advance(ctx);
+    }
+}
+
+impl Handler<LeaveLane> for Router {
+    type Result = ();
+
+    fn handle(&mut self, LeaveLane(name): LeaveLane, _: &mut Self::Context) {
+        self.lanes.retain(|lane| lane.subscription() != &name);
     }
 }
 

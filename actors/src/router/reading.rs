@@ -48,10 +48,15 @@ impl<'g> Reading<'g> {
     fn read(&self, topic: &Topic, keys: &KeyTable) -> Vec<Candidate> {
         let candidate = |(lsn, mutation)| {
             let event = Event::of(topic, Position { shard: self.shard, lsn }, mutation)?;
-            let poison = event.cloud.subject.as_ref().is_some_and(|it| it.contains("poison-route"));
-            fail_point!("router::route", poison, |_| None);
+            fail_point!("router::route", is_poison(&event), |_| None);
             Some(Facts::new(Arc::new(event), keys))
         };
         self.group.positions().filter_map(candidate).collect()
     }
+}
+
+/// What a test makes the router stumble over.
+#[cfg(feature = "failpoints")]
+fn is_poison(event: &Event) -> bool {
+    event.cloud.subject.as_ref().is_some_and(|subject| subject.contains("poison-route"))
 }

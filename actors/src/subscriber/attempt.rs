@@ -16,8 +16,9 @@ use super::rows::{DeadLetter, RetryRow};
 use super::settle::{Effect, Settled};
 use super::{LOG, Subscriber};
 use crate::kernel::contain;
+use crate::model::cloudevent::{BATCH, STRUCTURED};
 use crate::model::delivery::{Attempt, Outcome, OutcomeKind, Transport};
-use crate::model::event::{CLOUD_EVENT, CLOUD_EVENT_BATCH, Event, StoredEvent};
+use crate::model::event::{Event, StoredEvent};
 use crate::model::ids::{Position, ShardId};
 use crate::model::time::Timestamp;
 use crate::model::topic::Topic;
@@ -98,11 +99,8 @@ impl Subscriber {
         if is_attempt {
             self.begin_attempt();
         }
-        let shards: BTreeMap<ShardId, ShardHandle> = self
-            .shards
-            .iter()
-            .map(|lot| (lot.router.id(), lot.router.shard().clone()))
-            .collect();
+        let shards: BTreeMap<ShardId, ShardHandle> =
+            self.shards.iter().map(|lot| (lot.router.id(), lot.router.shard().clone())).collect();
         self.in_flight += rows.len();
         self.retries_in_flight += rows.len();
         let topic = self.config.topic.clone();
@@ -181,8 +179,8 @@ impl Subscriber {
         let Some(first) = parcel.first() else { return };
         let number = parcel.iter().map(UnderWay::number).max().unwrap_or(1);
         let (content_type, body) = match webhook.batch {
-            Some(_) => (CLOUD_EVENT_BATCH, joined(parcel.iter().map(|it| it.event.json()))),
-            None => (CLOUD_EVENT, first.event.json().clone()),
+            Some(_) => (BATCH, joined(parcel.iter().map(|it| it.event.json()))),
+            None => (STRUCTURED, first.event.json().clone()),
         };
         let attempt = Attempt {
             endpoint: webhook.endpoint.clone(),
@@ -212,8 +210,7 @@ impl Subscriber {
     }
 
     fn judge(&mut self, parcel: Vec<UnderWay>, outcome: &Outcome, ctx: &mut Context<Self>) {
-        let poison = |it: &UnderWay| it.event.cloud.subject.as_ref().is_some_and(|s| s.contains("poison-judge"));
-        fail_point!("subscriber::judge", parcel.iter().any(poison), |_| ());
+        fail_point!("subscriber::judge", parcel.iter().any(is_poison), |_| ());
         let now = self.clock.now();
         self.attempts = self.attempts.saturating_sub(1);
         for under_way in &parcel {
@@ -405,4 +402,10 @@ fn find(
 /// event that spoils a batch is soon alone.
 pub(super) fn batch_of_retries(batch: Option<BatchSettings>, attempts: u32) -> usize {
     batch.map_or(1, |batch| (batch.events >> attempts.saturating_sub(1).min(31)).max(1))
+}
+
+/// What a test makes the subscriber stumble over.
+#[cfg(feature = "failpoints")]
+fn is_poison(under_way: &UnderWay) -> bool {
+    under_way.event.cloud.subject.as_ref().is_some_and(|subject| subject.contains("poison-judge"))
 }

@@ -11,9 +11,9 @@ use super::{DeliverySettings, Subscriber, SubscriptionConfig, Surroundings};
 use crate::model::change::{Mutation, Table};
 use crate::model::ids::Position;
 use crate::protocol::subscriber::{
-    AttemptRecord, CancelReplay, Decision, DrainDeliveries, ListAttempts, LockLost, Pause, PurgeDeadLetters,
-    ReceiveEvents, ReceiveRefused, Received, ReplayDeadLetters, ReplayHistory, ReplayRequest, ReportStatus,
-    Resume, Selection, SettleEvents, SubscriptionError, SubscriptionStatus,
+    AttemptRecord, CancelReplay, Decision, DrainDeliveries, EndSubscription, ListAttempts, LockLost, Pause,
+    PurgeDeadLetters, ReceiveEvents, ReceiveRefused, Received, ReplayDeadLetters, ReplayHistory,
+    ReplayRequest, ReportStatus, Resume, Selection, SettleEvents, SubscriptionError, SubscriptionStatus,
 };
 use crate::router::RouterHandle;
 use crate::shard::{CommitError, ShardReadError};
@@ -164,6 +164,11 @@ impl SubscriptionHandle {
     /// [`SubscriptionError::Unavailable`] when it cannot be made durable.
     pub async fn cancel_replay(&self, id: &str) -> Result<bool, SubscriptionError> {
         self.addr.send(CancelReplay(id.to_owned())).await.unwrap_or(Err(SubscriptionError::Unknown))
+    }
+
+    /// Ends it for good: replies when nothing of it is under way.
+    pub(crate) async fn end(&self) {
+        self.addr.send(EndSubscription).await.ok();
     }
 
     pub(crate) async fn drain(&self) {

@@ -15,6 +15,7 @@ mod open;
 mod order;
 mod pump;
 mod queue;
+mod registry;
 mod replay;
 mod rows;
 mod schedule;
@@ -24,8 +25,12 @@ mod track;
 
 use std::collections::VecDeque;
 use std::sync::Arc;
+use std::time::Duration;
 
-use actix::{Actor, ActorContext, AsyncContext, Context, Handler, ResponseFuture, Supervised};
+use actix::{
+    Actor, ActorContext, ActorFutureExt, AsyncContext, Context, Handler, ResponseActFuture, ResponseFuture,
+    Supervised, WrapFuture,
+};
 use futures_util::future::AbortHandle;
 use tokio::sync::{Mutex, oneshot};
 
@@ -39,7 +44,8 @@ use crate::model::time::Timestamp;
 use crate::policy::budget::CrashBudget;
 use crate::policy::health::Health;
 use crate::protocol::subscriber::{
-    AttemptRecord, DrainDeliveries, HandOver, ListAttempts, Pause, ReportStatus, Resume, SubscriptionStatus,
+    AttemptRecord, DrainDeliveries, EndSubscription, HandOver, ListAttempts, Pause, ReportStatus, Resume,
+    SubscriptionStatus,
 };
 use crate::router::RouterHandle;
 
@@ -49,11 +55,13 @@ pub use config::{
 };
 pub use floors::Floors;
 pub use handle::SubscriptionHandle;
-pub(crate) use rows::advance;
-pub use rows::{DeadLetter, Progress, RetryRow, decode, parse_due, parse_lsn, prefix};
 use order::Keys;
 use queue::Queue;
+pub use registry::{Subscriptions, beginnings};
 use replay::Replays;
+#[cfg(test)]
+pub(crate) use rows::advance;
+pub use rows::{DeadLetter, Progress, RetryRow, decode, parse_due, parse_lsn, prefix};
 use schedule::Schedule;
 use settle::Ledger;
 use track::Track;
@@ -364,6 +372,20 @@ impl Handler<Resume> for Subscriber {
             actor.pump(ctx);
         });
         Ok(())
+    }
+}
+
+impl Handler<EndSubscription> for Subscriber {
+    type Result = ResponseActFuture<Self, ()>;
+
+    fn handle(&mut self, _: EndSubscription, ctx: &mut Self::Context) -> Self::Result {
+        self.replays.end_all();
+        let drained = Handler::<DrainDeliveries>::handle(self, DrainDeliveries, ctx);
+        Box::pin(drained.into_actor(self).map(|(), actor, _| {
+            // It stays drained, and goes when its last handle does.
+            (actor.shards, actor.ready) = (Vec::new(), VecDeque::new());
+            actor.epoch += 1;
+        }))
     }
 }
 

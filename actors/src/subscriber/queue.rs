@@ -50,8 +50,7 @@ pub(super) struct Queue {
 impl Queue {
     /// How many more events receivers wait for; `in_flight` are locked, prepared, or about to be.
     pub(super) fn wanted(&self, in_flight: usize) -> usize {
-        let asked: usize =
-            self.receivers.iter().filter(|it| !it.reply.is_closed()).map(|it| it.most).sum();
+        let asked: usize = self.receivers.iter().filter(|it| !it.reply.is_closed()).map(|it| it.most).sum();
         asked.saturating_sub(in_flight.saturating_sub(self.locked.len()))
     }
 

@@ -14,7 +14,7 @@ use actix::{
 use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 
-use super::rows::{self, RetryRow, decode};
+use super::rows::{self, DeadLetter, RetryRow, decode};
 use super::{Subscriber, SubscriptionConfig};
 use crate::kernel::clock::SharedClock;
 use crate::model::change::{CommittedGroup, Mutation, Table};
@@ -108,7 +108,7 @@ impl Replays {
     }
 }
 
-fn job_prefix(name: &str) -> Vec<u8> {
+pub(super) fn job_prefix(name: &str) -> Vec<u8> {
     [b"replay/", name.as_bytes(), &[0]].concat()
 }
 
@@ -181,7 +181,8 @@ impl Task {
     /// Gives what was found to the subscriber, when that has room. False: the replay was ended.
     async fn hand_over(&self, shard: &ShardHandle, events: Vec<Arc<Event>>, position: Lsn) -> bool {
         loop {
-            let found = ReplayFound { id: self.id.clone(), shard: shard.id(), position, events: events.clone() };
+            let found =
+                ReplayFound { id: self.id.clone(), shard: shard.id(), position, events: events.clone() };
             match self.addr.send(found).await {
                 Ok(Some(true)) => return true,
                 Ok(Some(false)) => return false,
@@ -238,20 +239,30 @@ impl Subscriber {
     }
 
     /// Writes what a replay found as retries that are due.
-    fn take_found(&mut self, found: &ReplayFound) -> Result<Option<(CommitReply, i64)>, SubscriptionError> {
+    fn take_found(
+        &mut self,
+        found: &ReplayFound,
+    ) -> Result<Option<(CommitReply, i64, i64)>, SubscriptionError> {
         let now = self.clock.now();
         let mut mutations = Vec::new();
-        let mut fresh = 0;
+        let (mut fresh, mut unburied) = (0, 0);
         for event in &found.events {
             if self.is_pending(event.position)? {
                 continue;
+            }
+            // One that was given up is pending again, and a dead letter no longer.
+            let letter = self.letter(event.position)?;
+            if letter.is_some() {
+                unburied += 1;
+                rows::unbury(&self.config.name, event.position, &mut mutations);
+                mutations.push(rows::exported(&self.config.name, event.position.lsn));
             }
             let row = RetryRow {
                 attempts: 0,
                 next_at: now,
                 published: now,
                 last: None,
-                event: None,
+                event: letter.map(|letter| letter.event),
                 replay: Some(found.id.clone()),
                 held: false,
             };
@@ -264,7 +275,15 @@ impl Subscriber {
         let key = job_key(&self.config.name, &found.id);
         mutations.push(Mutation::Put { table: Table::System, key, value: rows::encode(row) });
         let reply = shard.commit(mutations)?;
-        Ok(Some((reply, i64::try_from(fresh).unwrap_or(i64::MAX))))
+        let signed = |count: u64| i64::try_from(count).unwrap_or(i64::MAX);
+        Ok(Some((reply, signed(fresh), signed(unburied))))
+    }
+
+    fn letter(&self, position: Position) -> Result<Option<DeadLetter>, SubscriptionError> {
+        let Some(lot) = self.lot(position.shard) else { return Ok(None) };
+        let key = rows::key(&self.config.name, position.lsn);
+        let row = lot.router.shard().view()?.row(Table::DeadLetters, &key).map_err(ShardReadError::from)?;
+        row.map(|value| decode(&value).ok_or(SubscriptionError::Corrupt)).transpose()
     }
 }
 
@@ -334,8 +353,9 @@ impl Handler<ReplayFound> for Subscriber {
             let committed = async move {
                 let (_turn, _on_its_way) = (turn, on_its_way);
                 match taken {
-                    Ok(Some((reply, fresh))) => {
-                        reply.await.unwrap_or(Err(CommitError::Unknown)).ok().map(|_| Some(fresh))
+                    Ok(Some((reply, fresh, unburied))) => {
+                        let committed = reply.await.unwrap_or(Err(CommitError::Unknown));
+                        committed.ok().map(|_| Some((fresh, unburied)))
                     }
                     Ok(None) => Some(None),
                     Err(_) => None,
@@ -346,8 +366,9 @@ impl Handler<ReplayFound> for Subscriber {
         Box::pin(taken.map(|committed, actor, ctx| match committed {
             None => None,
             Some(None) => Some(false),
-            Some(Some(fresh)) => {
+            Some(Some((fresh, unburied))) => {
                 actor.counts.retrying += fresh;
+                actor.counts.dead_letters -= unburied;
                 actor.schedule.reload();
                 actor.guarded(ctx, Self::pump);
                 Some(true)

@@ -45,7 +45,7 @@ impl SystemEvents {
             subject: Some(self.subscription.to_string()),
             datacontenttype: Some("application/json".to_owned()),
             data: Data::Json(data.to_string().into()),
-            ..CloudEvent::new(&format!("{event_type}-{id}"), &source, event_type)
+            ..CloudEvent::new(format!("{event_type}-{id}"), source, event_type)
         };
         let mut body = Vec::new();
         event.write_json(&mut body);

@@ -17,7 +17,7 @@ use crate::model::time::Timestamp;
 pub const WINDOW: Duration = Duration::from_secs(600);
 
 /// What tells one event of a topic from another.
-pub type Fingerprint = [u8; 16];
+pub(super) type Fingerprint = [u8; 16];
 
 /// The fingerprint of an event: its source and id (CloudEvents section 3.1).
 pub(super) fn fingerprint(event: &CloudEvent) -> Fingerprint {

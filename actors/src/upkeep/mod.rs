@@ -9,6 +9,7 @@
 
 mod expiry;
 mod indexes;
+mod marks;
 mod purges;
 mod retention;
 
@@ -35,11 +36,18 @@ pub struct UpkeepSettings {
     pub batch: usize,
     /// Longest time for one transaction of it.
     pub deadline: Duration,
+    /// How long the log is kept, at least: the retention of topics.
+    pub retention: Duration,
 }
 
 impl Default for UpkeepSettings {
     fn default() -> Self {
-        Self { interval: Duration::from_secs(1), batch: 2_048, deadline: Duration::from_secs(5) }
+        Self {
+            interval: Duration::from_secs(1),
+            batch: 2_048,
+            deadline: Duration::from_secs(5),
+            retention: Duration::ZERO,
+        }
     }
 }
 
@@ -132,6 +140,7 @@ impl Upkeep {
         let expired = self.expire().await;
         busy |= self.told("documents not expired", expired);
         busy |= self.told("records not expired", self.expire_records().await);
+        busy |= self.told("marks of events not deleted", self.forget_marks().await);
         let retained = self.retain().await;
         busy | self.told("retention not kept", retained)
     }

@@ -62,7 +62,8 @@ impl Upkeep {
             return Ok(false);
         }
         self.retention.next = elapsed + self.settings.interval * ROUNDS;
-        let longest = self.directory.catalog().iter().map(|container| container.retention).max();
+        let containers = self.directory.catalog().iter().map(|container| container.retention);
+        let longest = containers.chain([self.settings.retention]).max();
         let Some(longest) = longest.filter(|longest| *longest > Duration::ZERO) else {
             self.shard.retain(Lsn(u64::MAX));
             return Ok(false);

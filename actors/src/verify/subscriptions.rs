@@ -27,6 +27,8 @@ pub(super) fn check(shard: ShardId, reader: &dyn LogReader, view: &View, report:
     let deliveries = each_row(view, Table::Deliveries, report, &mut |key, value, report| {
         rows.delivery(key, value, report);
     });
+    each_row(view, Table::Held, report, &mut |key, _, report| rows.held(key, report));
+    each_row(view, Table::Exports, report, &mut |key, _, report| rows.export(key, report));
     each_row(view, Table::Due, report, &mut |key, _, report| rows.due(key, report));
     let dead_letters = each_row(view, Table::DeadLetters, report, &mut |key, value, report| {
         rows.dead_letter(key, value, report);
@@ -72,7 +74,7 @@ impl Rows<'_> {
         };
         self.passed(name, lsn, "pending", report);
         let due = [prefix(name).as_slice(), &row.next_at.0.to_be_bytes(), &lsn.0.to_be_bytes()].concat();
-        if matches!(self.view.row(Table::Due, &due), Ok(None)) {
+        if !row.held && matches!(self.view.row(Table::Due, &due), Ok(None)) {
             report(format!("event {lsn} of `{name}` waits for a retry that is not in the index by time"));
         }
         match &row.event {
@@ -98,6 +100,25 @@ impl Rows<'_> {
         // A row that cannot be read was reported with the deliveries.
         if row.is_ok_and(|row| !row.is_some_and(agrees)) {
             report(format!("event {lsn} of `{name}` falls due at {at} without a delivery of that time"));
+        }
+    }
+
+    /// Who stands in the way of others must have an end to come, or they wait for ever.
+    fn held(&self, key: &Bytes, report: &mut Report<'_>) {
+        let place = split(key).and_then(|(name, rest)| Some((name, parse_lsn(rest.get(16..)?)?)));
+        let Some((name, lsn)) = place else {
+            report(format!("what is held at {key:?} cannot be read"));
+            return;
+        };
+        let delivery = [prefix(name).as_slice(), &lsn.0.to_be_bytes()].concat();
+        if matches!(self.view.row(Table::Deliveries, &delivery), Ok(None)) {
+            report(format!("event {lsn} of `{name}` holds back its key, but is not pending"));
+        }
+    }
+
+    fn export(&self, key: &Bytes, report: &mut Report<'_>) {
+        if matches!(self.view.row(Table::DeadLetters, key), Ok(None)) {
+            report(format!("what is to be exported at {key:?} is no dead letter"));
         }
     }
 

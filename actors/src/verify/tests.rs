@@ -270,7 +270,15 @@ fn cursor(lsn: u64) -> Mutation {
 
 fn delivery(lsn: u64, next_at: u64) -> Mutation {
     let next_at = Timestamp(next_at);
-    let row = RetryRow { attempts: 1, next_at, published: Timestamp(0), last: None, event: None };
+    let row = RetryRow {
+        attempts: 1,
+        next_at,
+        published: Timestamp(0),
+        last: None,
+        event: None,
+        replay: None,
+        held: false,
+    };
     let key = [prefix("s").as_slice(), &lsn.to_be_bytes()].concat().into();
     Mutation::Put { table: Table::Deliveries, key, value: rmp_serde::to_vec(&row).unwrap().into() }
 }

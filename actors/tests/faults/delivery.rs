@@ -37,7 +37,7 @@ async fn a_subscriber_that_crashes_comes_back_and_delivers_everything() {
         assert!(twice <= 16 * 2, "{twice}");
     }
     let mut crashes = 0;
-    for subscription in system.subscriptions() {
+    for subscription in system.subscriptions().iter() {
         let shown = subscription.status().await;
         crashes += shown.restarts;
         assert_eq!(shown.last_crash.is_some(), shown.restarts > 0);
@@ -52,9 +52,11 @@ async fn past_its_crash_budget_a_subscriber_waits_for_resume_and_then_goes_on() 
     let folder = tempfile::tempdir().unwrap();
     let endpoints = Endpoints::all_well();
     let mut poisoned = subscription("s", quick(3));
-    poisoned.filter = lanekeeper_actors::policy::filter::Filter::new(None, Some("a/".into()), None, false);
+    poisoned.filter =
+        lanekeeper_actors::policy::filter::Filter::new(None, Some("a/".into()), None, false).into();
     let mut other = subscription("other", quick(3));
-    other.filter = lanekeeper_actors::policy::filter::Filter::new(None, Some("b/".into()), None, false);
+    other.filter =
+        lanekeeper_actors::policy::filter::Filter::new(None, Some("b/".into()), None, false).into();
     poisoned.retry = patient();
     let system = start(config(folder.path(), vec![poisoned, other]), &endpoints).await;
     let (a, b) = (lane(&system, "a"), lane(&system, "b"));

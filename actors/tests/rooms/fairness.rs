@@ -5,6 +5,7 @@ use std::time::{Duration, Instant};
 
 use futures_util::future::join_all;
 use lanekeeper_actors::model::delivery::{Outcome, OutcomeKind};
+use lanekeeper_actors::model::topic::{EventTypes, Topic};
 use lanekeeper_actors::policy::filter::Filter;
 use lanekeeper_actors::policy::retry::DeadLetterReason;
 use lanekeeper_actors::protocol::partition::{Content, Operation};
@@ -79,11 +80,14 @@ async fn each_subscription_gets_what_its_filter_lets_through_from_every_shard() 
     let with = |name: &str, types: Option<&[&str]>, begins: Option<&str>, ends: Option<&str>| {
         let types = types.map(|types| types.iter().map(|name| (*name).into()).collect());
         let filter = Filter::new(types, begins.map(str::to_owned), ends.map(str::to_owned), false);
-        lanekeeper_actors::subscriber::SubscriptionConfig { filter, ..subscription(name, quick(3)) }
+        lanekeeper_actors::subscriber::SubscriptionConfig {
+            filter: filter.into(),
+            ..subscription(name, quick(3))
+        }
     };
     let mut creates_only = with("topic-without-deletes", None, None, None);
-    creates_only.types.deleted = None;
-    creates_only.types.replaced = None;
+    let types = EventTypes { created: Some("LoadCreated".into()), ..EventTypes::default() };
+    creates_only.topic = Topic::of_changes("creates".into(), "loads".into(), types).into();
     let subscriptions = vec![
         with("all", None, None, None),
         with("deleted", Some(&["LoadDeleted"]), None, None),

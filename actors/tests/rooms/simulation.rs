@@ -85,8 +85,8 @@ fn settings(folder: &Path, rng: &mut fastrand::Rng, shards: u16) -> SystemConfig
     let policy = RetryPolicy { max_attempts: MAX_ATTEMPTS, ttl: Duration::from_secs(600), scale: 0.0003 };
     let mut subscriptions: Vec<_> =
         SUBSCRIPTIONS.iter().map(|name| subscription(name, policy.clone())).collect();
-    subscriptions[1].filter = Filter::new(Some(vec!["LoadDeleted".into()]), None, None, false);
-    subscriptions[2].filter = Filter::new(None, Some("lane-0/".into()), None, false);
+    subscriptions[1].filter = Filter::new(Some(vec!["LoadDeleted".into()]), None, None, false).into();
+    subscriptions[2].filter = Filter::new(None, Some("lane-0/".into()), None, false).into();
     let mut config = config(folder, subscriptions);
     config.default_shards = shards;
     config.partition_threads = rng.usize(1..3);
@@ -247,7 +247,7 @@ async fn simulate(seed: u64) {
         meddle(&system, &mut rng).await;
     }
     moods.lock().unwrap().clear();
-    for subscription in system.subscriptions() {
+    for subscription in system.subscriptions().iter() {
         subscription.resume().await.unwrap();
         let name = subscription.name();
         until(&system, name, |status| {

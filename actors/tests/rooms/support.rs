@@ -15,11 +15,11 @@ use lanekeeper_actors::log::file::LogSettings;
 use lanekeeper_actors::model::address::{EncodedPartition, KeyPart, PartitionAddress};
 use lanekeeper_actors::model::change::{DocumentChange, Mutation, Table};
 use lanekeeper_actors::model::delivery::{Attempt, Endpoint, Outcome, OutcomeKind, Transport};
-use lanekeeper_actors::model::event::EventTypes;
 use lanekeeper_actors::model::ids::{DocumentId, Lsn, Position, ShardId, TenantId};
+use lanekeeper_actors::model::topic::{EventTypes, Topic};
 use lanekeeper_actors::partition::PartitionSettings;
 use lanekeeper_actors::policy::container::Catalog;
-use lanekeeper_actors::policy::filter::Filter;
+use lanekeeper_actors::policy::filter::{Filter, KeyTable};
 use lanekeeper_actors::policy::precondition::Precondition;
 use lanekeeper_actors::policy::retry::RetryPolicy;
 use lanekeeper_actors::protocol::partition::{Content, Operation, Write, WriteResult};
@@ -28,10 +28,11 @@ use lanekeeper_actors::reader::ReaderSettings;
 use lanekeeper_actors::router::RouterSettings;
 use lanekeeper_actors::shard::{Fatal, Shard, ShardHandle, ShardSettings};
 use lanekeeper_actors::subscriber::{
-    DeadLetter, DeliverySettings, Progress, RetryRow, SubscriptionConfig, decode, parse_due, parse_lsn,
-    prefix,
+    DeadLetter, DeliverySettings, Destination, Order, Progress, RetryRow, SubscriptionConfig, Webhook,
+    decode, parse_due, parse_lsn, prefix,
 };
 use lanekeeper_actors::system::{System, SystemConfig};
+use lanekeeper_actors::topic::TopicSettings;
 use lanekeeper_actors::upkeep::UpkeepSettings;
 
 /// Long enough for anything on a busy machine, so that only what is stuck meets it.
@@ -200,12 +201,14 @@ pub(crate) fn subscription(name: &str, retry: RetryPolicy) -> SubscriptionConfig
     };
     SubscriptionConfig {
         name: name.into(),
-        topic: "load-events".into(),
-        container: "loads".into(),
-        types,
-        filter: Filter::default(),
-        endpoint: Arc::new(Endpoint::plain(format!("http://{name}.example/"), vec![])),
+        topic: Topic::of_changes("load-events".into(), "loads".into(), types).into(),
+        tenant: None,
+        keys: Arc::new(KeyTable::new()),
+        filter: Filter::default().into(),
+        to: Destination::Webhook(Webhook::plain(Endpoint::plain(format!("http://{name}.example/"), vec![]))),
         retry,
+        order: Order::None,
+        export: false,
     }
 }
 
@@ -241,7 +244,11 @@ pub(crate) fn config(data: &Path, subscriptions: Vec<SubscriptionConfig>) -> Sys
             },
         },
         subscriptions,
+        topics: Vec::new(),
+        publishing: TopicSettings::default(),
         delivery: DeliverySettings {
+            connections: 256,
+            hops: 16,
             window: 16,
             queue: 64,
             timeout: Duration::from_secs(5),
@@ -497,6 +504,10 @@ fn logged(log: &dyn LogReader) -> (LoggedDocuments, LoggedRows) {
                         let lsn = group.first.plus(i as u64);
                         documents
                             .insert((change.partition.clone(), change.id.clone()), (lsn, change.clone()));
+                    }
+                    Mutation::Event(event) => {
+                        let mark = event.mark.iter().map(|mark| (Table::Published, mark.clone()));
+                        rows.extend(mark.map(|row| (row, Some(Bytes::new()))));
                     }
                     Mutation::Put { table, key, value } => {
                         rows.insert((*table, key.clone()), Some(value.clone()));

@@ -2,10 +2,12 @@
 
 use actix_web::HttpResponse;
 use actix_web::web::Bytes;
+use lanekeeper_actors::model::event::Event;
 use lanekeeper_actors::model::ids::Position;
 use lanekeeper_actors::policy::filter::{Facts, Sample};
-use lanekeeper_actors::protocol::subscriber::{Selection, SubscriptionStatus};
-use lanekeeper_actors::subscriber::{DeadLetter, SubscriptionHandle};
+use lanekeeper_actors::policy::health::Breaker;
+use lanekeeper_actors::protocol::subscriber::{AttemptRecord, ReplayStatus, Selection, SubscriptionStatus};
+use lanekeeper_actors::subscriber::{DeadLetter, Destination, SubscriptionHandle};
 use serde::Deserialize;
 use serde_json::{Value, json};
 
@@ -27,7 +29,7 @@ struct Chosen {
 
 pub(super) async fn list(admin: &Admin) -> Result<HttpResponse, Problem> {
     let mut subscriptions = Vec::new();
-    for handle in admin.system.subscriptions() {
+    for handle in admin.system.subscriptions().iter() {
         subscriptions.push(describe(handle, &handle.status().await));
     }
     let count = subscriptions.len();
@@ -36,7 +38,7 @@ pub(super) async fn list(admin: &Admin) -> Result<HttpResponse, Problem> {
 
 pub(super) async fn show(admin: &Admin, name: &str) -> Result<HttpResponse, Problem> {
     let handle = find(admin, name)?;
-    Ok(HttpResponse::Ok().json(describe(handle, &handle.status().await)))
+    Ok(HttpResponse::Ok().json(describe(&handle, &handle.status().await)))
 }
 
 pub(super) async fn pause(admin: &Admin, name: &str) -> Result<HttpResponse, Problem> {
@@ -97,7 +99,7 @@ pub(super) async fn purge(admin: &Admin, name: &str, body: &Bytes) -> Result<Htt
     Ok(HttpResponse::Ok().json(json!({ "purged": purged })))
 }
 
-fn find<'a>(admin: &'a Admin, name: &str) -> Result<&'a SubscriptionHandle, AdminError> {
+fn find(admin: &Admin, name: &str) -> Result<SubscriptionHandle, AdminError> {
     admin.system.subscription(name).ok_or_else(|| AdminError::NoSubscription(name.to_owned()))
 }
 
@@ -125,32 +127,36 @@ fn selection(body: &Bytes, empty_is_all: bool) -> Result<Selection, AdminError> 
 
 fn describe(handle: &SubscriptionHandle, status: &SubscriptionStatus) -> Value {
     let config = handle.config();
-    let state = match (status.quarantined, status.paused) {
-        (true, _) => "quarantined",
-        (false, true) => "paused",
-        (false, false) => "running",
+    let state = match status {
+        SubscriptionStatus { quarantined: true, .. } => "quarantined",
+        SubscriptionStatus { disabled: Some(_), .. } => "disabled",
+        SubscriptionStatus { paused: true, .. } => "paused",
+        SubscriptionStatus { validation: Some(_), .. } => "awaiting_validation",
+        _ => "running",
+    };
+    let (endpoint, queue) = match &config.to {
+        Destination::Webhook(webhook) => (Some(without_query(&webhook.endpoint.url)), None),
+        Destination::Queue(queue) => (
+            None,
+            Some(json!({ "lock_seconds": queue.lock.as_secs(), "max_deliveries": queue.max_deliveries })),
+        ),
     };
     let cursors: Vec<_> =
         status.cursors.iter().map(|(shard, lsn)| json!({ "shard": shard.0, "lsn": lsn.0 })).collect();
-    let recent: Vec<_> = status
-        .recent
-        .iter()
-        .map(|(event, attempt, at, outcome)| {
-            json!({
-                "event": event.to_string(),
-                "attempt": attempt,
-                "at": at.to_string(),
-                "outcome": outcome.kind.to_string(),
-                "status": outcome.status,
-                "detail": outcome.detail,
-            })
-        })
-        .collect();
+    let replays: Vec<_> = status.replays.iter().map(replay_status).collect();
+    let recent: Vec<_> = status.recent.iter().map(attempt).collect();
     json!({
         "name": handle.name(),
-        "topic": &*config.topic,
-        "endpoint": without_query(&config.endpoint.url),
+        "topic": &*config.topic.name,
+        "tenant": config.tenant.as_ref().map(ToString::to_string),
+        "endpoint": endpoint,
+        "queue": queue,
         "state": state,
+        "disabled": status.disabled,
+        "breaker": status.breaker.map(breaker),
+        "window": status.window,
+        "locked": status.locked,
+        "held": status.held,
         "lag": { "events": status.lag_events, "seconds": seconds(status.lag_millis) },
         "in_flight": status.in_flight,
         "ready": status.ready,
@@ -162,6 +168,7 @@ fn describe(handle: &SubscriptionHandle, status: &SubscriptionStatus) -> Value {
         "given_up": status.given_up,
         "cursors": cursors,
         "recent": recent,
+        "replays": replays,
         "restarts": status.restarts,
         "last_crash": status.last_crash,
     })
@@ -177,15 +184,47 @@ pub(super) fn seconds(millis: u64) -> f64 {
     millis as f64 / 1_000.0
 }
 
+fn breaker(breaker: Breaker) -> Value {
+    match breaker {
+        Breaker::Closed => json!({ "state": "closed" }),
+        Breaker::Open { until, reason } => {
+            json!({ "state": "open", "until": until.to_string(), "reason": reason.to_string() })
+        }
+        Breaker::Probing { reason } => json!({ "state": "probing", "reason": reason.to_string() }),
+    }
+}
+
+fn attempt(record: &AttemptRecord) -> Value {
+    let AttemptRecord { position, event_id, number, at, outcome } = record;
+    json!({
+        "event": position.to_string(),
+        "event_id": event_id,
+        "attempt": number,
+        "at": at.to_string(),
+        "outcome": outcome.kind.to_string(),
+        "status": outcome.status,
+        "detail": outcome.detail,
+        "excerpt": outcome.excerpt,
+        "millis": u64::try_from(outcome.took.as_millis()).unwrap_or(u64::MAX),
+    })
+}
+
+fn replay_status(replay: &ReplayStatus) -> Value {
+    let shards: Vec<_> = replay
+        .shards
+        .iter()
+        .map(|(shard, at, end)| json!({ "shard": shard.0, "position": at.0, "end": end.0 }))
+        .collect();
+    json!({ "id": &*replay.id, "at": replay.at.to_string(), "found": replay.found, "shards": shards })
+}
+
 fn letter(letter: DeadLetter) -> Value {
     let position = letter.event.position();
-    let event = letter.event.into_event().map(|event| {
-        let bytes = event.to_cloud_event(&letter.event_type);
-        serde_json::from_slice::<Value>(&bytes).unwrap_or_default()
-    });
+    let event_type = letter.event.cloud().event_type.clone();
+    let event: Value = serde_json::from_slice(Event::from(letter.event).json()).unwrap_or_default();
     json!({
         "id": position.to_string(),
-        "type": letter.event_type,
+        "type": event_type,
         "reason": letter.reason.to_string(),
         "attempts": letter.attempts,
         "last_outcome": letter.last_outcome.map(|kind| kind.to_string()),

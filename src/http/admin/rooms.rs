@@ -78,7 +78,7 @@ pub(super) async fn actors(admin: &Admin) -> HttpResponse {
     let directory = admin.system.directory();
     let partitions: Vec<_> = directory.status(admin.page_max).iter().map(partition).collect();
     let mut subscriptions = Vec::new();
-    for handle in admin.system.subscriptions() {
+    for handle in admin.system.subscriptions().iter() {
         let status = handle.status().await;
         subscriptions.push(json!({
             "subscription": handle.name(),

@@ -132,7 +132,7 @@ async fn subscriptions(admin: &Admin, registry: &mut Registry) {
     ]
     .map(|about| (about, Family::<Subscription, Counter>::default()));
     let lag: Family<Subscription, SecondsGauge> = Family::default();
-    for handle in admin.system.subscriptions() {
+    for handle in admin.system.subscriptions().iter() {
         let status = handle.status().await;
         let label = Subscription { subscription: handle.name().to_owned() };
         lag.get_or_create(&label).set(seconds(status.lag_millis));

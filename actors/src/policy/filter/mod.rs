@@ -6,7 +6,6 @@
 //!
 //! Invariant: [`Filter::matches`] and [`Filter::explain`] never disagree.
 
-mod change;
 mod check;
 mod explain;
 mod fact;
@@ -22,7 +21,6 @@ mod tests;
 use crate::model::ids::Name;
 use check::Compiled;
 
-pub use change::Change;
 pub use explain::{Explanation, Gate, Reason};
 pub use facts::{Attribute, Facts, Filterable};
 pub use key::{KeyFault, KeyTable, MAX_DEPTH, MAX_KEY};

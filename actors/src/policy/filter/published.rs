@@ -1,9 +1,10 @@
-//! A published CloudEvent as filters see it.
+//! An event as filters see it: the CloudEvent that a subscriber gets.
 
 use std::borrow::Cow;
 
 use super::facts::{Attribute, Filterable};
 use crate::model::cloudevent::{CloudEvent, Data, Extension, JSON};
+use crate::model::event::Event;
 
 impl Filterable for CloudEvent {
     fn event_type(&self) -> &str {
@@ -35,5 +36,23 @@ impl Filterable for CloudEvent {
 
     fn data(&self) -> Option<Cow<'_, [u8]>> {
         self.json_data().map(|json| Cow::Borrowed(&**json))
+    }
+}
+
+impl Filterable for Event {
+    fn event_type(&self) -> &str {
+        self.cloud.event_type()
+    }
+
+    fn subject(&self) -> Option<&str> {
+        self.cloud.subject()
+    }
+
+    fn attribute(&self, name: &str) -> Option<Attribute<'_>> {
+        self.cloud.attribute(name)
+    }
+
+    fn data(&self) -> Option<Cow<'_, [u8]>> {
+        self.cloud.data()
     }
 }
