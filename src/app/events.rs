@@ -72,7 +72,12 @@ fn subscription(
         keys: keys.clone(),
         filter: Filter::new(types_wanted, begins, ends, subject.case_sensitive).into(),
         to: Destination::Webhook(Webhook::plain(Endpoint::plain(webhook.url.clone(), allow))),
-        retry: RetryPolicy { max_attempts: retry.max_attempts, ttl: retry.ttl, scale: retry.scale },
+        retry: RetryPolicy {
+            max_attempts: retry.max_attempts,
+            ttl: retry.ttl,
+            scale: retry.scale,
+            probation: retry.probation,
+        },
         order: Order::None,
         export: false,
     }

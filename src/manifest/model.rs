@@ -317,6 +317,8 @@ pub struct Retry {
     pub ttl: Duration,
     /// Factor on the steps of the schedule, 0.0001 to 1.
     pub scale: f64,
+    /// Whether an endpoint that only fails is left alone for a while.
+    pub probation: bool,
 }
 
 /// What callers are sold: apis, and how much of them.

@@ -86,7 +86,7 @@ fn subject(node: &Node, report: &mut Report) -> Option<SubjectFilter> {
     Some(SubjectFilter { begins: begins?, ends: ends?, case_sensitive: case_sensitive? })
 }
 
-const RETRY: Retry = Retry { max_attempts: 30, ttl: DAY, scale: 1.0 };
+const RETRY: Retry = Retry { max_attempts: 30, ttl: DAY, scale: 1.0, probation: true };
 
 fn retry(node: &Node, report: &mut Report) -> Option<Retry> {
     let mut fields = Fields::open(node, report)?;
@@ -101,6 +101,9 @@ fn retry(node: &Node, report: &mut Report) -> Option<Retry> {
     }
     if let Some(node) = fields.optional("scale") {
         retry.scale = fields::number(node, SCALE_MIN..=1.0, report).unwrap_or(retry.scale);
+    }
+    if let Some(node) = fields.optional("probation") {
+        retry.probation = fields::boolean(node, report).unwrap_or(retry.probation);
     }
     fields.finish(&[], report);
     Some(retry)

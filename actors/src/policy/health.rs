@@ -9,6 +9,7 @@ use std::time::Duration;
 
 use crate::model::delivery::{Outcome, OutcomeKind};
 use crate::model::time::Timestamp;
+use crate::policy::retry::RetryPolicy;
 
 /// Attempts that a fresh endpoint gets at a time.
 const FIRST_WINDOW: usize = 16;
@@ -49,6 +50,7 @@ pub enum Breaker {
 pub struct Health {
     limit: usize,
     scale: f64,
+    probation: bool,
     window: usize,
     streak: u32,
     recent: VecDeque<(Timestamp, bool)>,
@@ -69,13 +71,14 @@ pub enum Turn {
 }
 
 impl Health {
-    /// An endpoint that nothing is known of. At most `limit` attempts at a time; `scale` shortens
-    /// probation as it shortens retries.
-    pub fn new(limit: usize, scale: f64) -> Self {
+    /// An endpoint that nothing is known of. At most `limit` attempts at a time; the policy says whether
+    /// there is probation, and shortens it as it shortens retries.
+    pub fn new(limit: usize, policy: &RetryPolicy) -> Self {
         let limit = limit.max(1);
         Self {
             limit,
-            scale,
+            scale: policy.scale,
+            probation: policy.probation,
             window: FIRST_WINDOW.min(limit),
             streak: 0,
             recent: VecDeque::new(),
@@ -143,7 +146,10 @@ impl Health {
 
     /// Somebody knows that the endpoint is back.
     pub fn reset(&mut self) {
-        *self = Self { window: self.window, ..Self::new(self.limit, self.scale) };
+        self.streak = 0;
+        self.recent.clear();
+        self.breaker = Breaker::Closed;
+        self.probes = 0;
     }
 
     fn succeeded(&mut self, now: Timestamp) -> Turn {
@@ -177,7 +183,7 @@ impl Health {
                 self.open(outcome, now);
                 Turn::None
             }
-            Breaker::Closed if self.streak >= STREAK || self.mostly_fails() => {
+            Breaker::Closed if self.probation && (self.streak >= STREAK || self.mostly_fails()) => {
                 self.open(outcome, now);
                 Turn::Opened
             }
@@ -247,7 +253,7 @@ mod tests {
     }
 
     fn broken(outcome: &Outcome) -> Health {
-        let mut health = Health::new(64, 1.0);
+        let mut health = Health::new(64, &RetryPolicy::default());
         let turns: Vec<Turn> = (0..10).map(|_| health.record(outcome, T0)).collect();
         assert_eq!(turns.iter().filter(|turn| **turn == Turn::Opened).count(), 1);
         health
@@ -255,7 +261,7 @@ mod tests {
 
     #[test]
     fn the_window_grows_by_one_and_is_halved_down_to_one() {
-        let mut health = Health::new(64, 1.0);
+        let mut health = Health::new(64, &RetryPolicy::default());
         for _ in 0..100 {
             health.record(&status(200), T0);
         }
@@ -306,7 +312,7 @@ mod tests {
 
     #[test]
     fn an_endpoint_that_fails_half_of_the_time_is_left_alone_and_comes_back() {
-        let mut health = Health::new(64, 1.0);
+        let mut health = Health::new(64, &RetryPolicy::default());
         let mut opened = 0;
         for n in 0..20 {
             let outcome = status(if n % 2 == 0 { 500 } else { 200 });
@@ -322,12 +328,22 @@ mod tests {
 
     #[test]
     fn failures_long_ago_and_events_that_are_refused_do_not_count() {
-        let mut health = Health::new(64, 1.0);
+        let mut health = Health::new(64, &RetryPolicy::default());
         for n in 0..30 {
             health.record(&status(if n % 3 == 2 { 200 } else { 500 }), later(n * 5_000));
             health.record(&status(400), later(n * 5_000));
         }
         assert_eq!(health.breaker(), Breaker::Closed);
+    }
+
+    #[test]
+    fn without_probation_only_the_window_shrinks() {
+        let policy = RetryPolicy { probation: false, ..RetryPolicy::default() };
+        let mut health = Health::new(64, &policy);
+        for _ in 0..100 {
+            assert_eq!(health.record(&status(503), T0), Turn::None);
+        }
+        assert_eq!((health.breaker(), health.room(T0)), (Breaker::Closed, 1));
     }
 
     #[test]

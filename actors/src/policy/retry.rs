@@ -51,11 +51,14 @@ pub struct RetryPolicy {
     /// Factor on the steps and minimums: 1 is the real schedule, 0.01 is for tests and demos.
     /// `Retry-After` and `ttl` are not scaled.
     pub scale: f64,
+    /// Whether an endpoint that only fails is left alone for a while, which costs no attempts. Without it
+    /// each event goes through the schedule by itself.
+    pub probation: bool,
 }
 
 impl Default for RetryPolicy {
     fn default() -> Self {
-        Self { max_attempts: 30, ttl: Duration::from_secs(24 * HOUR), scale: 1.0 }
+        Self { max_attempts: 30, ttl: Duration::from_secs(24 * HOUR), scale: 1.0, probation: true }
     }
 }
 
@@ -236,7 +239,8 @@ mod tests {
 
     #[test]
     fn ttl_of_30_minutes_and_10_attempts_gives_6_attempts() {
-        let policy = RetryPolicy { max_attempts: 10, ttl: Duration::from_secs(1_800), scale: 1.0 };
+        let policy =
+            RetryPolicy { max_attempts: 10, ttl: Duration::from_secs(1_800), scale: 1.0, probation: false };
         let (attempts, reason) = ordeal(&policy);
         assert_eq!(attempts, [0, 10, 40, 100, 400, 1_000]);
         assert_eq!(reason, DeadLetterReason::TimeToLiveExceeded);

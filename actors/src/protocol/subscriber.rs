@@ -4,6 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use actix::Message;
+use tokio::sync::oneshot;
 
 use crate::model::delivery::Outcome;
 use crate::model::event::Event;
@@ -120,12 +121,12 @@ pub struct ConfirmEndpoint(pub String);
 
 /// Sender: `SubscriptionHandle`. Receiver: `Subscriber`. Events from a queue, as soon as there are some.
 #[derive(Message)]
-#[rtype(result = "Result<Vec<Received>, ReceiveRefused>")]
+#[rtype(result = "Result<(), ReceiveRefused>")]
 pub struct ReceiveEvents {
     /// Events, at most.
     pub most: usize,
-    /// How long to wait for the first; then none are given.
-    pub wait: Duration,
+    /// Where they go. Whoever no longer waits drops the other end, and is given none.
+    pub reply: oneshot::Sender<Vec<Received>>,
 }
 
 /// An event that was received from a queue.

@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use actix::{Addr, Context, Supervisor};
 use bytes::Bytes;
+use tokio::sync::oneshot;
 
 use super::rows::{DeadLetter, decode, parse_lsn, prefix};
 use super::{DeliverySettings, Subscriber, SubscriptionConfig, Surroundings};
@@ -140,8 +141,10 @@ impl SubscriptionHandle {
     /// # Errors
     /// See [`ReceiveRefused`].
     pub async fn receive(&self, most: usize, wait: Duration) -> Result<Vec<Received>, ReceiveRefused> {
-        let received = self.addr.send(ReceiveEvents { most, wait }).await;
-        received.unwrap_or(Err(ReceiveRefused::Unavailable))
+        let (reply, given) = oneshot::channel();
+        self.addr.send(ReceiveEvents { most, reply }).await.unwrap_or(Err(ReceiveRefused::Unavailable))?;
+        let given = tokio::time::timeout(wait, given).await;
+        Ok(given.ok().and_then(Result::ok).unwrap_or_default())
     }
 
     /// Settles received events, the same for all tokens. The answers are in their order; a token without

@@ -164,7 +164,7 @@ impl Subscriber {
         Self {
             rng: fastrand::Rng::with_seed(settings.seed),
             schedule: Schedule::new(settings.retry_page),
-            health: Health::new(settings.window, config.retry.scale),
+            health: Health::new(settings.window, &config.retry),
             rate,
             paced_until: None,
             log: VecDeque::new(),
@@ -228,10 +228,6 @@ impl Subscriber {
 
     fn unsettled(&self) -> usize {
         self.shards.iter().map(|lot| lot.ledger.len()).sum()
-    }
-
-    fn health_limit(&self) -> usize {
-        self.settings.window
     }
 
     fn status(&self) -> SubscriptionStatus {

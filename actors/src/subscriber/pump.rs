@@ -64,6 +64,7 @@ impl Subscriber {
             }
         }
         self.is_pumping = false;
+        self.serve(ctx);
         self.set_timer(ctx);
         self.answer_drain();
     }
@@ -228,7 +229,8 @@ impl Subscriber {
     }
 
     pub(super) fn answer_drain(&mut self) {
-        if self.is_draining && self.in_flight == 0 && self.unsettled() == 0 {
+        // What somebody has received is not waited for: it is given out again by the next start.
+        if self.is_draining && self.in_flight <= self.queue.held() && self.unsettled() == 0 {
             for done in self.draining.drain(..) {
                 // Whoever waited may have given up.
                 done.send(()).ok();

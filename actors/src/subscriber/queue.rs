@@ -7,12 +7,12 @@
 use std::collections::{HashMap, VecDeque};
 use std::time::Duration;
 
-use actix::{AsyncContext, Context, Handler, ResponseFuture};
+use actix::{AsyncContext, Context, Handler};
 use tokio::sync::oneshot;
 
+use super::Subscriber;
 use super::attempt::{End, UnderWay};
 use super::config::{Destination, QueueSettings};
-use super::{Subscriber, config};
 use crate::model::ids::Position;
 use crate::model::time::Timestamp;
 use crate::policy::retry::DeadLetterReason;
@@ -54,6 +54,11 @@ impl Queue {
         asked.saturating_sub(in_flight.saturating_sub(self.locked.len()))
     }
 
+    /// Events that are kept for receivers, or that they have.
+    pub(super) fn held(&self) -> usize {
+        self.locked.len() + self.prepared.len()
+    }
+
     /// Events that somebody has.
     pub(super) fn locked(&self) -> usize {
         self.locked.len()
@@ -75,30 +80,21 @@ impl Subscriber {
     fn queue_settings(&self) -> Option<QueueSettings> {
         match &self.config.to {
             Destination::Queue(settings) => Some(*settings),
-            Destination::Webhook(config::Webhook { .. }) => None,
+            Destination::Webhook(_) => None,
         }
     }
 
     /// Events are ready to be given out.
     pub(super) fn offer(&mut self, parcel: Vec<UnderWay>, ctx: &mut Context<Self>) {
         self.attempts = self.attempts.saturating_sub(1);
-        let Some(settings) = self.queue_settings() else { return };
-        for under_way in parcel {
-            if under_way.number() <= settings.max_deliveries {
-                self.queue.prepared.push_back(under_way);
-                continue;
-            }
-            self.leave_flight(under_way.row.is_some());
-            let UnderWay { event, row } = under_way;
-            let attempts = row.as_ref().map_or(0, |row| row.attempts);
-            let reason = DeadLetterReason::MaxDeliveryAttemptsExceeded;
-            self.give_up(&event, row, End { attempts, reason, outcome: None }, ctx);
-        }
-        self.serve(settings, ctx);
+        self.queue.prepared.extend(parcel);
+        // Unless it is at it, which then gives them out together.
+        self.pump(ctx);
     }
 
     /// Gives prepared events to those who wait.
-    fn serve(&mut self, settings: QueueSettings, ctx: &mut Context<Self>) {
+    pub(super) fn serve(&mut self, ctx: &mut Context<Self>) {
+        let Some(settings) = self.queue_settings() else { return };
         let now = self.clock.now();
         while !self.queue.prepared.is_empty() {
             let Some(receiver) = self.queue.receivers.pop_front() else { break };
@@ -163,6 +159,10 @@ impl Subscriber {
         self.leave_flight(under_way.row.is_some());
         let number = under_way.number();
         let UnderWay { event, row } = under_way;
+        if self.queue_settings().is_some_and(|settings| number >= settings.max_deliveries) {
+            let reason = DeadLetterReason::MaxDeliveryAttemptsExceeded;
+            return self.give_up(&event, row, End { attempts: number, reason, outcome: None }, ctx);
+        }
         self.retry_at(&event, row, (number, at, None), ctx);
     }
 
@@ -201,31 +201,22 @@ impl Subscriber {
 }
 
 impl Handler<ReceiveEvents> for Subscriber {
-    type Result = ResponseFuture<Result<Vec<Received>, ReceiveRefused>>;
+    type Result = Result<(), ReceiveRefused>;
 
     fn handle(&mut self, message: ReceiveEvents, ctx: &mut Self::Context) -> Self::Result {
-        let ReceiveEvents { most, wait } = message;
+        let ReceiveEvents { most, reply } = message;
         if self.queue_settings().is_none() {
-            return Box::pin(async { Err(ReceiveRefused::NotAQueue) });
+            return Err(ReceiveRefused::NotAQueue);
         }
         if self.queue.receivers.len() >= RECEIVERS {
             self.queue.receivers.retain(|receiver| !receiver.reply.is_closed());
             if self.queue.receivers.len() >= RECEIVERS {
-                return Box::pin(async { Err(ReceiveRefused::TooMany) });
+                return Err(ReceiveRefused::TooMany);
             }
         }
-        let (reply, given) = oneshot::channel();
         self.queue.receivers.push_back(Receiver { most: most.max(1), reply });
-        self.guarded(ctx, |actor, ctx| {
-            if let Some(settings) = actor.queue_settings() {
-                actor.serve(settings, ctx);
-            }
-            actor.pump(ctx);
-        });
-        Box::pin(async move {
-            let given = tokio::time::timeout(wait, given).await;
-            Ok(given.ok().and_then(Result::ok).unwrap_or_default())
-        })
+        self.guarded(ctx, Self::pump);
+        Ok(())
     }
 }
 

@@ -11,7 +11,6 @@ use crate::model::cloudevent::{CloudEvent, Data};
 use crate::model::ids::{Name, TenantId};
 use crate::model::time::Timestamp;
 use crate::model::topic::SYSTEM_TOPIC;
-use crate::policy::health::Health;
 use crate::shard::CommitError;
 
 /// Writes the system events of one subscription.
@@ -86,7 +85,7 @@ impl Subscriber {
     pub(super) fn disable(&mut self, why: &str, ctx: &mut Context<Self>) {
         tracing::warn!(subscription = %self.config.name, why, "subscription disabled");
         self.shown.disabled = Some(why.to_owned());
-        self.health = Health::new(self.health_limit(), self.config.retry.scale);
+        self.health.reset();
         self.tell("subscription.disabled", &json!({"reason": why}));
         self.keep_disabled(why.to_owned(), ctx);
         self.schedule.hasten(self.clock.now());

@@ -67,7 +67,8 @@ async fn a_broken_endpoint_ends_in_dead_letters_and_a_replay_delivers_them() {
 async fn a_restart_goes_on_where_it_stopped() {
     let folder = tempfile::tempdir().unwrap();
     let endpoints = Endpoints::new(|_| Outcome::from_status(503, None));
-    let slow = RetryPolicy { max_attempts: 30, ttl: Duration::from_secs(3_600), scale: 0.02 };
+    let slow =
+        RetryPolicy { max_attempts: 30, ttl: Duration::from_secs(3_600), scale: 0.02, probation: false };
     let settings = || config(folder.path(), vec![subscription("partner", slow.clone())]);
     let system = start(settings(), &endpoints).await;
     let partition = lane(&system, "a");

@@ -14,8 +14,11 @@
 mod backup;
 mod delivery;
 mod fairness;
+mod order;
 mod partition;
+mod queues;
 mod restarts;
 mod retries;
 mod simulation;
 mod support;
+mod topics;

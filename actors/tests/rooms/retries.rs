@@ -21,7 +21,8 @@ async fn an_event_older_than_its_time_to_live_is_given_up_when_its_attempt_falls
     let folder = tempfile::tempdir().unwrap();
     let endpoints = Endpoints::new(|_| status(500));
     // Attempts after 0, 50 and 200 ms; the next would be after 500 ms.
-    let policy = RetryPolicy { max_attempts: 10, ttl: Duration::from_millis(350), scale: 0.005 };
+    let policy =
+        RetryPolicy { max_attempts: 10, ttl: Duration::from_millis(350), scale: 0.005, probation: false };
     let system = start(config(folder.path(), vec![subscription("s", policy)]), &endpoints).await;
     let partition = lane(&system, "a");
     for n in 0..10 {
@@ -43,7 +44,8 @@ async fn an_event_older_than_its_time_to_live_is_given_up_when_its_attempt_falls
 async fn an_event_that_waited_past_its_time_to_live_is_not_sent_at_all() {
     let folder = tempfile::tempdir().unwrap();
     let endpoints = Endpoints::all_well();
-    let policy = RetryPolicy { max_attempts: 10, ttl: Duration::from_millis(100), scale: 1.0 };
+    let policy =
+        RetryPolicy { max_attempts: 10, ttl: Duration::from_millis(100), scale: 1.0, probation: false };
     let system = start(config(folder.path(), vec![subscription("s", policy)]), &endpoints).await;
     let handle = system.subscription("s").unwrap();
     handle.pause().await.unwrap();

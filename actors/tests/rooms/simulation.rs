@@ -82,7 +82,12 @@ struct Written {
 }
 
 fn settings(folder: &Path, rng: &mut fastrand::Rng, shards: u16) -> SystemConfig {
-    let policy = RetryPolicy { max_attempts: MAX_ATTEMPTS, ttl: Duration::from_secs(600), scale: 0.0003 };
+    let policy = RetryPolicy {
+        max_attempts: MAX_ATTEMPTS,
+        ttl: Duration::from_secs(600),
+        scale: 0.0003,
+        probation: true,
+    };
     let mut subscriptions: Vec<_> =
         SUBSCRIPTIONS.iter().map(|name| subscription(name, policy.clone())).collect();
     subscriptions[1].filter = Filter::new(Some(vec!["LoadDeleted".into()]), None, None, false).into();

@@ -185,12 +185,12 @@ pub(crate) fn status(code: u16) -> Outcome {
 
 /// A policy whose steps take milliseconds.
 pub(crate) fn quick(max_attempts: u32) -> RetryPolicy {
-    RetryPolicy { max_attempts, ttl: Duration::from_secs(3_600), scale: 0.0005 }
+    RetryPolicy { max_attempts, ttl: Duration::from_secs(3_600), scale: 0.0005, probation: false }
 }
 
 /// A policy whose first step takes so long that a test does not see its end.
 pub(crate) fn patient() -> RetryPolicy {
-    RetryPolicy { max_attempts: 30, ttl: Duration::from_secs(3_600), scale: 6.0 }
+    RetryPolicy { max_attempts: 30, ttl: Duration::from_secs(3_600), scale: 6.0, probation: false }
 }
 
 pub(crate) fn subscription(name: &str, retry: RetryPolicy) -> SubscriptionConfig {

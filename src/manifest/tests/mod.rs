@@ -81,7 +81,10 @@ fn the_freight_exchange_loads() {
     let partner = &manifest.event_subscriptions["partner-webhook"];
     assert_eq!(partner.webhook.url, "http://127.0.0.1:7002/hook");
     assert!(partner.webhook.allow[0].contains("127.9.9.9".parse().unwrap()));
-    assert_eq!(partner.retry, Retry { max_attempts: 30, ttl: Duration::from_secs(86_400), scale: 1.0 });
+    assert_eq!(
+        partner.retry,
+        Retry { max_attempts: 30, ttl: Duration::from_secs(86_400), scale: 1.0, probation: true }
+    );
     assert_eq!(manifest.event_subscriptions["search-indexer"].types, None);
     let operations = &manifest.apis["freight"].operations;
     assert_eq!(operations["getLoad"].route.to_string(), "/freight/v1/loads/{lane}/{id}");
@@ -148,7 +151,10 @@ api_keys:
     assert_eq!(loaded.containers["deep"].partition_key[0].to_string(), "/a~1b/c~0d");
     let subscription = &loaded.event_subscriptions["s"];
     assert!(subscription.subject.case_sensitive);
-    assert_eq!(subscription.retry, Retry { max_attempts: 3, ttl: Duration::from_millis(1500), scale: 0.5 });
+    assert_eq!(
+        subscription.retry,
+        Retry { max_attempts: 3, ttl: Duration::from_millis(1500), scale: 0.5, probation: true }
+    );
     let operations = &loaded.apis["a"].operations;
     let partition = Some(vec![Template::Parameter("p".to_owned())]);
     let make = Target::Documents { container: "deep".to_owned(), action: Action::Create { partition } };
