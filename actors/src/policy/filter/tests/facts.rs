@@ -8,6 +8,7 @@ use bytes::Bytes;
 use proptest::prelude::*;
 use serde_json::{Value, json};
 
+use super::super::fact::{Elements, Fact};
 use super::super::*;
 use super::{compile, sample};
 use crate::model::address::PartitionAddress;
@@ -15,6 +16,7 @@ use crate::model::change::{ChangeKind, DocumentChange};
 use crate::model::cloudevent::{CloudEvent, Data, Extension};
 use crate::model::event::Event;
 use crate::model::ids::{DocumentId, Lsn, Position, ShardId};
+use crate::model::json::value_at;
 use crate::model::time::Timestamp;
 
 fn published() -> CloudEvent {
@@ -330,7 +332,49 @@ fn any_condition() -> impl Strategy<Value = Condition> {
     (key, test).prop_map(|(key, test)| Condition { key, test })
 }
 
+/// The fact that a value is, told from the value as a whole.
+fn fact(value: Option<&Value>) -> Fact {
+    match value {
+        None => Fact::Absent,
+        Some(Value::Null) => Fact::Null,
+        Some(Value::Bool(value)) => Fact::Bool(*value),
+        Some(Value::Number(number)) => Fact::Number(number.as_f64().unwrap()),
+        Some(Value::String(text)) => Fact::text(text),
+        Some(Value::Object(_)) => Fact::Other,
+        Some(Value::Array(values)) => {
+            let mut elements = Elements::default();
+            for value in values {
+                match fact(Some(value)) {
+                    Fact::Number(number) => elements.numbers.push(number),
+                    Fact::Text(text) => elements.texts.push(text),
+                    Fact::Bool(true) => elements.has_true = true,
+                    Fact::Bool(false) => elements.has_false = true,
+                    Fact::Absent | Fact::Null | Fact::Array(_) | Fact::Other => {}
+                }
+            }
+            Fact::Array(Box::new(elements))
+        }
+    }
+}
+
 proptest! {
+    #[test]
+    fn what_is_read_in_one_pass_is_what_stands_there(
+        data in any_value(),
+        paths in proptest::collection::vec(proptest::collection::vec("[ab]", 0..4), 1..6),
+        pretty: bool,
+    ) {
+        let keys = KeyTable::new();
+        let text = |path: &Vec<String>| ["data".to_owned()].iter().chain(path).cloned().collect::<Vec<_>>().join(".");
+        let known: Vec<_> = paths.iter().map(|path| keys.intern(&text(path)).unwrap()).collect();
+        let json = if pretty { serde_json::to_string_pretty(&data).unwrap() } else { data.to_string() };
+        let facts = Facts::new(sample(&json), &keys);
+        for (path, key) in paths.iter().zip(&known) {
+            let found = facts.ask(key, Fact::clone);
+            prop_assert_eq!(found, fact(value_at(&data, path)));
+        }
+    }
+
     #[test]
     fn shared_facts_fresh_facts_and_explanations_agree(
         conditions in proptest::collection::vec(any_condition(), 1..4),
