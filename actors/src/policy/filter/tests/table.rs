@@ -18,7 +18,7 @@ type Cell = (&'static str, bool, bool);
 /// an array of mixed types, and an empty array.
 type Row = (&'static str, Value, [Cell; 9]);
 
-fn numbers() -> [Row; 8] {
+fn numbers() -> [Row; 6] {
     [
         (
             "NumberIn",
@@ -110,6 +110,11 @@ fn numbers() -> [Row; 8] {
                 ("[]", N, N),
             ],
         ),
+    ]
+}
+
+fn ranges() -> [Row; 2] {
+    [
         (
             "NumberInRange",
             json!([[10, 20], [30, 40]]),
@@ -143,7 +148,7 @@ fn numbers() -> [Row; 8] {
     ]
 }
 
-fn texts() -> [Row; 8] {
+fn texts() -> [Row; 6] {
     [
         (
             "StringContains",
@@ -235,6 +240,11 @@ fn texts() -> [Row; 8] {
                 ("[]", Y, N),
             ],
         ),
+    ]
+}
+
+fn whole_texts() -> [Row; 2] {
+    [
         (
             "StringIn",
             json!(["Exact", "string"]),
@@ -382,7 +392,14 @@ fn check(operator: &str, values: &Value, (value, on, off): Cell) {
 
 #[test]
 fn each_operator_does_as_event_grid_says_about_each_kind_of_value() {
-    let rows: Vec<Row> = numbers().into_iter().chain(texts()).chain(others()).collect();
+    let rows: Vec<Row> = []
+        .into_iter()
+        .chain(numbers())
+        .chain(ranges())
+        .chain(texts())
+        .chain(whole_texts())
+        .chain(others())
+        .collect();
     let mut cells = 0;
     for name in OPERATORS {
         let (operator, values, columns) = rows.iter().find(|(operator, ..)| *operator == name).unwrap();
