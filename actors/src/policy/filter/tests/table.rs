@@ -392,14 +392,8 @@ fn check(operator: &str, values: &Value, (value, on, off): Cell) {
 
 #[test]
 fn each_operator_does_as_event_grid_says_about_each_kind_of_value() {
-    let rows: Vec<Row> = []
-        .into_iter()
-        .chain(numbers())
-        .chain(ranges())
-        .chain(texts())
-        .chain(whole_texts())
-        .chain(others())
-        .collect();
+    let rows: Vec<Row> =
+        numbers().into_iter().chain(ranges()).chain(texts()).chain(whole_texts()).chain(others()).collect();
     let mut cells = 0;
     for name in OPERATORS {
         let (operator, values, columns) = rows.iter().find(|(operator, ..)| *operator == name).unwrap();
