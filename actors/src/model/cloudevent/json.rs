@@ -80,7 +80,7 @@ fn read_event(body: &Bytes, raw: &RawValue) -> Result<CloudEvent, CloudEventProb
         }
     }
     check_count(attributes)?;
-    for (name, _) in KNOWN.iter().zip(0..REQUIRED) {
+    for name in KNOWN.iter().take(REQUIRED) {
         let there = members.iter().any(|(other, value)| other == name && value.get() != "null");
         if !there {
             return Err(CloudEventProblem::attribute(name, Fault::Missing));

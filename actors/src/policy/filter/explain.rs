@@ -181,27 +181,27 @@ impl Check {
         }
     }
 
-    /// What was found, between a value or an array and the values of the test.
-    fn phrase(&self, found: bool, of_array: bool) -> String {
-        let comparison = match self {
-            Self::Numbers(Numbers::In(_), _) => "equals one of",
-            Self::Numbers(Numbers::Ranges(_), _) => "lies in one of the ranges",
-            Self::Numbers(Numbers::Less(_), _) => "is less than",
-            Self::Numbers(Numbers::AtMost(_), _) => "is at most",
-            Self::Numbers(Numbers::Greater(_), _) => "is greater than",
-            Self::Numbers(Numbers::AtLeast(_), _) => "is at least",
-            Self::Bool(_) => "is",
-            Self::Texts(How::Contains, ..) => "contains one of",
-            Self::Texts(How::Begins, ..) => "begins with one of",
-            Self::Texts(How::Ends, ..) => "ends with one of",
-            Self::Texts(How::Is, ..) => "equals (case is ignored) one of",
-            Self::There(_) => "is there, and not null",
+    /// What was found of the test's values, in a value or in an array.
+    fn phrase(&self, found: bool, in_array: bool) -> String {
+        let [does, does_not] = match self {
+            Self::Numbers(Numbers::In(_), _) => ["equals one of", "equals none of"],
+            Self::Numbers(Numbers::Ranges(_), _) => ["lies in one of", "lies in none of"],
+            Self::Numbers(Numbers::Less(_), _) => ["is less than", "is not less than"],
+            Self::Numbers(Numbers::AtMost(_), _) => ["is at most", "is more than"],
+            Self::Numbers(Numbers::Greater(_), _) => ["is greater than", "is not greater than"],
+            Self::Numbers(Numbers::AtLeast(_), _) => ["is at least", "is less than"],
+            Self::Bool(_) => ["is", "is not"],
+            Self::Texts(How::Contains, ..) => ["contains one of", "contains none of"],
+            Self::Texts(How::Begins, ..) => ["begins with one of", "begins with none of"],
+            Self::Texts(How::Ends, ..) => ["ends with one of", "ends with none of"],
+            Self::Texts(How::Is, ..) => ["equals one of", "equals none of"],
+            Self::There(_) => ["is there", "is not there"],
         };
-        match (of_array, found) {
-            (false, true) => comparison.to_owned(),
-            (false, false) => format!("is not so that it {comparison}"),
-            (true, true) => format!("an element {comparison}"),
-            (true, false) => format!("no element {comparison}"),
+        match (in_array, found) {
+            (false, true) => does.to_owned(),
+            (false, false) => does_not.to_owned(),
+            (true, true) => format!("an element {does}"),
+            (true, false) => format!("no element {does}"),
         }
     }
 }

@@ -4,7 +4,7 @@
 //! hint and never the reason for a wrong answer, because a key is found by its number **and** its id, and no
 //! id is used twice.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::fmt;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError, Weak};
@@ -189,8 +189,8 @@ pub(super) struct Shape {
 #[derive(Debug, Default)]
 pub(super) struct Node {
     slot: Option<usize>,
-    /// Sorted by name.
-    children: Vec<(Box<str>, Self)>,
+    /// By name, as bytes, because that is how names are read.
+    children: BTreeMap<Box<[u8]>, Self>,
 }
 
 impl Shape {
@@ -248,19 +248,9 @@ impl Shape {
 
 impl Node {
     fn add(&mut self, path: &[Box<str>], slot: usize) {
-        let Some((name, rest)) = path.split_first() else {
-            self.slot = Some(slot);
-            return;
-        };
-        let place = match self.children.binary_search_by(|(other, _)| other.cmp(name)) {
-            Ok(place) => place,
-            Err(place) => {
-                self.children.insert(place, (name.clone(), Self::default()));
-                place
-            }
-        };
-        if let Some((_, child)) = self.children.get_mut(place) {
-            child.add(rest, slot);
+        match path.split_first() {
+            None => self.slot = Some(slot),
+            Some((name, rest)) => self.children.entry(name.as_bytes().into()).or_default().add(rest, slot),
         }
     }
 
@@ -269,7 +259,7 @@ impl Node {
     }
 
     pub(super) fn children(&self) -> impl Iterator<Item = &Self> {
-        self.children.iter().map(|(_, child)| child)
+        self.children.values()
     }
 
     pub(super) fn is_leaf(&self) -> bool {
@@ -277,7 +267,6 @@ impl Node {
     }
 
     pub(super) fn child(&self, name: &[u8]) -> Option<&Self> {
-        let place = self.children.binary_search_by(|(other, _)| other.as_bytes().cmp(name)).ok()?;
-        self.children.get(place).map(|(_, child)| child)
+        self.children.get(name)
     }
 }

@@ -201,8 +201,13 @@ impl Test {
     /// Its `value` and `values` as JSON; [`Self::read`] understands them.
     pub fn written(&self) -> (Option<Value>, Option<Value>) {
         match self {
-            Self::NumberIn(values) | Self::NumberNotIn(values) => (None, Some(json!(values))),
-            Self::NumberInRange(ranges) | Self::NumberNotInRange(ranges) => (None, Some(json!(ranges))),
+            Self::NumberIn(values) | Self::NumberNotIn(values) => {
+                (None, Some(values.iter().map(number).collect()))
+            }
+            Self::NumberInRange(ranges) | Self::NumberNotInRange(ranges) => {
+                let range = |range: &[f64; 2]| range.iter().map(number).collect::<Value>();
+                (None, Some(ranges.iter().map(range).collect()))
+            }
             Self::StringContains(values)
             | Self::StringNotContains(values)
             | Self::StringBeginsWith(values)
@@ -214,7 +219,7 @@ impl Test {
             Self::NumberLessThan(value)
             | Self::NumberLessThanOrEquals(value)
             | Self::NumberGreaterThan(value)
-            | Self::NumberGreaterThanOrEquals(value) => (Some(json!(value)), None),
+            | Self::NumberGreaterThanOrEquals(value) => (Some(number(value)), None),
             Self::BoolEquals(value) => (Some(json!(value)), None),
             Self::IsNullOrUndefined | Self::IsNotNull => (None, None),
         }
@@ -262,6 +267,17 @@ impl Test {
             Self::BoolEquals(_) | Self::IsNullOrUndefined | Self::IsNotNull => Ok(()),
         }
     }
+}
+
+/// A number as JSON, without a fraction where it has none.
+fn number(value: &f64) -> Value {
+    /// Up to here every whole number is a double of its own.
+    const EXACT: f64 = 9_007_199_254_740_992.0;
+    if value.fract() == 0.0 && value.abs() <= EXACT {
+        #[expect(clippy::cast_possible_truncation, reason = "within the range of exact integers")]
+        return Value::from(*value as i64);
+    }
+    json!(value)
 }
 
 const NUMBER: &str = "number";

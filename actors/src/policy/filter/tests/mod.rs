@@ -1,9 +1,27 @@
 //! What filters promise.
 
+mod facts;
+mod spec;
+mod table;
+
 use proptest::prelude::*;
 use serde_json::json;
 
 use super::*;
+use crate::model::cloudevent::{CloudEvent, Data};
+
+/// An event with this data.
+fn sample(data: &str) -> CloudEvent {
+    let mut event = CloudEvent::new("1", "/s", "T");
+    event.subject = Some("ab".into());
+    event.data = Data::Json(data.to_owned().into());
+    event
+}
+
+fn compile(keys: &KeyTable, advanced: impl IntoIterator<Item = Condition>) -> Filter {
+    let advanced = advanced.into_iter().collect();
+    FilterSpec { advanced, ..FilterSpec::default() }.compile(keys).unwrap()
+}
 
 /// An event that has nothing but a type and a subject.
 fn event(event_type: &str, subject: &str) -> Facts<Sample> {
