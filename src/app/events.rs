@@ -39,28 +39,28 @@ pub(super) fn events(manifest: &Manifest) -> Events {
     Events { published: Vec::new(), subscriptions }
 }
 
-fn name(text: &String) -> Name {
-    Name::from(text.as_str())
+fn name(text: &str) -> Name {
+    Name::from(text)
 }
 
-fn topic(key: &String, topic: &manifest::Topic) -> Topic {
+fn topic(key: &str, topic: &manifest::Topic) -> Topic {
     let types = &topic.types;
     let types = EventTypes {
-        created: types.created.as_ref().map(name),
-        replaced: types.replaced.as_ref().map(name),
-        deleted: types.deleted.as_ref().map(name),
+        created: types.created.as_deref().map(name),
+        replaced: types.replaced.as_deref().map(name),
+        deleted: types.deleted.as_deref().map(name),
     };
     Topic::of_changes(name(key), name(&topic.container), types)
 }
 
 fn subscription(
-    key: &String,
+    key: &str,
     subscription: &manifest::EventSubscription,
     (topic, keys): &Listened,
 ) -> SubscriptionConfig {
     let subject = &subscription.subject;
     let affix = |text: &String| (!text.is_empty()).then(|| text.clone());
-    let types_wanted = subscription.types.as_ref().map(|types| types.iter().map(name).collect());
+    let types_wanted = subscription.types.as_ref().map(|types| types.iter().map(|text| name(text)).collect());
     let (begins, ends) = (affix(&subject.begins), affix(&subject.ends));
     let webhook = &subscription.webhook;
     let allow = webhook.allow.iter().map(ToString::to_string).collect();

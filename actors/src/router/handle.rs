@@ -145,11 +145,11 @@ impl RouterHandle {
     }
 
     /// Ends a lane.
-    pub(crate) fn leave(&self, subscription: &str) {
+    pub(crate) async fn leave(&self, subscription: &str) {
         let name = Name::from(subscription);
         self.positions.forget(&name);
         // A lane whose subscriber is gone ends by itself with its next event.
-        self.addr.do_send(LeaveLane(name));
+        self.addr.send(LeaveLane(name)).await.ok();
     }
 
     /// Ends a quarantine.

@@ -136,7 +136,7 @@ impl Subscriptions {
         subscription.end().await;
         for router in self.around.routers.iter() {
             forget(router.shard(), name).await?;
-            router.leave(name);
+            router.leave(name).await;
             self.around.floors.end(router.shard(), name);
         }
         let mut all = self.all.lock().unwrap_or_else(PoisonError::into_inner);

@@ -156,7 +156,8 @@ impl Task {
                 tokio::time::sleep(due.saturating_sub(self.clock.elapsed())).await;
             }
         }
-        self.addr.do_send(ReplayEnded { id: self.id.clone() });
+        // A subscriber that is gone has forgotten it.
+        self.addr.send(ReplayEnded { id: self.id.clone() }).await.ok();
     }
 
     fn matching(

@@ -12,12 +12,13 @@ use super::super::fact::{Elements, Fact};
 use super::super::*;
 use super::{compile, sample};
 use crate::model::address::PartitionAddress;
-use crate::model::change::{ChangeKind, DocumentChange};
+use crate::model::change::{ChangeKind, DocumentChange, Mutation};
 use crate::model::cloudevent::{CloudEvent, Data, Extension};
 use crate::model::event::Event;
 use crate::model::ids::{DocumentId, Lsn, Position, ShardId};
 use crate::model::json::value_at;
 use crate::model::time::Timestamp;
+use crate::model::topic::{EventTypes, Topic};
 
 fn published() -> CloudEvent {
     let mut event = CloudEvent::new("id-1", "/source", "LoadCreated");
@@ -194,19 +195,22 @@ fn a_change_is_asked_what_its_subscribers_get() {
             ttl: 0,
             rows: Vec::new(),
         };
-        let event = Event::new(Position { shard: ShardId(2), lsn: Lsn(812) }, &change).unwrap();
-        let sent: Value = serde_json::from_slice(&event.to_cloud_event("LoadChanged")).unwrap();
-        let change = Change { event: &event, event_type: "LoadChanged" };
+        let changed = || Some("LoadChanged".into());
+        let types = EventTypes { created: changed(), replaced: changed(), deleted: changed() };
+        let topic = Topic::of_changes("t".into(), "loads".into(), types);
+        let position = Position { shard: ShardId(2), lsn: Lsn(812) };
+        let event = Event::of(&topic, position, &Mutation::Document(change)).unwrap();
+        let sent: Value = serde_json::from_slice(event.json()).unwrap();
         for (name, value) in sent.as_object().unwrap() {
             if name == "data" {
-                let data: Value = serde_json::from_slice(&change.data().unwrap()).unwrap();
+                let data: Value = serde_json::from_slice(&event.data().unwrap()).unwrap();
                 assert_eq!(data, *value);
                 continue;
             }
             let keys = KeyTable::new();
             let test = Test::StringIn(vec![value.as_str().unwrap().to_owned()]);
             let filter = compile(&keys, [Condition { key: name.clone(), test }]);
-            assert!(filter.matches(&Facts::new(change, &keys)), "{name}");
+            assert!(filter.matches(&Facts::new(&event, &keys)), "{name}");
         }
     }
 }
