@@ -6,34 +6,49 @@
 //! runtime that opened them, and callers live on several short-lived ones; here no connection dies with a caller.
 
 mod cidr;
-mod clients;
+mod connect;
+mod endpoint;
+mod exchange;
+mod failure;
 mod guard;
+mod handshake;
 mod names;
+mod pool;
 mod retry_after;
 mod send;
+mod sign;
+mod tls;
+mod token;
 
 #[cfg(test)]
 mod tests;
 
 use std::io;
-use std::sync::Arc;
+use std::sync::{Arc, Weak};
 use std::thread;
 use std::time::{Duration, SystemTime};
 
 use futures_util::future::BoxFuture;
-use lanekeeper_actors::model::delivery::{Attempt, Outcome, OutcomeKind, Transport};
+use lanekeeper_actors::model::delivery::{
+    Attempt, HANDSHAKE, Outcome, OutcomeKind, Transport, Validation, ValidationOutcome,
+};
 use tokio::runtime::{Builder, Handle};
 use tokio::sync::oneshot;
 use tokio::time::Instant;
 
 pub use cidr::{Cidr, CidrProblem};
+pub use endpoint::{EndpointProblem, check_endpoint};
 pub use guard::{Refused, UrlProblem, check_url, vet};
 pub use names::{Names, SystemNames};
+pub use sign::BadKey;
+pub use tls::TlsProblem;
 
 use send::Sender;
 
 /// Name look-ups that may run at a time; each holds a thread while the system's resolver waits.
 const LOOKUP_THREADS: usize = 64;
+/// Between two looks at what is idle.
+const SWEEP: Duration = Duration::from_secs(5);
 /// Longer deadlines are cut to this, so that a time that far ahead can always be written down.
 const LONGEST_ATTEMPT: Duration = Duration::from_secs(3600);
 
@@ -63,9 +78,9 @@ pub enum WebhooksProblem {
     /// The thread of the transport, or its runtime, cannot be made.
     #[error("the delivery thread cannot start")]
     Thread(#[source] io::Error),
-    /// The HTTP client cannot be made.
-    #[error("the HTTP client cannot start")]
-    Client(#[source] reqwest::Error),
+    /// The TLS library cannot be used.
+    #[error("TLS cannot start")]
+    Tls(#[source] TlsProblem),
 }
 
 /// Delivers events to `http` and `https` endpoints. Dropping it gives up what is under way.
@@ -80,7 +95,7 @@ impl Webhooks {
     /// Starts the thread that delivers.
     ///
     /// # Errors
-    /// When this host refuses a thread, or the HTTP client cannot be made.
+    /// When this host refuses a thread, or TLS cannot be used.
     pub fn new(settings: WebhookSettings, clock: WallClock) -> Result<Self, WebhooksProblem> {
         Self::with_names(settings, clock, Arc::new(SystemNames))
     }
@@ -94,13 +109,14 @@ impl Webhooks {
         clock: WallClock,
         names: Arc<dyn Names>,
     ) -> Result<Self, WebhooksProblem> {
-        let sender = Sender::new(settings, clock, names).map_err(WebhooksProblem::Client)?;
+        let sender = Arc::new(Sender::new(settings, clock, names).map_err(WebhooksProblem::Tls)?);
         let runtime = Builder::new_current_thread()
             .enable_all()
             .max_blocking_threads(LOOKUP_THREADS)
             .build()
             .map_err(WebhooksProblem::Thread)?;
         let handle = runtime.handle().clone();
+        drop(handle.spawn(sweep(Arc::downgrade(&sender))));
         let (running, stopped) = oneshot::channel::<()>();
         let drive = move || {
             // Nothing is ever sent: the channel ends when the transport is dropped.
@@ -109,37 +125,66 @@ impl Webhooks {
             }
         };
         thread::Builder::new().name("deliveries".to_owned()).spawn(drive).map_err(WebhooksProblem::Thread)?;
-        Ok(Self { sender: Arc::new(sender), runtime: handle, _running: running })
+        Ok(Self { sender, runtime: handle, _running: running })
     }
 }
 
 impl Transport for Webhooks {
     fn deliver(&self, attempt: Attempt) -> BoxFuture<'static, Outcome> {
-        let deadline = Instant::now() + attempt.timeout.min(LONGEST_ATTEMPT);
-        let sender = Arc::clone(&self.sender);
-        let (reply, answer) = oneshot::channel();
-        let attempt_once = async move { answer_unless_given_up(&sender, attempt, deadline, reply).await };
-        let runtime = self.runtime.clone();
+        let (sender, begun) = (Arc::clone(&self.sender), Instant::now());
+        let deadline = begun + attempt.timeout.min(LONGEST_ATTEMPT);
+        let answer = self.run(async move {
+            let outcome = sender.send(&attempt, deadline).await;
+            Outcome { took: begun.elapsed(), ..outcome }
+        });
         Box::pin(async move {
-            drop(runtime.spawn(attempt_once));
             answer
                 .await
                 .unwrap_or_else(|_| Outcome::failed(OutcomeKind::Aborted, "the delivery was given up"))
         })
     }
+
+    fn validate(&self, validation: Validation) -> BoxFuture<'static, ValidationOutcome> {
+        let (sender, begun) = (Arc::clone(&self.sender), Instant::now());
+        let deadline = begun + validation.timeout.min(HANDSHAKE);
+        let answer = self.run(async move {
+            let outcome = handshake::validate(&sender, &validation, deadline).await;
+            ValidationOutcome { took: begun.elapsed(), ..outcome }
+        });
+        Box::pin(async move {
+            answer.await.unwrap_or_else(|_| ValidationOutcome::failed(None, "the handshake was given up"))
+        })
+    }
 }
 
-/// Runs an attempt for as long as somebody waits for it; when nobody does, its connection is closed.
-async fn answer_unless_given_up(
-    sender: &Sender,
-    attempt: Attempt,
-    deadline: Instant,
-    mut reply: oneshot::Sender<Outcome>,
-) {
-    let outcome = tokio::select! {
-        outcome = sender.send(&attempt, deadline) => outcome,
-        () = reply.closed() => return,
-    };
-    // Whoever asked may have gone in this very moment; then nobody wants the outcome.
-    reply.send(outcome).ok();
+impl Webhooks {
+    /// Runs something on the transport's own thread once somebody waits for it, and for as long as somebody does:
+    /// when nobody does, its connection is closed.
+    fn run<T: Send + 'static>(
+        &self,
+        work: impl Future<Output = T> + Send + 'static,
+    ) -> impl Future<Output = Result<T, oneshot::error::RecvError>> + Send + 'static {
+        let runtime = self.runtime.clone();
+        async move {
+            let (mut reply, answer) = oneshot::channel();
+            drop(runtime.spawn(async move {
+                let done = tokio::select! {
+                    done = work => done,
+                    () = reply.closed() => return,
+                };
+                // Whoever asked may have gone in this very moment; then nobody wants the outcome.
+                reply.send(done).ok();
+            }));
+            answer.await
+        }
+    }
+}
+
+/// Closes what is idle for too long, until the transport is gone.
+async fn sweep(sender: Weak<Sender>) {
+    loop {
+        tokio::time::sleep(SWEEP).await;
+        let Some(sender) = sender.upgrade() else { return };
+        sender.sweep();
+    }
 }

@@ -4,14 +4,11 @@
 
 use std::collections::HashMap;
 use std::io;
-use std::net::{IpAddr, SocketAddr};
+use std::net::IpAddr;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::Duration;
 
 use futures_util::FutureExt;
 use futures_util::future::{BoxFuture, Shared};
-use reqwest::dns::{Addrs, Name, Resolve, Resolving};
-use tokio::time::Instant;
 
 use super::cidr::Cidr;
 use super::guard::{Refused, vet};
@@ -35,7 +32,7 @@ impl Names for SystemNames {
     }
 }
 
-/// Why a host name leads nowhere. Found again by the sender in the sources of the HTTP client's error.
+/// Why a host name leads nowhere.
 #[derive(Debug, Clone, thiserror::Error)]
 pub(crate) enum LookupProblem {
     /// There are addresses, but none that may be contacted; the first one says why.
@@ -54,17 +51,14 @@ pub(crate) enum LookupProblem {
 
 type Answer = Result<Arc<[IpAddr]>, LookupProblem>;
 
-/// A look-up under way, and when it began.
-struct Running {
-    since: Instant,
-    answer: Shared<BoxFuture<'static, Answer>>,
-}
+/// The look-ups under way.
+type Running = Arc<Mutex<HashMap<String, Shared<BoxFuture<'static, Answer>>>>>;
 
 /// The look-ups under way, one per host name however many attempts wait for it, so that a name server
 /// that never answers costs one blocking thread per name and not one per attempt.
 pub(crate) struct Lookups {
     names: Arc<dyn Names>,
-    running: Arc<Mutex<HashMap<String, Running>>>,
+    running: Running,
 }
 
 impl Lookups {
@@ -72,31 +66,30 @@ impl Lookups {
         Self { names, running: Arc::default() }
     }
 
-    /// How long a look-up of this name has been running, if one is.
-    pub(crate) fn waiting_for(&self, host: &str) -> Option<Duration> {
-        lock(&self.running).get(host).map(|lookup| lookup.since.elapsed())
+    /// The addresses of a host name that may be contacted.
+    ///
+    /// # Errors
+    /// See [`LookupProblem`].
+    pub(crate) async fn permitted(&self, host: &str, allow: &[Cidr]) -> Result<Vec<IpAddr>, LookupProblem> {
+        permit(&self.lookup(host).await?, allow)
     }
 
     /// Joins the look-up of this name, or begins one. It goes on when the caller is dropped.
     fn lookup(&self, host: &str) -> Shared<BoxFuture<'static, Answer>> {
         let mut running = lock(&self.running);
         if let Some(lookup) = running.get(host) {
-            return lookup.answer.clone();
+            return lookup.clone();
         }
         let task =
             tokio::spawn(lookup_once(Arc::clone(&self.names), Arc::clone(&self.running), host.to_owned()));
         let answer = async move { task.await.unwrap_or(Err(LookupProblem::GivenUp)) }.boxed().shared();
-        running.insert(host.to_owned(), Running { since: Instant::now(), answer: answer.clone() });
+        running.insert(host.to_owned(), answer.clone());
         answer
     }
 }
 
 /// Asks the source of names and, whatever happens, leaves the table without this look-up.
-async fn lookup_once(
-    names: Arc<dyn Names>,
-    running: Arc<Mutex<HashMap<String, Running>>>,
-    host: String,
-) -> Answer {
+async fn lookup_once(names: Arc<dyn Names>, running: Running, host: String) -> Answer {
     let _leave = Leave { running, host: host.clone() };
     match names.lookup(host).await {
         Ok(addresses) => Ok(addresses.into()),
@@ -106,7 +99,7 @@ async fn lookup_once(
 
 /// Takes a look-up out of the table when its task ends, also by a panic.
 struct Leave {
-    running: Arc<Mutex<HashMap<String, Running>>>,
+    running: Running,
     host: String,
 }
 
@@ -117,32 +110,8 @@ impl Drop for Leave {
 }
 
 /// The table stays true under a panic elsewhere: each change to it is one operation.
-fn lock(running: &Mutex<HashMap<String, Running>>) -> MutexGuard<'_, HashMap<String, Running>> {
+fn lock<T>(running: &Mutex<T>) -> MutexGuard<'_, T> {
     running.lock().unwrap_or_else(PoisonError::into_inner)
-}
-
-/// The name resolver of one HTTP client: answers with permitted addresses only.
-pub(crate) struct Permitted {
-    lookups: Arc<Lookups>,
-    allow: Arc<[Cidr]>,
-}
-
-impl Permitted {
-    pub(crate) fn new(lookups: Arc<Lookups>, allow: Arc<[Cidr]>) -> Self {
-        Self { lookups, allow }
-    }
-}
-
-impl Resolve for Permitted {
-    fn resolve(&self, name: Name) -> Resolving {
-        let answer = self.lookups.lookup(name.as_str());
-        let allow = Arc::clone(&self.allow);
-        Box::pin(async move {
-            let permitted = permit(&answer.await?, &allow)?;
-            // Port 0 is replaced by the one of the URL.
-            Ok(Box::new(permitted.into_iter().map(|ip| SocketAddr::new(ip, 0))) as Addrs)
-        })
-    }
 }
 
 /// Keeps the answers that may be contacted. One bad answer does not spoil the good ones.
@@ -167,6 +136,7 @@ mod tests {
     use super::*;
 
     use std::sync::atomic::{AtomicUsize, Ordering};
+    use std::time::Duration;
 
     use tokio::sync::Notify;
 
@@ -213,14 +183,13 @@ mod tests {
         // An attempt that gives up does not end the look-up for the others.
         drop(lookups.lookup("a.example"));
         let waiting: Vec<_> = (0..100).map(|_| lookups.lookup("a.example")).collect();
-        assert!(lookups.waiting_for("a.example").is_some());
-        assert!(lookups.waiting_for("b.example").is_none());
+        assert!(lock(&lookups.running).contains_key("a.example"));
         slow.go.notify_one();
         let answers = futures_util::future::join_all(waiting);
         for answer in tokio::time::timeout(Duration::from_secs(20), answers).await.unwrap() {
             assert_eq!(answer.unwrap().as_ref(), ips(&["1.1.1.1"]));
         }
         assert_eq!(slow.asked.load(Ordering::SeqCst), 1);
-        assert!(lookups.waiting_for("a.example").is_none());
+        assert!(lock(&lookups.running).is_empty());
     }
 }

@@ -5,7 +5,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use lanekeeper_actors::model::delivery::OutcomeKind::{self, *};
-use lanekeeper_actors::model::delivery::{Outcome, Transport};
+use lanekeeper_actors::model::delivery::{EXCERPT, Outcome, Transport};
 use tokio::io::AsyncWriteExt;
 use tokio::sync::oneshot;
 use tokio::time::Instant;
@@ -134,8 +134,34 @@ async fn retry_after_reaches_the_outcome_as_a_delay_from_the_given_clock() {
 #[tokio::test]
 async fn an_endpoint_that_accepts_and_never_answers_times_out_at_the_deadline() {
     let server = Server::start(|mut connection| async move { connection.closed().await }).await;
-    let (outcome, took) = deliver_shortly(&webhooks(), &server.url()).await;
+    let (outcome, took) = deliver_shortly(&webhooks(), attempt(&server.url())).await;
     assert_timed_out(&outcome, took);
+}
+
+#[tokio::test]
+async fn a_failure_keeps_the_beginning_of_what_the_endpoint_said_and_a_success_nothing() {
+    let webhooks = webhooks();
+    let long = "é".repeat(2000);
+    for (status, body, excerpt) in [
+        (500, "no such partner", Some("no such partner")),
+        (400, "", None),
+        (404, "\u{e9}\n", Some("\u{e9}\n")),
+        (500, long.as_str(), long.get(..EXCERPT)),
+        (200, "thanks", None),
+    ] {
+        let length = body.len();
+        let answer = format!("HTTP/1.1 {status} So\r\ncontent-length: {length}\r\n\r\n{body}");
+        let server = Server::answering(answer).await;
+        for _ in 0..2 {
+            let outcome = webhooks.deliver(attempt(&server.url())).await;
+            assert_eq!(outcome.excerpt.as_deref(), excerpt, "{status}");
+            assert!(outcome.took > Duration::ZERO && outcome.took < AMPLE);
+        }
+        assert_eq!(server.accepted(), 1, "what was read to its end is used again");
+    }
+    let server = Server::answering_once("HTTP/1.1 503 No\r\ncontent-length: 9\r\n\r\nhal").await;
+    let outcome = webhooks.deliver(attempt(&server.url())).await;
+    assert_eq!(outcome.excerpt.as_deref(), Some("hal"));
 }
 
 #[tokio::test]
@@ -148,7 +174,7 @@ async fn headers_that_drip_do_not_extend_the_deadline() {
         }
     })
     .await;
-    let (outcome, took) = deliver_shortly(&webhooks(), &server.url()).await;
+    let (outcome, took) = deliver_shortly(&webhooks(), attempt(&server.url())).await;
     assert_timed_out(&outcome, took);
 }
 
@@ -167,7 +193,7 @@ async fn interim_answers_are_skipped_and_endless_ones_do_not_extend_the_deadline
         }
     })
     .await;
-    let (outcome, took) = deliver_shortly(&webhooks, &server.url()).await;
+    let (outcome, took) = deliver_shortly(&webhooks, attempt(&server.url())).await;
     assert_timed_out(&outcome, took);
 }
 
@@ -219,7 +245,7 @@ async fn a_body_that_drips_after_200_is_delivered_after_a_second_and_the_connect
         assert_eq!(server.accepted(), connections);
     }
     // The deadline of the attempt is kept also while a body is drained.
-    let (outcome, took) = deliver_shortly(&webhooks, &server.url()).await;
+    let (outcome, took) = deliver_shortly(&webhooks, attempt(&server.url())).await;
     assert!(outcome.is_delivered() && took < Duration::from_millis(900), "{outcome:?} {took:?}");
 }
 
@@ -235,7 +261,7 @@ async fn a_body_that_hangs_after_500_keeps_the_status() {
     // The first attempt under an allow list makes its client; the second one has its time for itself.
     let other = Server::answering(EMPTY_200).await;
     assert!(webhooks.deliver(attempt(&other.url())).await.is_delivered());
-    let (outcome, took) = deliver_shortly(&webhooks, &server.url()).await;
+    let (outcome, took) = deliver_shortly(&webhooks, attempt(&server.url())).await;
     assert_eq!((outcome.kind, outcome.status), (Rejected, Some(500)), "{outcome:?}");
     assert!(took < SHORT + SLACK, "{took:?}");
 }

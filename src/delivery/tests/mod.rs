@@ -3,7 +3,12 @@
 mod answers;
 mod connections;
 mod guarded;
+mod handshakes;
+mod headers;
+mod secure;
 mod server;
+mod stale;
+mod tokens;
 
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
@@ -41,9 +46,17 @@ fn attempt(url: &str) -> Attempt {
 }
 
 fn attempt_allowing(url: &str, allow: &[&str]) -> Attempt {
-    let allow = allow.iter().map(|block| (*block).to_owned()).collect();
+    attempt_to(Endpoint::plain(url, allow.iter().map(|block| (*block).to_owned()).collect()))
+}
+
+/// An endpoint that may be on this host.
+fn endpoint(url: &str) -> Endpoint {
+    Endpoint::plain(url, vec!["127.0.0.0/8".to_owned()])
+}
+
+fn attempt_to(endpoint: Endpoint) -> Attempt {
     Attempt {
-        endpoint: Arc::new(Endpoint::plain(url, allow)),
+        endpoint: Arc::new(endpoint),
         subscription: "matching".into(),
         event_id: "0-812".to_owned(),
         number: 3,
@@ -57,8 +70,7 @@ fn attempt_allowing(url: &str, allow: &[&str]) -> Attempt {
 }
 
 /// The outcome of an attempt that has little time, and the time it took.
-async fn deliver_shortly(webhooks: &Webhooks, url: &str) -> (Outcome, Duration) {
-    let mut attempt = attempt(url);
+async fn deliver_shortly(webhooks: &Webhooks, mut attempt: Attempt) -> (Outcome, Duration) {
     attempt.timeout = SHORT;
     let started = tokio::time::Instant::now();
     let outcome = webhooks.deliver(attempt).await;

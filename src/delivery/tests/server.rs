@@ -4,8 +4,10 @@ use std::net::SocketAddr;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 
-use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use rustls::ServerConfig;
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
+use tokio_rustls::TlsAcceptor;
 
 pub(super) struct Server {
     pub(super) address: SocketAddr,
@@ -14,8 +16,8 @@ pub(super) struct Server {
 }
 
 /// One accepted connection.
-pub(super) struct Connection {
-    pub(super) socket: TcpStream,
+pub(super) struct Connection<S = TcpStream> {
+    pub(super) socket: S,
     requests: Arc<Mutex<Vec<String>>>,
 }
 
@@ -80,7 +82,33 @@ impl Server {
     }
 }
 
-impl Connection {
+impl Server {
+    /// Answers every request on every connection over TLS. The setting is read for each connection.
+    pub(super) async fn secure(setting: Arc<Mutex<Arc<ServerConfig>>>, answer: &'static str) -> Self {
+        Self::start(move |connection| {
+            let acceptor = TlsAcceptor::from(Arc::clone(&setting.lock().unwrap()));
+            async move {
+                let Connection { socket, requests } = connection;
+                let socket = match acceptor.accept(socket).into_fallible().await {
+                    Ok(socket) => socket,
+                    // What it says about it reaches the peer only if it does not close before the peer does.
+                    Err((_, socket)) => return Connection { socket, requests }.closed().await,
+                };
+                let mut connection = Connection { socket, requests };
+                while connection.request().await.is_some() {
+                    connection.say(answer).await;
+                }
+            }
+        })
+        .await
+    }
+
+    pub(super) fn secure_url(&self) -> String {
+        self.url().replace("http:", "https:")
+    }
+}
+
+impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
     /// Reads one request with its body; `None` when the peer has closed.
     pub(super) async fn request(&mut self) -> Option<String> {
         let mut bytes = Vec::new();
@@ -112,7 +140,9 @@ impl Connection {
         let mut rest = [0; 1024];
         while self.socket.read(&mut rest).await.is_ok_and(|read| read > 0) {}
     }
+}
 
+impl Connection {
     /// Closes the connection with a reset.
     pub(super) fn reset(self) {
         self.socket.set_zero_linger().unwrap();
