@@ -35,7 +35,7 @@ impl Reserve {
     pub fn new(disk: Arc<dyn Disk>, wanted: u64) -> Arc<Self> {
         let reserve = Self { disk, wanted, held: AtomicU64::new(0), turn: Mutex::new(()) };
         let found = reserve.disk.open(FILE).and_then(|file| file.len()).unwrap_or(0);
-        let size = reserve.size();
+        let size = reserve.size(reserve.space());
         // Another size was wanted before, or it was being made when the process ended.
         let usable = found <= size && found >= size / 2;
         if usable {
@@ -46,9 +46,9 @@ impl Reserve {
         Arc::new(reserve)
     }
 
-    /// How large it is to be.
-    pub fn size(&self) -> u64 {
-        self.wanted.min(self.space().total / PART)
+    /// How large it is to be in this file system.
+    pub fn size(&self, space: Space) -> u64 {
+        self.wanted.min(space.total / PART)
     }
 
     /// Room in the file system, the reserve not counted. Plenty where nobody can tell.
@@ -67,8 +67,9 @@ impl Reserve {
             return true;
         }
         let _turn = self.turn.lock().unwrap_or_else(PoisonError::into_inner);
-        let size = self.size().max(1);
-        if self.space().free < size.saturating_mul(TIMES) {
+        let space = self.space();
+        let size = self.size(space).max(1);
+        if space.free < size.saturating_mul(TIMES) {
             return false;
         }
         match self.make(size) {

@@ -23,10 +23,9 @@ pub(super) const LOOK: Duration = Duration::from_millis(100);
 const COPIED: u64 = 3 * 4_096;
 /// How often a body stands in the view's file, the gaps of its pages counted.
 const STORED: u64 = 2;
-/// Part of the room that may be taken before somebody looks again: others fill the disk too.
+/// Part of the room that may be taken before somebody looks again, and never more than the reserve has: others
+/// fill the disk too.
 const CREDIT_PART: u64 = 16;
-/// The same in bytes.
-const CREDIT_MAX: u64 = 64 << 20;
 /// Part of the room that a new segment of the log may take beforehand.
 const SEGMENT_PART: u64 = 4;
 /// Length of a segment when there is hardly any room.
@@ -155,21 +154,22 @@ impl Writer {
         let held = self.room.reserve.hold();
         let taken = self.shared.unsaved.load(Ordering::Acquire).saturating_add(need);
         let slack = self.shared.view.load().as_ref().map_or(0, |view| view.slack());
-        let free = self.room.reserve.space().free / self.room.shares;
+        let space = self.room.reserve.space();
+        let (free, size) = (space.free / self.room.shares, self.room.reserve.size(space));
         let Some(left) = free.saturating_add(slack).checked_sub(taken) else { return false };
         // Twice for the way back, or it would open and close with every document that comes and goes.
-        let margin = self.room.reserve.size().saturating_mul(if self.room.full { 2 } else { 1 });
+        let margin = size.saturating_mul(if self.room.full { 2 } else { 1 });
         if let (true, Some(spare)) = (held, left.checked_sub(margin)) {
             self.log.limit_room((free / SEGMENT_PART).max(SEGMENT_LEAST));
-            self.open_up(spare);
+            self.room.credit = size.min(spare / CREDIT_PART);
+            self.open_up();
             return true;
         }
         !grows
     }
 
-    /// There is room, with so much to spare.
-    fn open_up(&mut self, spare: u64) {
-        self.room.credit = (spare / CREDIT_PART).min(CREDIT_MAX);
+    /// There is room for more.
+    fn open_up(&mut self) {
         if self.room.full {
             self.room.full = false;
             self.shared.no_growth.store(false, Ordering::Release);
