@@ -7,6 +7,7 @@
 use std::io;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
+use std::sync::mpsc::{RecvTimeoutError, sync_channel};
 use std::time::Duration;
 
 use super::applier::Job;
@@ -41,6 +42,8 @@ pub(super) struct Room {
     credit: u64,
     /// Whether batches that take more room are refused.
     full: bool,
+    /// What the last group that was refused would have needed.
+    refused: u64,
     /// When a checkpoint may be asked for again to find room for growth.
     look_at: Duration,
 }
@@ -48,7 +51,7 @@ pub(super) struct Room {
 impl Room {
     pub(super) fn new(reserve: Arc<Reserve>, shares: u16) -> Self {
         let shares = u64::from(shares.max(1));
-        Self { reserve, shares, credit: 0, full: false, look_at: Duration::ZERO }
+        Self { reserve, shares, credit: 0, full: false, refused: 0, look_at: Duration::ZERO }
     }
 
     /// A write met this error: if there was no room, it gets that of the reserve.
@@ -100,7 +103,11 @@ impl Writer {
         }
         let grows = any_grows(group.mutations());
         // What does not grow is not refused: it has paused for a checkpoint if there was one to make.
-        if self.find_room(need, grows) || !grows { Some(group) } else { self.without_growth(group) }
+        if self.find_room(need, grows) || !grows {
+            return Some(group);
+        }
+        self.room.refused = need;
+        self.without_growth(group)
     }
 
     /// Refuses the batches of a group that grow, and those to come. `None` when nothing is left.
@@ -131,6 +138,10 @@ impl Writer {
 
     /// Whether there is room for so much that is to stay, or to work with; makes some if it can.
     fn find_room(&mut self, need: u64, grows: bool) -> bool {
+        // A view that found no room comes first: what it waits for was acknowledged.
+        if self.shared.view_down.load(Ordering::Acquire) {
+            return false;
+        }
         // Log that nobody needs any more is trimmed behind an append; on a full disk there may be none.
         self.trim();
         if self.fits(need, grows) {
@@ -139,15 +150,30 @@ impl Writer {
         let unsaved = self.shared.unsaved.load(Ordering::Acquire) > 0;
         let now = self.clock.elapsed();
         let often = self.room.full && grows && now < self.room.look_at;
-        if !unsaved || often || self.shared.view_down.load(Ordering::Acquire) {
+        if !unsaved || often {
             return false;
         }
         self.room.look_at = now + LOOK;
         // The pages that a checkpoint lets go of are the room for what comes next.
-        self.jobs.send(Job::Checkpoint).ok();
-        self.settle_applier();
+        if !self.checkpoint() {
+            return false;
+        }
         self.trim();
         self.fits(need, grows)
+    }
+
+    /// Has everything made durable that the applier was given; false if the view finds no room for it.
+    fn checkpoint(&self) -> bool {
+        let (done, wait) = sync_channel(1);
+        if self.jobs.send(Job::Checkpoint).and_then(|()| self.jobs.send(Job::Barrier { done })).is_err() {
+            return false;
+        }
+        while wait.recv_timeout(LOOK) == Err(RecvTimeoutError::Timeout) {
+            if self.shared.view_down.load(Ordering::Acquire) {
+                return false;
+            }
+        }
+        true
     }
 
     fn fits(&mut self, need: u64, grows: bool) -> bool {
@@ -157,8 +183,9 @@ impl Writer {
         let space = self.room.reserve.space();
         let (free, size) = (space.free / self.room.shares, self.room.reserve.size(space));
         let Some(left) = free.saturating_add(slack).checked_sub(taken) else { return false };
-        // Twice for the way back, or it would open and close with every document that comes and goes.
-        let margin = size.saturating_mul(if self.room.full { 2 } else { 1 });
+        // More for the way back, or it would open and close with every document that comes and goes.
+        let twice = size.saturating_mul(2);
+        let margin = if self.room.full { twice + self.room.refused.min(twice) } else { size };
         if let (true, Some(spare)) = (held, left.checked_sub(margin)) {
             self.log.limit_room((free / SEGMENT_PART).max(SEGMENT_LEAST));
             self.room.credit = size.min(spare / CREDIT_PART);
@@ -172,6 +199,7 @@ impl Writer {
     fn open_up(&mut self) {
         if self.room.full {
             self.room.full = false;
+            self.room.refused = 0;
             self.shared.no_growth.store(false, Ordering::Release);
             self.shared.enter(Phase::Open);
         }

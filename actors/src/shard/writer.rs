@@ -331,7 +331,7 @@ impl Writer {
     }
 
     /// Waits until the applier has done all that it was given.
-    pub(super) fn settle_applier(&self) {
+    fn settle_applier(&self) {
         let (done, wait) = std::sync::mpsc::sync_channel(1);
         if self.jobs.send(Job::Barrier { done }).is_ok() {
             wait.recv().ok();
