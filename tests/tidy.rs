@@ -54,7 +54,7 @@ const SAME_FLOOR: [(&str, &[&str]); 8] = [
 ];
 
 /// A crate that has a home, so that it can be exchanged: its name and the folders or files that may name it.
-const HOMES: [(&str, &[&str]); 10] = [
+const HOMES: [(&str, &[&str]); 11] = [
     ("geo", &["actors/src/query/functions/"]),
     ("redb", &["actors/src/store/"]),
     ("rmp_serde", &["actors/src/log/", "actors/src/store/"]),
@@ -77,6 +77,7 @@ const HOMES: [(&str, &[&str]); 10] = [
     ),
     ("saphyr_parser", &["src/manifest/"]),
     ("reqwest", &["src/delivery/", "src/cli/"]),
+    ("rustix", &["actors/src/log/disk.rs"]),
     ("winnow", &["actors/src/query/"]),
     ("quick_cache", &["actors/src/shard/overlay.rs", "actors/src/directory/spending.rs"]),
 ];

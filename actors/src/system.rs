@@ -306,6 +306,7 @@ fn open_shards(
         let (id, path) = (ShardId(number), folder.shard(number));
         let mut settings = config.shard.clone();
         let shares = usize::from(folder.shards().max(1));
+        settings.disk_shares = folder.shards();
         settings.cache_bytes = config.shard.cache_bytes / shares;
         settings.document_cache_bytes = config.shard.document_cache_bytes / shares;
         shards.push(if new {

@@ -240,6 +240,7 @@ fn shard(limits: &Limits) -> ShardSettings {
         cache_bytes: bytes(limits.view_cache),
         document_cache_bytes: bytes(limits.document_cache),
         read_chunk: bytes(limits.read_chunk),
+        reserve_bytes: limits.disk_reserve,
         log: LogSettings {
             segment_bytes: limits.log_segment,
             first_segment_bytes: defaults.log.first_segment_bytes.min(limits.log_segment),

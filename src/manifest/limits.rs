@@ -58,6 +58,7 @@ pub(super) fn read(node: &Node, report: &mut Report) -> Option<Limits> {
         checkpoint_interval: f.duration("checkpoint_interval", WAIT, report),
         checkpoint_bytes: f.size("checkpoint_bytes", MIB..=64 * GIB, report),
         log_segment: f.size("log_segment", MIB..=64 * GIB, report),
+        disk_reserve: f.size("disk_reserve", MIB..=64 * GIB, report),
         view_cache: f.size("view_cache", MIB..=1024 * GIB, report),
         document_cache: f.size("document_cache", MIB..=1024 * GIB, report),
         patch_operations: f.count("patch_operations", 1..=OPERATIONS_MAX, report),

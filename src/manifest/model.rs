@@ -115,6 +115,8 @@ pub struct Limits {
     pub checkpoint_bytes: u64,
     /// Size of one log segment file, in bytes.
     pub log_segment: u64,
+    /// Room that each shard keeps back for what must be written when the disk is full, in bytes.
+    pub disk_reserve: u64,
     /// Page cache of all views together, in bytes.
     pub view_cache: u64,
     /// Documents kept for point reads, of all shards together, in bytes.

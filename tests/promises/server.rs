@@ -15,6 +15,8 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 use tokio::sync::oneshot;
 
+use super::small_disk::SmallDisk;
+
 /// The key `main` of every manifest here.
 pub(crate) const KEY: &str = "the-main-key-of-acme";
 /// The operator's token.
@@ -26,6 +28,8 @@ pub(crate) const AMPLE: Duration = Duration::from_secs(30);
 pub(crate) struct House {
     folder: TempDir,
     environment: Vec<(String, String)>,
+    /// What commands are started through.
+    through: Vec<String>,
 }
 
 /// A running process.
@@ -55,7 +59,7 @@ impl House {
     pub(crate) fn new(manifest: &str) -> Self {
         let folder = tempfile::tempdir().unwrap();
         std::fs::write(folder.path().join("manifest.yaml"), manifest).unwrap();
-        let house = Self { folder, environment: Vec::new() };
+        let house = Self { folder, environment: Vec::new(), through: Vec::new() };
         house.with("MAIN", KEY).with("LANEKEEPER_ADMIN_TOKEN", TOKEN)
     }
 
@@ -63,6 +67,12 @@ impl House {
     pub(crate) fn with(mut self, name: &str, value: &str) -> Self {
         self.environment.retain(|(known, _)| known != name);
         self.environment.push((name.to_owned(), value.to_owned()));
+        self
+    }
+
+    /// Runs all processes to come where this file system is mounted.
+    pub(crate) fn inside(mut self, disk: &SmallDisk) -> Self {
+        self.through = disk.inside(self.folder.path());
         self
     }
 
@@ -123,7 +133,9 @@ impl House {
     }
 
     fn command(&self) -> Command {
-        let mut command = Command::new(env!("CARGO_BIN_EXE_lanekeeper"));
+        let mut line = self.through.iter().map(String::as_str).chain([env!("CARGO_BIN_EXE_lanekeeper")]);
+        let mut command = Command::new(line.next().unwrap());
+        command.args(line);
         command.current_dir(self.folder.path()).stdin(Stdio::null());
         command.envs(self.environment.iter().map(|(name, value)| (name, value)));
         command

@@ -24,6 +24,29 @@ pub trait Disk: Send + Sync + Debug + 'static {
     fn remove(&self, name: &str) -> io::Result<()>;
     /// Makes creations, renames and removals durable.
     fn sync_names(&self) -> io::Result<()>;
+    /// How much room the file system has, as far as it is known.
+    fn space(&self) -> io::Result<Space> {
+        Ok(Space::PLENTY)
+    }
+}
+
+/// Room in a file system, in bytes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Space {
+    /// What this process may still take.
+    pub free: u64,
+    /// Its size.
+    pub total: u64,
+}
+
+impl Space {
+    /// Of a disk that nobody fills.
+    pub const PLENTY: Self = Self { free: 1 << 60, total: 1 << 60 };
+}
+
+/// Whether a call failed because there is no room, so that it may succeed once there is.
+pub fn is_full(error: &io::Error) -> bool {
+    matches!(error.kind(), io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded)
 }
 
 /// One open file.
@@ -98,6 +121,12 @@ impl Disk for RealDisk {
 
     fn sync_names(&self) -> io::Result<()> {
         File::open(&self.root)?.sync_all()
+    }
+
+    fn space(&self) -> io::Result<Space> {
+        let found = rustix::fs::statvfs(&self.root)?;
+        let bytes = |blocks: u64| blocks.saturating_mul(found.f_frsize);
+        Ok(Space { free: bytes(found.f_bavail), total: bytes(found.f_blocks) })
     }
 }
 

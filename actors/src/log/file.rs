@@ -67,6 +67,8 @@ pub struct FileLog {
     hash: Hash,
     buffer: Vec<u8>,
     stopped: bool,
+    /// Longest file that may be made now.
+    room: u64,
     spare: Option<JoinHandle<io::Result<Arc<dyn DiskFile>>>>,
 }
 
@@ -130,6 +132,7 @@ impl FileLog {
             hash: log.hash,
             buffer: Vec::with_capacity(1 << 20),
             stopped: false,
+            room: u64::MAX,
             spare: None,
         }
     }
@@ -182,7 +185,8 @@ impl FileLog {
     }
 
     fn next_length(&self) -> u64 {
-        (self.length * 2).min(self.settings.segment_bytes).max(self.settings.first_segment_bytes)
+        let grown = (self.length * 2).min(self.settings.segment_bytes).max(self.settings.first_segment_bytes);
+        grown.min(self.room)
     }
 
     /// Starts writing the zeros of the next segment once this one is half full.
@@ -241,7 +245,9 @@ impl CommitLog for FileLog {
             spare.join().ok();
         }
         // The old handles are closed by the assignment; the new ones have never failed.
+        let room = self.room;
         *self = Self::open(self.disk.clone(), self.settings, Some(self.durable_end()))?;
+        self.room = room;
         Ok(())
     }
 
@@ -258,6 +264,10 @@ impl CommitLog for FileLog {
             self.disk.sync_names()?;
         }
         Ok(self.shared.first())
+    }
+
+    fn limit_room(&mut self, bytes: u64) {
+        self.room = bytes;
     }
 }
 

@@ -10,6 +10,7 @@ pub mod file;
 pub mod memory;
 mod record;
 mod recovery;
+pub mod reserve;
 mod segment;
 #[cfg(any(test, feature = "failpoints"))]
 pub mod sim;
@@ -42,6 +43,10 @@ pub trait CommitLog: Send {
 
     /// Forgets mutations before `before`, as far as that is cheap; returns the first one kept.
     fn trim(&mut self, before: Lsn) -> Result<Lsn, ReadError>;
+
+    /// Takes at most so many bytes of room at once from now on, as far as one record allows. For a
+    /// log that takes none beforehand there is nothing to do.
+    fn limit_room(&mut self, _bytes: u64) {}
 }
 
 /// Reads what a [`CommitLog`] made durable.

@@ -119,6 +119,10 @@ impl Batch {
                 repeat::record(&mut transaction, repeat, &outcomes);
             }
             let Transaction { documents, rows, mutations, .. } = transaction;
+            if !self.shard.has_room(&mutations) {
+                let refused = WriteError::NoRoom.into();
+                return Err(Refusal { refused, rests_on_batch: false });
+            }
             Ok::<_, Refusal>((outcomes, Some((documents, rows, mutations))))
         });
         let (outcomes, replayed) = match decided {

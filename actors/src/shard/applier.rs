@@ -9,6 +9,7 @@ use std::time::Duration;
 
 use fail::fail_point;
 
+use super::room::need;
 use super::{Committed, Load, Reply, ShardSettings, Shared};
 use crate::kernel::clock::SharedClock;
 use crate::log::disk::Disk;
@@ -52,6 +53,8 @@ pub(super) struct Applier {
     pub(super) settings: ShardSettings,
     pub(super) clock: SharedClock,
     pub(super) unsaved_bytes: usize,
+    /// Room that the next checkpoint may need for them; a part of what `shared` says.
+    pub(super) unsaved_need: u64,
     pub(super) checkpoint_at: Option<Duration>,
     /// Whether a checkpoint is being prepared.
     pub(super) preparing: bool,
@@ -152,7 +155,9 @@ impl Applier {
         fail_point!("applier::reply", |_| None);
         self.shared.groups.fetch_add(groups.len() as u64, Ordering::Relaxed);
         self.shared.mutations.fetch_add(mutations as u64, Ordering::Relaxed);
-        self.shared.lag.remove(Load { mutations, bytes: taken });
+        let load = Load { mutations, bytes: taken };
+        self.unsaved_need += need(load);
+        self.shared.lag.remove(load);
         for (committed, reply) in answers.into_iter().flatten() {
             // A caller that gave up will find its write; there is nobody to tell.
             reply.send(Ok(committed)).ok();
@@ -204,6 +209,7 @@ impl Applier {
         match saved {
             Ok(lsn) => {
                 self.unsaved_bytes = 0;
+                self.shared.unsaved.fetch_sub(std::mem::take(&mut self.unsaved_need), Ordering::AcqRel);
                 self.shared.checkpointed.store(lsn.0, Ordering::Release);
             }
             Err(error) => {

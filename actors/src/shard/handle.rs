@@ -11,6 +11,7 @@ use tokio::sync::oneshot;
 
 use super::overlay::{RecentDocuments, lay_over};
 use super::purges;
+use super::room::any_grows;
 use super::{CommitError, Committed, Doorbell, Op, Phase, ShardReadError, Shared};
 use crate::log::LogReader;
 use crate::model::address::EncodedPartition;
@@ -101,6 +102,12 @@ impl ShardHandle {
     /// or goes alone after a short while.
     pub fn commit_lazily(&self, mutations: Vec<Mutation>) -> Result<CommitReply, CommitError> {
         self.send(mutations, true)
+    }
+
+    /// Whether there is room for these, as far as is known: who gathers a batch asks for each part, so that one
+    /// that takes more room does not cost another that makes some.
+    pub fn has_room(&self, mutations: &[Mutation]) -> bool {
+        !self.shared.no_growth.load(Ordering::Acquire) || !any_grows(mutations)
     }
 
     /// Ends the wait of lazy batches: their sender needs the places that they hold.

@@ -9,6 +9,7 @@ mod handle;
 mod open;
 mod overlay;
 mod purges;
+mod room;
 mod writer;
 
 use std::sync::Arc;
@@ -20,7 +21,7 @@ use arc_swap::ArcSwapOption;
 use tokio::sync::{Notify, oneshot};
 
 pub use handle::{CommitReply, LogHold, ShardHandle, ShardStatus};
-pub use open::{Shard, ShardOpenError};
+pub use open::{Disks, Shard, ShardOpenError};
 
 use crate::log::file::LogSettings;
 use crate::log::{LogReader, ReadError};
@@ -55,6 +56,10 @@ pub struct ShardSettings {
     pub document_cache_bytes: usize,
     /// Bytes read from the log in one step.
     pub read_chunk: usize,
+    /// Room kept back for what must be written when the disk is full, in bytes; 0 for none.
+    pub reserve_bytes: u64,
+    /// Shards that share the file system.
+    pub disk_shares: u16,
     /// Sizes of the log's files.
     pub log: LogSettings,
 }
@@ -74,6 +79,8 @@ impl Default for ShardSettings {
             cache_bytes: 256 << 20,
             document_cache_bytes: 32 << 20,
             read_chunk: 1 << 20,
+            reserve_bytes: 1 << 20,
+            disk_shares: 1,
             log: LogSettings::default(),
         }
     }
@@ -85,7 +92,7 @@ impl Default for ShardSettings {
 pub enum Phase {
     /// Reads and writes.
     Open = 0,
-    /// The last write found no room; reads go on, the next write tries again.
+    /// There is no room for more: reads go on, and so do deletes and what follows from deliveries.
     Full = 1,
     /// Log or view failed and is being reopened: reads only.
     ReadOnly = 2,
@@ -202,6 +209,10 @@ struct Shared {
     checkpointed: AtomicU64,
     waiting: AtomicUsize,
     lag: Lag,
+    /// Room that the view's file may need for what no checkpoint covers yet, in bytes.
+    unsaved: AtomicU64,
+    /// Whether the writer would refuse a batch that takes more room.
+    no_growth: AtomicBool,
     groups: AtomicU64,
     mutations: AtomicU64,
     reopened: AtomicU64,

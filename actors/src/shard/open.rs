@@ -13,12 +13,14 @@ use tokio::sync::Notify;
 use super::applier::{Applier, catch_up};
 use super::overlay::Overlay;
 use super::purges::Purges;
+use super::room::Room;
 use super::writer::{Group, Writer};
 use super::{Fatal, Lag, Phase, ShardHandle, ShardSettings, Shared};
 use crate::kernel::clock::SharedClock;
 use crate::kernel::contain;
 use crate::log::disk::{Disk, RealDisk};
 use crate::log::file::FileLog;
+use crate::log::reserve::Reserve;
 use crate::log::{AppendError, CommitLog, ReadError};
 use crate::model::ids::ShardId;
 use crate::store::{OpenError, View};
@@ -58,31 +60,46 @@ pub struct Shard {
     log: Box<dyn CommitLog>,
     view: View,
     disk: Arc<dyn Disk>,
+    reserve: Arc<Reserve>,
     settings: ShardSettings,
 }
 
 impl Shard {
     /// Makes a new shard in `folder`.
     pub fn create(id: ShardId, folder: &Path, settings: ShardSettings) -> Result<Self, ShardOpenError> {
-        let (disk, log_disk) = disks(id, folder)?;
+        Self::create_on(id, disks(id, folder)?, settings)
+    }
+
+    /// The same on any disks.
+    pub fn create_on(id: ShardId, disks: Disks, settings: ShardSettings) -> Result<Self, ShardOpenError> {
+        let (disk, log_disk) = disks;
+        let reserve = Reserve::new(disk, settings.reserve_bytes);
+        let disk = reserve.secure();
         let log = FileLog::create(log_disk, settings.log)
             .map_err(|source| ShardOpenError::Create { shard: id, source })?;
         let view = View::create(&*disk, settings.cache_bytes)
             .map_err(|source| ShardOpenError::View { shard: id, source })?;
-        Ok(Self { id, log: Box::new(log), view, disk, settings })
+        Ok(Self { id, log: Box::new(log), view, disk, reserve, settings })
     }
 
     /// Opens a shard that was made before.
     pub fn open(id: ShardId, folder: &Path, settings: ShardSettings) -> Result<Self, ShardOpenError> {
-        let (disk, log_disk) = disks(id, folder)?;
+        Self::open_on(id, disks(id, folder)?, settings)
+    }
+
+    /// The same on any disks.
+    pub fn open_on(id: ShardId, disks: Disks, settings: ShardSettings) -> Result<Self, ShardOpenError> {
+        let (disk, log_disk) = disks;
+        let reserve = Reserve::new(disk, settings.reserve_bytes);
+        let disk = reserve.secure();
         let view = View::open(&*disk, settings.cache_bytes)
             .map_err(|source| ShardOpenError::View { shard: id, source })?;
         let log = FileLog::open_reaching(log_disk, settings.log, None, view.applied())
             .map_err(|source| ShardOpenError::Log { shard: id, source })?;
-        Ok(Self { id, log: Box::new(log), view, disk, settings })
+        Ok(Self { id, log: Box::new(log), view, disk, reserve, settings })
     }
 
-    /// A shard of these parts; the view's file is in `disk`.
+    /// A shard of these parts, without a reserve; the view's file is in `disk`.
     pub fn assemble(
         id: ShardId,
         log: Box<dyn CommitLog>,
@@ -90,12 +107,13 @@ impl Shard {
         disk: Arc<dyn Disk>,
         settings: ShardSettings,
     ) -> Self {
-        Self { id, log, view, disk, settings }
+        let reserve = Reserve::new(disk.clone(), 0);
+        Self { id, log, view, disk, reserve, settings }
     }
 
     /// Replays what the view lacks and starts the threads. `fatal` is called if one of them dies.
     pub fn start(self, clock: SharedClock, fatal: Fatal) -> Result<ShardHandle, ShardOpenError> {
-        let Self { id, log, view, disk, settings } = self;
+        let Self { id, log, view, disk, reserve, settings } = self;
         let reader = log.reader();
         if view.applied() > reader.tail() {
             return Err(ShardOpenError::LostTail { shard: id, applied: view.applied(), tail: reader.tail() });
@@ -115,6 +133,8 @@ impl Shard {
             checkpointed: AtomicU64::new(view.applied().0),
             waiting: AtomicUsize::new(0),
             lag: Lag::default(),
+            unsaved: AtomicU64::new(0),
+            no_growth: AtomicBool::new(false),
             groups: AtomicU64::new(0),
             mutations: AtomicU64::new(0),
             reopened: AtomicU64::new(0),
@@ -138,6 +158,7 @@ impl Shard {
             settings: settings.clone(),
             clock: clock.clone(),
             unsaved_bytes: 0,
+            unsaved_need: 0,
             checkpoint_at: Some(clock.elapsed()),
             preparing: false,
         };
@@ -146,6 +167,7 @@ impl Shard {
             ops,
             jobs: send_job,
             shared: shared.clone(),
+            room: Room::new(reserve, settings.disk_shares),
             settings,
             clock,
             carried: None,
@@ -159,7 +181,7 @@ impl Shard {
 }
 
 /// The folder of the view, and that of the log.
-type Disks = (Arc<dyn Disk>, Arc<dyn Disk>);
+pub type Disks = (Arc<dyn Disk>, Arc<dyn Disk>);
 
 fn disks(id: ShardId, folder: &Path) -> Result<Disks, ShardOpenError> {
     let open =

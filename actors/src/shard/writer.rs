@@ -11,6 +11,7 @@ use fail::fail_point;
 use tokio::sync::oneshot;
 
 use super::applier::Job;
+use super::room::{self, Room};
 use super::{CommitError, Committed, Load, Op, Phase, Reply, ShardSettings, Shared};
 use crate::kernel::clock::SharedClock;
 use crate::log::{AppendError, CommitLog};
@@ -22,6 +23,7 @@ pub(super) struct Writer {
     pub(super) ops: Receiver<Op>,
     pub(super) jobs: SyncSender<Job>,
     pub(super) shared: Arc<Shared>,
+    pub(super) room: Room,
     pub(super) settings: ShardSettings,
     pub(super) clock: SharedClock,
     /// An operation that did not fit into the group before.
@@ -42,7 +44,29 @@ pub(super) struct Group {
 }
 
 impl Group {
-    fn push(&mut self, mutations: Vec<Mutation>, reply: Reply) {
+    /// What is asked for together, in the order in which it came.
+    pub(super) fn into_batches(self) -> Vec<(Vec<Mutation>, Reply)> {
+        let Self { mut mutations, replies, after_apply, .. } = self;
+        let mut places: Vec<_> = replies.into_iter().chain(after_apply).collect();
+        places.sort_by_key(|(at, _)| *at);
+        let mut batches = Vec::with_capacity(places.len());
+        for (at, reply) in places.into_iter().rev() {
+            let at = usize::try_from(at).unwrap_or(usize::MAX).min(mutations.len());
+            batches.push((mutations.split_off(at), reply));
+        }
+        batches.reverse();
+        batches
+    }
+
+    pub(super) fn mutations(&self) -> &[Mutation] {
+        &self.mutations
+    }
+
+    pub(super) fn load(&self) -> Load {
+        Load { mutations: self.mutations.len(), bytes: self.bytes }
+    }
+
+    pub(super) fn push(&mut self, mutations: Vec<Mutation>, reply: Reply) {
         let in_overlay = mutations.iter().all(|mutation| mutation.change().is_some());
         let replies = if in_overlay { &mut self.replies } else { &mut self.after_apply };
         replies.push((self.mutations.len() as u64, reply));
@@ -61,11 +85,11 @@ impl Group {
         self.after_apply.extend(after_apply.into_iter().map(later));
     }
 
-    fn is_empty(&self) -> bool {
+    pub(super) fn is_empty(&self) -> bool {
         self.replies.is_empty() && self.after_apply.is_empty()
     }
 
-    fn fail(self, error: CommitError) {
+    pub(super) fn fail(self, error: CommitError) {
         for (_, reply) in self.replies.into_iter().chain(self.after_apply) {
             // Whoever asked may be gone; there is nobody else to tell.
             reply.send(Err(error)).ok();
@@ -80,6 +104,7 @@ enum Gathered {
 
 impl Writer {
     pub(super) fn run(mut self) {
+        self.look();
         loop {
             match self.gather() {
                 Gathered::Group(group) => self.commit(group),
@@ -153,7 +178,7 @@ impl Writer {
                 Err(TryRecvError::Empty | TryRecvError::Disconnected) => return None,
             }
         } else if self.lazy.is_empty() {
-            self.ops.recv().ok()
+            self.wait()
         } else {
             let left = self.lazy_until.saturating_sub(self.clock.elapsed());
             match self.ops.recv_timeout(left) {
@@ -170,25 +195,46 @@ impl Writer {
         Some(Op::Drain { done: oneshot::channel().0 })
     }
 
+    /// Waits for an operation as long as it takes; while the disk is full, looks for room meanwhile.
+    fn wait(&mut self) -> Option<Op> {
+        while self.is_full() {
+            match self.ops.recv_timeout(room::LOOK) {
+                Ok(op) => return Some(op),
+                Err(RecvTimeoutError::Timeout) => self.look(),
+                Err(RecvTimeoutError::Disconnected) => return None,
+            }
+        }
+        self.ops.recv().ok()
+    }
+
     fn commit(&mut self, group: Group) {
         if group.mutations.is_empty() {
             return group.fail(CommitError::TooLarge);
         }
-        let load = Load { mutations: group.mutations.len(), bytes: group.bytes };
+        if let Some(group) = self.admit(group)
+            && let Some(rest) = self.append(group)
+        {
+            // The room that there is now is for these.
+            self.append(rest).unwrap_or_default().fail(CommitError::NoRoom);
+        }
+    }
+
+    /// Makes a group durable and answers it. Without room, what may be tried again is given back.
+    fn append(&mut self, group: Group) -> Option<Group> {
+        let load = group.load();
         let (mutations, bytes) = (self.settings.apply_lag, self.settings.apply_lag_bytes);
         self.shared.lag.add(load, Load { mutations, bytes });
-        fail_point!("writer::panic");
+        fail_point!("writer::panic", |_| None);
         match self.log.append(self.log.tail(), &group.mutations) {
             Ok(first) => {
-                if self.shared.phase() == Phase::Full {
-                    self.shared.enter(Phase::Open);
-                }
+                self.shared.unsaved.fetch_add(room::need(load), Ordering::AcqRel);
                 self.hand_over(first, group);
                 self.trim();
+                None
             }
             Err(error) => {
                 self.shared.lag.remove(load);
-                self.refuse(group, &error);
+                self.refuse(group, &error)
             }
         }
     }
@@ -209,20 +255,27 @@ impl Writer {
         self.shared.ring(&[committed]);
     }
 
-    fn refuse(&mut self, group: Group, error: &AppendError) {
+    fn refuse(&mut self, group: Group, error: &AppendError) -> Option<Group> {
         tracing::error!(shard = %self.shared.id, %error, "group not committed");
         match error {
             AppendError::TooLarge { .. } => group.fail(CommitError::TooLarge),
-            AppendError::NoRoom(_) => {
-                self.shared.enter(Phase::Full);
-                group.fail(CommitError::NoRoom);
+            AppendError::NoRoom(error) => {
+                let rest = self.without_growth(group);
+                if rest.is_some() {
+                    self.room.met(error);
+                }
+                return rest;
             }
             AppendError::Unknown(_) | AppendError::Stopped | AppendError::Fenced { .. } => {
                 self.shared.enter(Phase::ReadOnly);
                 group.fail(CommitError::Unknown);
+                if let AppendError::Unknown(error) = error {
+                    self.room.met(error);
+                }
                 self.reopen();
             }
         }
+        None
     }
 
     /// Tries to open the log again, refusing what arrives meanwhile.
@@ -244,7 +297,7 @@ impl Writer {
         // What the log kept of an unknown group becomes visible now.
         self.jobs.send(Job::Replay).ok();
         self.settle_applier();
-        self.shared.enter(Phase::Open);
+        self.shared.enter(if self.is_full() { Phase::Full } else { Phase::Open });
     }
 
     /// Answers everybody who asks during `time` that nothing can be written. True on drain.
@@ -286,7 +339,7 @@ impl Writer {
     }
 
     /// Lets go of segments that neither the view nor any reader needs.
-    fn trim(&mut self) {
+    pub(super) fn trim(&mut self) {
         let floor =
             self.shared.floor.load(Ordering::Acquire).min(self.shared.retained.load(Ordering::Acquire));
         let before = Lsn(floor.min(self.shared.checkpointed.load(Ordering::Acquire)));

@@ -3,7 +3,7 @@
 //! Invariant: a document, its place in the order of its container, and the rows that are made from
 //! it move together.
 
-use redb::{Table as Tree, TableDefinition, WriteTransaction};
+use redb::{ReadableTable, Table as Tree, TableDefinition, WriteTransaction};
 
 use super::envelope::{self, Document};
 use crate::model::change::{CommittedGroup, DocumentChange, Mutation, Table};
@@ -39,6 +39,7 @@ pub(super) struct Tables<'t> {
     order: Option<Writer<'t>>,
     rows: [Option<Writer<'t>>; Table::ALL.len()],
     key: Vec<u8>,
+    grown: i64,
 }
 
 impl<'t> Tables<'t> {
@@ -49,7 +50,13 @@ impl<'t> Tables<'t> {
             order: None,
             rows: Default::default(),
             key: Vec::with_capacity(256),
+            grown: 0,
         }
+    }
+
+    /// Bytes of documents that there are more than before; below 0 if there are less.
+    pub(super) fn grown(&self) -> i64 {
+        self.grown
     }
 
     /// Applies the mutations of groups, in the order of the log, that come after `applied`.
@@ -113,10 +120,16 @@ impl<'t> Tables<'t> {
         let key = &mut self.key;
         join(key, &[change.partition.as_bytes(), change.id.as_str().as_bytes()]);
         if change.kind.is_removal() {
-            documents.remove(key.as_slice())?;
+            let gone = documents.remove(key.as_slice())?;
+            self.grown -= gone.map_or(0, |gone| signed(key.len() + gone.value().len()));
             return Ok(());
         }
+        if change.previous.is_some() {
+            let replaced = documents.get(key.as_slice())?;
+            self.grown -= replaced.map_or(0, |old| signed(key.len() + old.value().len()));
+        }
         let length = envelope::document_len(change.body.len());
+        self.grown += signed(key.len() + length);
         let mut reserved = documents.insert_reserve(key.as_slice(), length)?;
         let (within, ttl) = (change.within, change.ttl);
         let document = Document { lsn, at: change.at, within, ttl, body: &change.body };
@@ -144,6 +157,10 @@ impl<'t> Tables<'t> {
 
 /// Bytes of an entry of the order before the rest of the document's key: its place in its transaction.
 pub(super) const PLACE_HEAD: usize = 4;
+
+fn signed(length: usize) -> i64 {
+    i64::try_from(length).unwrap_or(i64::MAX)
+}
 
 /// Makes a key of its parts.
 fn join(key: &mut Vec<u8>, parts: &[&[u8]]) {

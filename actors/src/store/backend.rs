@@ -14,7 +14,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use redb::{Database, StorageBackend, StorageError};
 
 use super::OpenError;
-use super::buffer::WriteBuffer;
+use super::buffer::{PAGE, WriteBuffer};
 use crate::log::disk::DiskFile;
 
 const WINDOW: usize = 1 << 20;
@@ -46,7 +46,7 @@ impl Backend {
     }
 
     fn sync(&self) -> io::Result<()> {
-        self.change(|file| file.sync().inspect_err(|_| self.trouble.sync.store(true, Ordering::Release)))
+        self.change(|file| file.sync(&self.trouble.sync))
     }
 }
 
@@ -123,7 +123,11 @@ impl Contained {
             let take = usize::try_from((len - at).min(WINDOW as u64)).unwrap_or(0);
             let Some(bytes) = window.get_mut(..take) else { break };
             self.file.read_at(at, bytes)?;
-            self.file.write_at(at, bytes)?;
+            // Most of the zeros were never written: to write them would take room for nothing. A page that
+            // redb refers to is not all zeros.
+            for (i, page) in bytes.chunks(PAGE).enumerate().filter(|(_, page)| page.iter().any(|b| *b != 0)) {
+                self.file.write_at(at + (i * PAGE) as u64, page)?;
+            }
             at += take as u64;
         }
         Ok(())

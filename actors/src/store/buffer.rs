@@ -8,12 +8,13 @@
 
 use std::collections::HashMap;
 use std::io;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock, RwLockReadGuard};
 
 use crate::log::disk::DiskFile;
 
 /// redb's page size, which its writes are multiples of.
-const PAGE: usize = 4_096;
+pub(super) const PAGE: usize = 4_096;
 /// Longest single write, in bytes.
 const RUN: usize = 1 << 20;
 
@@ -97,7 +98,7 @@ impl WriteBuffer {
             }
             state.fresh.len() >= self.limit
         };
-        if full { self.to_disk(&mut self.failed(), false) } else { Ok(()) }
+        if full { self.to_disk(&mut self.failed(), None) } else { Ok(()) }
     }
 
     /// A page that is about to be changed in part.
@@ -123,19 +124,24 @@ impl WriteBuffer {
         self.file.set_len(len)
     }
 
-    pub(super) fn sync(&self) -> io::Result<()> {
-        self.to_disk(&mut self.failed(), true)
+    /// Writes and syncs everything. `lost` is set if it was the sync that failed: then nobody knows what of all
+    /// that was written is there.
+    pub(super) fn sync(&self, lost: &AtomicBool) -> io::Result<()> {
+        self.to_disk(&mut self.failed(), Some(lost))
     }
 
     fn failed(&self) -> MutexGuard<'_, bool> {
         self.failed.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn to_disk(&self, failed: &mut bool, sync: bool) -> io::Result<()> {
+    fn to_disk(&self, failed: &mut bool, sync: Option<&AtomicBool>) -> io::Result<()> {
         if *failed {
             return Err(io::Error::other("an earlier write failed"));
         }
-        let done = self.flush().and_then(|()| if sync { self.file.sync() } else { Ok(()) });
+        let done = self.flush().and_then(|()| match sync {
+            Some(lost) => self.file.sync().inspect_err(|_| lost.store(true, Ordering::Release)),
+            None => Ok(()),
+        });
         *failed = done.is_err();
         done
     }
@@ -276,7 +282,7 @@ mod tests {
                         prop_assert_eq!(&out, &model[at..at + len]);
                     }
                     Step::Sync => {
-                        buffer.sync().unwrap();
+                        buffer.sync(&AtomicBool::new(false)).unwrap();
                         prop_assert_eq!(disk.bytes("view").unwrap(), model.clone());
                     }
                 }

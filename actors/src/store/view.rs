@@ -4,7 +4,7 @@ use std::fmt;
 use std::io;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use bytes::Bytes;
 use fail::fail_point;
@@ -28,13 +28,42 @@ const META: Definition = TableDefinition::new("meta");
 const FORMAT: u32 = 3;
 const FORMAT_KEY: &[u8] = b"format";
 const APPLIED_KEY: &[u8] = b"applied";
+const HELD_KEY: &[u8] = b"held";
 /// Name of the view's file in its shard's folder.
 const FILE: &str = "view.redb";
+
+/// Bytes of documents. Counted since the count began, so they may be below 0 in an older file.
+#[derive(Debug, Clone, Copy, Default)]
+struct Held {
+    now: i64,
+    /// The most that there ever were: the file became long enough for them, and stays so.
+    most: i64,
+}
+
+impl Held {
+    fn grown(self, by: i64) -> Self {
+        let now = self.now.saturating_add(by);
+        Self { now, most: self.most.max(now) }
+    }
+
+    fn parse(bytes: &[u8]) -> Option<Self> {
+        let (now, most) = bytes.split_first_chunk::<8>()?;
+        Some(Self { now: i64::from_le_bytes(*now), most: i64::from_le_bytes(most.try_into().ok()?) })
+    }
+
+    fn encode(self) -> [u8; 16] {
+        let mut bytes = [0; 16];
+        let halves = self.now.to_le_bytes().into_iter().chain(self.most.to_le_bytes());
+        bytes.iter_mut().zip(halves).for_each(|(place, byte)| *place = byte);
+        bytes
+    }
+}
 
 /// The view of one shard.
 pub struct View {
     database: Contained,
     applied: AtomicU64,
+    held: Mutex<Held>,
     /// Held while something is written; true after a write failed.
     broken: Mutex<bool>,
 }
@@ -81,6 +110,8 @@ impl View {
         let applied = view.meta(APPLIED_KEY)?.and_then(|bytes| bytes.as_ref().try_into().ok());
         let applied = applied.map(u64::from_le_bytes).ok_or_else(|| OpenError::NotAView(FILE.into()))?;
         view.applied.store(applied, Ordering::Release);
+        let held = view.meta(HELD_KEY)?.and_then(|bytes| Held::parse(&bytes));
+        *view.held() = held.unwrap_or_default();
         if format < FORMAT {
             view.upgrade(format)?;
         }
@@ -105,7 +136,18 @@ impl View {
     }
 
     fn assemble(database: Contained) -> Self {
-        Self { database, applied: AtomicU64::new(0), broken: Mutex::new(false) }
+        Self { database, applied: AtomicU64::new(0), held: Mutex::default(), broken: Mutex::new(false) }
+    }
+
+    fn held(&self) -> MutexGuard<'_, Held> {
+        self.held.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Bytes that documents have left behind inside of the file, for others to take without its growing. A rough
+    /// figure: of what is gone, half, because pages stay that are not empty.
+    pub fn slack(&self) -> u64 {
+        let held = *self.held();
+        u64::try_from(held.most.saturating_sub(held.now)).unwrap_or(0) / 2
     }
 
     /// The position up to which the log has been applied.
@@ -128,15 +170,19 @@ impl View {
         if last <= self.applied() {
             return Ok(());
         }
+        let mut held = *self.held();
         self.write(|transaction| {
             let applied = self.applied();
             transaction.set_durability(Durability::None).map_err(redb::Error::from)?;
             let mut tables = Tables::new(transaction);
             tables.apply(groups, applied)?;
+            held = held.grown(tables.grown());
             drop(tables);
+            put_meta(transaction, HELD_KEY, &held.encode())?;
             let reached = last.max(applied);
             mark(transaction, reached)
         })?;
+        *self.held() = held;
         Ok(())
     }
 
