@@ -30,7 +30,7 @@ use lanekeeper_actors::upkeep::UpkeepSettings;
 use super::events::events;
 use crate::delivery::{WallClock, WebhookSettings};
 use crate::http::admin::timestamp;
-use crate::http::{BodyLimits, DocumentLimits, ListenerLimits};
+use crate::http::{BodyLimits, BulkLimits, DocumentLimits, ListenerLimits};
 use crate::manifest::{self, Limits, Manifest, Secret, Tenancy};
 
 /// Most threads that serve the public listeners, and most that partitions are spread over.
@@ -79,6 +79,7 @@ pub(super) fn documents(manifest: &Manifest) -> DocumentLimits {
         query_page_max: limits.query_page_max,
         patch: PatchLimits { operations: limits.patch_operations, copied_bytes: bytes(limits.body) },
         batch: limits.batch_operations,
+        bulk: BulkLimits { operations: limits.bulk_operations, partitions: limits.bulk_partitions },
         idempotency: limits.idempotency_keep,
     }
 }

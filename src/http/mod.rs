@@ -32,7 +32,7 @@ use tokio::net::TcpSocket;
 
 pub use body::BodyLimits;
 pub use connections::Connections;
-pub use documents::DocumentLimits;
+pub use documents::{BulkLimits, DocumentLimits};
 pub use flight::Flight;
 pub use gateway::Gateway;
 pub use metrics::Metrics;

@@ -32,7 +32,9 @@ use super::admin::{AdminError, TokenRefused};
 use super::body::BodyError;
 use super::connections::TooManyConnections;
 use super::continuation::InvalidContinuation;
-use super::documents::{InvalidBatch, SessionRefused, Unacceptable, Unrepeatable};
+use super::documents::{
+    InvalidBatch, InvalidEnvelope, InvalidItem, SessionRefused, Unacceptable, Unrepeatable,
+};
 use super::gateway::{InvalidHead, ShuttingDown};
 use super::path::InvalidPath;
 use super::routes::Unroutable;
@@ -241,6 +243,12 @@ impl From<Unacceptable> for Problem {
             Unacceptable::IdMismatch => Self::bad_request("id_mismatch", "Id mismatch", error),
             Unacceptable::UnreachableId(_) => Self::bad_request("invalid_id", "Invalid id", error),
             Unacceptable::Limit => Self::bad_request("invalid_query", "Invalid query parameter", error),
+            Unacceptable::PartitionParts { .. } => {
+                Self::bad_request("invalid_partition_key", "Invalid partition key", error)
+            }
+            Unacceptable::ParameterType { .. } => {
+                Self::bad_request("invalid_parameter", "Invalid parameter of the query", error)
+            }
             Unacceptable::MissingParameter(_) => {
                 Self::bad_request("missing_parameter", "Missing query parameter", error)
             }
@@ -265,12 +273,28 @@ impl From<InvalidPatch> for Problem {
 impl From<InvalidBatch> for Problem {
     fn from(error: InvalidBatch) -> Self {
         match error {
-            InvalidBatch::Json(_)
-            | InvalidBatch::Empty
-            | InvalidBatch::TooMany { .. }
-            | InvalidBatch::Operation { .. }
-            | InvalidBatch::Missing { .. }
-            | InvalidBatch::Misplaced { .. } => Self::bad_request("invalid_batch", "Invalid batch", error),
+            InvalidBatch::Envelope(error) => error.into(),
+            InvalidBatch::Operation { .. } => Self::bad_request("invalid_batch", "Invalid batch", error),
+        }
+    }
+}
+
+impl From<InvalidEnvelope> for Problem {
+    fn from(error: InvalidEnvelope) -> Self {
+        match error {
+            InvalidEnvelope::Json(_) | InvalidEnvelope::Empty | InvalidEnvelope::TooMany { .. } => {
+                Self::bad_request("invalid_batch", "Invalid batch", error)
+            }
+        }
+    }
+}
+
+impl From<InvalidItem> for Problem {
+    fn from(error: InvalidItem) -> Self {
+        match error {
+            InvalidItem::Json(_) | InvalidItem::Missing(_) | InvalidItem::Misplaced(_) => {
+                Self::bad_request("invalid_operation", "Invalid operation", error)
+            }
         }
     }
 }
@@ -282,7 +306,7 @@ impl From<Unrepeatable> for Problem {
             Unrepeatable::Required => {
                 Self::bad_request("idempotency_key_required", "Idempotency key required", error)
             }
-            Unrepeatable::Several | Unrepeatable::Invalid(_) => {
+            Unrepeatable::Several | Unrepeatable::Bulk | Unrepeatable::Invalid(_) => {
                 Self::bad_request("invalid_idempotency_key", title, error)
             }
         }

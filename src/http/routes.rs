@@ -16,9 +16,9 @@ use lanekeeper_actors::policy::container::{Catalog, Container};
 use lanekeeper_actors::query::Query;
 
 use super::metrics::{Metrics, RouteMetrics};
-use crate::manifest::{self, Idempotency, Manifest, Parameter, PathTemplate, Segment, Target};
+use crate::manifest::{self, Idempotency, Manifest, Parameter, ParameterType, PathTemplate, Segment, Target};
 
-pub(super) use place::{At, Key, Location};
+pub(super) use place::{At, Fixed, FixedParts, Key, Location, fixed_key, named_key, named_parts};
 
 /// All operations of a manifest.
 #[derive(Debug, Default)]
@@ -98,6 +98,11 @@ pub enum Action {
         /// The partition key.
         partition: Key,
     },
+    /// Does several things, each by itself.
+    Bulk {
+        /// The parts of partition keys that the path fixes.
+        fixed: Fixed,
+    },
     /// Asks a question.
     Query {
         /// The partition key, or its beginning.
@@ -119,10 +124,10 @@ pub enum Action {
 pub enum Argument {
     /// This value.
     Literal(serde_json::Value),
-    /// The segment of this number.
-    Segment(usize),
-    /// The query parameter of this name.
-    Query(String),
+    /// The segment of this number, read as this type.
+    Segment(usize, ParameterType),
+    /// The query parameter of this name, read as this type.
+    Query(String, ParameterType),
 }
 
 /// Why no operation answers.
@@ -238,6 +243,9 @@ fn work(operation: &manifest::Operation, api: &manifest::Api, catalog: &Catalog)
         manifest::Action::Delete(place) => Action::Delete(at(place)),
         manifest::Action::List { partition } => Action::List { partition: whole(partition) },
         manifest::Action::Batch { partition } => Action::Batch { partition: whole(partition) },
+        manifest::Action::Bulk { partition } => {
+            Action::Bulk { fixed: Fixed::new(partition, &container, route) }
+        }
         manifest::Action::Query { partition, query, parameters } => {
             let argument = |(name, value): &(String, Parameter)| (name.clone(), Argument::new(value, route));
             let parameters = parameters.iter().map(argument).collect();
@@ -256,8 +264,8 @@ impl Argument {
     fn new(parameter: &Parameter, route: &PathTemplate) -> Self {
         match parameter {
             Parameter::Literal(value) => Self::Literal(value.clone()),
-            Parameter::Segment(name) => Self::Segment(place::segment_number(name, route)),
-            Parameter::Query(name) => Self::Query(name.clone()),
+            Parameter::Segment(name, kind) => Self::Segment(place::segment_number(name, route), *kind),
+            Parameter::Query(name, kind) => Self::Query(name.clone(), *kind),
         }
     }
 }

@@ -63,6 +63,8 @@ pub(super) fn read(node: &Node, report: &mut Report) -> Option<Limits> {
         document_cache: f.size("document_cache", MIB..=1024 * GIB, report),
         patch_operations: f.count("patch_operations", 1..=OPERATIONS_MAX, report),
         batch_operations: f.count("batch_operations", 1..=OPERATIONS_MAX, report),
+        bulk_operations: f.count("bulk_operations", 1..=OPERATIONS_MAX, report),
+        bulk_partitions: f.count("bulk_partitions", 1..=OPERATIONS_MAX, report),
         idempotency_keep: f.duration("idempotency_keep", MINUTE..=30 * DAY, report),
         queries_in_flight: f.count("queries_in_flight", HELD, report),
         query_rows: f.count("query_rows", HELD, report),

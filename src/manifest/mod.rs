@@ -19,6 +19,7 @@ mod limits;
 mod mock;
 mod model;
 mod problem;
+mod questions;
 mod server;
 mod subscriptions;
 mod targets;
@@ -29,8 +30,9 @@ mod units;
 
 pub use self::model::{
     Action, Api, ApiKey, ChangeTypes, Container, DocumentAt, EventSubscription, Idempotency, KeyPart, Limits,
-    Listener, Manifest, Method, Mock, Operation, Parameter, PathTemplate, PathVersion, Pointer, Product,
-    Rate, Retry, Secret, Segment, Server, SubjectFilter, Target, Template, Tenancy, Topic, Webhook,
+    Listener, Manifest, Method, Mock, Operation, Parameter, ParameterType, PathTemplate, PathVersion,
+    Pointer, Product, Rate, Retry, Secret, Segment, Server, SubjectFilter, Target, Template, Tenancy, Topic,
+    Webhook,
 };
 pub use self::problem::{Problem, Problems};
 pub(crate) use self::units::{duration, timestamp};

@@ -20,8 +20,8 @@ mod apis;
 pub use lanekeeper_actors::model::secret::Secret;
 
 pub use self::apis::{
-    Action, Api, DocumentAt, Idempotency, Method, Mock, Operation, Parameter, PathTemplate, PathVersion,
-    Segment, Target, Template,
+    Action, Api, DocumentAt, Idempotency, Method, Mock, Operation, Parameter, ParameterType, PathTemplate,
+    PathVersion, Segment, Target, Template,
 };
 
 /// The whole configuration of a process. Maps are keyed by name: 1 to 63 of `A-Z a-z 0-9 _ -`, the first a
@@ -125,6 +125,10 @@ pub struct Limits {
     pub patch_operations: usize,
     /// Operations in one transactional batch.
     pub batch_operations: usize,
+    /// Operations in one bulk.
+    pub bulk_operations: usize,
+    /// Partitions of one bulk that are worked on at the same time.
+    pub bulk_partitions: usize,
     /// How long the answer to an idempotency key is kept.
     pub idempotency_keep: Duration,
     /// Queries being worked on.

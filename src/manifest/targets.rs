@@ -4,24 +4,17 @@
 //! its container's key can take from a request, and a query is one that can be carried out.
 
 use std::collections::BTreeMap;
-use std::sync::Arc;
-
-use lanekeeper_actors::query::{BindError, Query};
-use serde_json::Value as Json;
 
 use super::Names;
 use super::fields::{self, Fields};
 use super::mock;
-use super::model::{
-    Action, Container, DocumentAt, KeyPart, Parameter, PathTemplate, Segment, Target, Template,
-};
+use super::model::{Action, Container, DocumentAt, KeyPart, PathTemplate, Segment, Target, Template};
 use super::problem::{Place, Report, closest, quoted};
+use super::questions::{self, Question};
 use super::tree::{Node, Value};
 
 /// Longest literal of a template, in bytes.
 const LITERAL_MAX: usize = 255;
-/// Most parameters of a query.
-const PARAMETERS_MAX: usize = 100;
 
 /// Keys of `to` that name something else than documents.
 const ELSEWHERE: [&str; 4] = ["function", "queue", "topic", "upstream"];
@@ -40,11 +33,12 @@ pub(super) enum Verb {
     Delete,
     List,
     Batch,
+    Bulk,
     Query,
     DeletePartition,
 }
 
-const VERBS: [(&str, Verb); 10] = [
+const VERBS: [(&str, Verb); 11] = [
     ("create", Verb::Create),
     ("read", Verb::Read),
     ("upsert", Verb::Upsert),
@@ -53,6 +47,7 @@ const VERBS: [(&str, Verb); 10] = [
     ("delete", Verb::Delete),
     ("list", Verb::List),
     ("batch", Verb::Batch),
+    ("bulk", Verb::Bulk),
     ("query", Verb::Query),
     ("delete_partition", Verb::DeletePartition),
 ];
@@ -65,25 +60,26 @@ impl Verb {
     fn needs_id(self) -> bool {
         match self {
             Self::Read | Self::Upsert | Self::Replace | Self::Patch | Self::Delete => true,
-            Self::Create | Self::List | Self::Batch | Self::Query | Self::DeletePartition => false,
+            Self::Create | Self::List | Self::Batch | Self::Bulk | Self::Query | Self::DeletePartition => {
+                false
+            }
         }
     }
 
     fn needs_partition(self) -> bool {
-        !matches!(self, Self::Create | Self::Query)
+        !matches!(self, Self::Create | Self::Bulk | Self::Query)
     }
 
-    /// Whether a request that comes twice may have done something twice.
+    /// Whether a request that comes twice may have done something twice, and its answer can be kept.
     pub(super) fn can_repeat(self) -> bool {
         match self {
             Self::Create | Self::Upsert | Self::Replace | Self::Patch | Self::Batch => true,
-            Self::Read | Self::Delete | Self::List | Self::Query | Self::DeletePartition => false,
+            Self::Read | Self::Delete | Self::List | Self::Bulk | Self::Query | Self::DeletePartition => {
+                false
+            }
         }
     }
 }
-
-/// A query, and a value for each of its parameters.
-type Question = (Arc<Query>, Vec<(String, Parameter)>);
 
 /// What the readers of targets know.
 #[derive(Clone, Copy)]
@@ -122,7 +118,8 @@ pub(super) fn read(node: &Node, known: Known<'_>, report: &mut Report) -> (Optio
     let templates = partition.map(|node| partition_templates(node, known.path, report));
     let sql = key("sql", verb == Some(Verb::Query), report);
     let params = key("params", false, report);
-    let query = (verb == Some(Verb::Query)).then(|| query(sql, params, known.path, report)).flatten();
+    let query =
+        (verb == Some(Verb::Query)).then(|| questions::read(sql, params, known.path, report)).flatten();
     if let Some(verb) = verb {
         let misplaced =
             [("id", id.is_some() && !needs_id), ("sql", sql.is_some()), ("params", params.is_some())];
@@ -163,6 +160,7 @@ fn action(
         Verb::Delete => Action::Delete(at(partition, id?)?),
         Verb::List => Action::List { partition: partition? },
         Verb::Batch => Action::Batch { partition: partition? },
+        Verb::Bulk => Action::Bulk { partition: partition.unwrap_or_default() },
         Verb::Query => {
             let (query, parameters) = query?;
             Action::Query { partition: partition.unwrap_or_default(), query, parameters }
@@ -209,6 +207,13 @@ fn check_parts(verb: Verb, given: Option<usize>, (key, place): (&[KeyPart], Plac
                 report.add(place, message);
             }
         }
+        Verb::Bulk => {
+            if given > named {
+                let message =
+                    format!("the partition key ({written}) takes at most {needed} here, found {given}");
+                report.add(place, message);
+            }
+        }
         Verb::Query | Verb::DeletePartition => {
             if given > leading || (given == 0 && verb == Verb::DeletePartition) {
                 let most = values(leading);
@@ -235,13 +240,13 @@ fn partition_templates(
 }
 
 /// What a text with braces stands for.
-enum Reference<'t> {
+pub(super) enum Reference<'t> {
     Segment(&'t str),
     Query(&'t str),
 }
 
 /// Reads a text that is a literal (`None`) or one reference in braces.
-fn reference<'t>(
+pub(super) fn reference<'t>(
     node: &'t Node,
     text: &'t str,
     path: Option<&PathTemplate>,
@@ -288,84 +293,5 @@ fn template(node: &Node, path: Option<&PathTemplate>, report: &mut Report) -> Op
             fields::expected(node, &format!("a text of 1 to {LITERAL_MAX} bytes"), report)
         }
         None => Some(Template::Literal(text.to_owned())),
-    }
-}
-
-/// Reads the text of a query and the values of its parameters.
-fn query(
-    sql: Option<&Node>,
-    params: Option<&Node>,
-    path: Option<&PathTemplate>,
-    report: &mut Report,
-) -> Option<Question> {
-    let before = report.count();
-    let mut parameters = Vec::new();
-    for (name, place, node) in params.map_or_else(Vec::new, |node| fields::entries(node, report)) {
-        let name = name.strip_prefix('@').unwrap_or(name).to_owned();
-        if let Some(value) = parameter(node, path, report) {
-            parameters.push((name, value, place));
-        }
-    }
-    if parameters.len() > PARAMETERS_MAX {
-        let place = params.map_or_else(|| sql.map(|node| node.place), |node| Some(node.place))?;
-        report.add(place, format!("a query has at most {PARAMETERS_MAX} parameters"));
-        return None;
-    }
-    let node = sql?;
-    let parsed = Query::parse(fields::text(node, report)?);
-    let parsed =
-        parsed.map_err(|error| report.add(node.place, format!("the query is wrong at {error}"))).ok()?;
-    if report.count() == before {
-        check_parameters(&parsed, &parameters, node.place, report);
-    }
-    let parameters = parameters.into_iter().map(|(name, value, _)| (name, value)).collect();
-    Some((Arc::new(parsed), parameters))
-}
-
-fn parameter(node: &Node, path: Option<&PathTemplate>, report: &mut Report) -> Option<Parameter> {
-    let Value::Text(text) = &node.value else { return Some(Parameter::Literal(mock::json(node))) };
-    Some(match reference(node, text, path, report)? {
-        None => Parameter::Literal(Json::from(text.as_str())),
-        Some(Reference::Segment(name)) => Parameter::Segment(name.to_owned()),
-        Some(Reference::Query(name)) => Parameter::Query(name.to_owned()),
-    })
-}
-
-/// Reports parameters that a query lacks, does not use, or cannot use.
-fn check_parameters(
-    query: &Query,
-    parameters: &[(String, Parameter, Place)],
-    place: Place,
-    report: &mut Report,
-) {
-    let stand_in = |(name, value, _): &(String, Parameter, Place)| {
-        let value = match value {
-            Parameter::Literal(value) => value.clone(),
-            // What comes with a request is a string, whatever is in it.
-            Parameter::Segment(_) | Parameter::Query(_) => Json::from(""),
-        };
-        (name.clone(), value)
-    };
-    let mut given: Vec<(String, Json)> = parameters.iter().map(stand_in).collect();
-    while let Err(error) = query.bind(&given) {
-        let written = |wanted: &String| parameters.iter().find(|(name, ..)| name == wanted);
-        let (name, place) = match &error {
-            BindError::Missing { name } => (name.clone(), place),
-            BindError::NotACount { name, .. } => (name.clone(), written(name).map_or(place, |found| found.2)),
-        };
-        let known = given.iter().map(|(name, _)| name.as_str());
-        let suggestion = match &error {
-            BindError::Missing { name } => closest(name, known).map(|name| format!("@{name}")),
-            BindError::NotACount { .. } => None,
-        };
-        report.suggest(place, error.to_string(), suggestion);
-        given.retain(|(found, _)| *found != name);
-        given.push((name, Json::from(1)));
-    }
-    for (name, _, place) in parameters {
-        let others: Vec<_> = given.iter().filter(|(found, _)| found != name).cloned().collect();
-        if query.bind(&others).is_ok() {
-            report.add(*place, format!("the query has no parameter {}", quoted(&format!("@{name}"))));
-        }
     }
 }

@@ -6,7 +6,7 @@ use reqwest::Method;
 use serde_json::json;
 
 use super::bad_input::is_problem;
-use super::server::answer;
+use super::server::{Answer, answer};
 use super::store::{self, create, ids};
 
 #[tokio::test]
@@ -90,4 +90,49 @@ async fn a_query_that_would_read_for_ever_is_cut_with_a_continuation() {
     }
     assert_eq!(counted, 4 * 95);
     assert!(pages > 3, "{pages} pages");
+}
+
+#[tokio::test]
+async fn a_parameter_of_a_request_has_the_type_that_the_manifest_names() {
+    let house = store::house("");
+    let server = house.start().await;
+    for (id, weight, status, tags) in
+        [("a", 1.5, "open", json!(["x"])), ("b", 2.5, "closed", json!([])), ("c", 30.0, "open", json!(["x"]))]
+    {
+        let load =
+            json!({ "id": id, "lane": "l", "ref": id, "weight": weight, "status": status, "tags": tags });
+        create(&server, "/store/loads", &load).await;
+    }
+    let rows = |page: &Answer| {
+        assert_eq!(page.status, 200, "{}", page.text);
+        page.body["documents"].clone()
+    };
+    for (path, expected) in [
+        ("1.5?n=9&open=false&tags=null", json!(["a", "b", "c"])),
+        ("2?n=9&open=false&tags=null", json!(["b", "c"])),
+        ("-1e3?n=2&open=false&tags=null", json!(["a", "b"])),
+        ("0?n=9&open=true&tags=null", json!(["a", "c"])),
+        ("0?n=9&open=false&tags=%5B%22x%22%5D", json!(["a", "c"])),
+        ("0?n=9&open=false&tags=%5B+%5D", json!(["b"])),
+    ] {
+        assert_eq!(rows(&server.get(&format!("/store/weigh/{path}")).await), expected, "{path}");
+    }
+    for (path, word) in [
+        ("heavy?n=9&open=false&tags=null", "`least` is not a number"),
+        ("+1?n=9&open=false&tags=null", "`least` is not a number"),
+        ("%201?n=9&open=false&tags=null", "`least` is not a number"),
+        ("1e999?n=9&open=false&tags=null", "`least` is not a number"),
+        ("true?n=9&open=false&tags=null", "`least` is not a number"),
+        ("0?n=&open=false&tags=null", "`n` is not a number"),
+        ("0?n=%221%22&open=false&tags=null", "`n` is not a number"),
+        ("0?n=1.5&open=false&tags=null", "`@n` counts rows"),
+        ("0?n=9&open=1&tags=null", "`open` is not `true` or `false`"),
+        ("0?n=9&open=TRUE&tags=null", "`open` is not `true` or `false`"),
+        ("0?n=9&open=false&tags=x", "`tags` is not JSON"),
+        ("0?n=9&open=false&tags=", "`tags` is not JSON"),
+    ] {
+        let refused = server.get(&format!("/store/weigh/{path}")).await;
+        is_problem(&refused, 400, "invalid_parameter", path);
+        assert!(refused.body["detail"].as_str().unwrap().contains(word), "{path}: {}", refused.text);
+    }
 }

@@ -41,6 +41,18 @@ apis:
           partition: "{lane}"
           sql: SELECT * FROM c WHERE c.status = @status ORDER BY c.weight DESC
           params: { status: "{query.status}" }
+      weighLoads:
+        method: GET
+        path: "/weigh/{least}"
+        to:
+          container: loads
+          do: query
+          sql: SELECT TOP @n VALUE c.id FROM c WHERE c.weight >= @least AND (@open = false OR c.status = 'open') AND (c.tags = @tags OR IS_NULL(@tags)) ORDER BY c.weight
+          params:
+            n: { from: "{query.n}", type: number }
+            least: { from: "{least}", type: number }
+            open: { from: "{query.open}", type: boolean }
+            tags: { from: "{query.tags}", type: json }
       countLoads:
         method: GET
         path: /count
@@ -50,6 +62,13 @@ apis:
       readPlain: { method: GET, path: "/plain/{lane}/{id}", to: { container: plain, do: read, partition: "{lane}", id: "{id}" } }
       patchPlain: { method: PATCH, path: "/plain/{lane}/{id}", to: { container: plain, do: patch, partition: "{lane}", id: "{id}" } }
       batchPlain: { method: POST, path: "/plain/{lane}", to: { container: plain, do: batch, partition: "{lane}" } }
+
+      bulkLoads: { method: POST, path: /bulk/loads, to: { container: loads, do: bulk } }
+      bulkPlain: { method: POST, path: /bulk/plain, to: { container: plain, do: bulk } }
+      bulkLane: { method: POST, path: "/bulk/plain/{lane}", to: { container: plain, do: bulk, partition: "{lane}" } }
+      bulkNarrow: { method: POST, path: /bulk/narrow, to: { container: narrow, do: bulk } }
+      bulkPlaces: { method: POST, path: "/bulk/places/{country}", to: { container: places, do: bulk, partition: "{country}" } }
+      bulkQuotes: { method: POST, path: /bulk/quotes, to: { container: quotes, do: bulk } }
 
       createFleeting: { method: POST, path: /fleeting, to: { container: fleeting, do: create } }
       readFleeting: { method: GET, path: "/fleeting/{lane}/{id}", to: { container: fleeting, do: read, partition: "{lane}", id: "{id}" } }

@@ -3,6 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use futures_util::future::join_all;
 use tokio::sync::oneshot;
 
 use super::{Account, DirectoryHandle};
@@ -15,7 +16,7 @@ use crate::policy::container::Container;
 use crate::policy::throughput::RetryAfter;
 use crate::policy::ttl::ItemTtl;
 use crate::protocol::partition::{
-    Refused, Repeat, TransactionResult, Write, WriteDocuments, WriteError, WriteResult,
+    Content, Operation, Refused, Repeat, TransactionResult, Write, WriteDocuments, WriteError, WriteResult,
 };
 use crate::shard::{ShardHandle, ShardReadError};
 use crate::store::{KeyedDocument, Page, StoredDocument};
@@ -98,6 +99,40 @@ impl PartitionHandle {
         result
     }
 
+    /// Writes documents in this order, each by itself: one that is refused keeps no other from happening.
+    /// Waits as [`write`](Self::write) does. They share commits, so that many cost little more time than one.
+    pub async fn write_each(&self, writes: Vec<Write>, deadline: Duration) -> Vec<WriteResult> {
+        let mut under_way = RequestUnits::ZERO;
+        let mut waits = Vec::with_capacity(writes.len());
+        for write in writes {
+            // What those before it cost is charged later, when it is known, and is spent all the same. Those
+            // that are refused count too: so each comes back when there is room for all before it.
+            let admitted = self.account.admit_after(Some(&self.address), under_way);
+            under_way += least_charge(&write.operation);
+            waits.push(match admitted {
+                Ok(()) => self.begin(vec![write], None, deadline).await,
+                Err(wait) => Err(WriteError::Throttled(wait.0)),
+            });
+        }
+        join_all(waits.into_iter().map(|wait| self.settle(wait, deadline))).await
+    }
+
+    /// Waits for a write that was sent, and charges for it.
+    async fn settle(&self, sent: Result<Sent, WriteError>, deadline: Duration) -> WriteResult {
+        if let Err(error @ WriteError::Throttled(_)) = sent {
+            return Err(error);
+        }
+        let result = match sent {
+            Ok(wait) => decided(wait, deadline).await.map_err(|refused| refused.error),
+            Err(error) => Err(error),
+        };
+        // There is one answer for each write.
+        let result = result.and_then(|written| written.into_iter().next().ok_or(WriteError::Crashed));
+        let cost = result.as_ref().map_or_else(|_| charge::refused(), |written| written.charge);
+        self.account.charge(Some(&self.address), cost);
+        result
+    }
+
     /// Takes away documents that nobody sees any more; those that somebody does are left. Costs nobody
     /// anything.
     pub async fn sweep(&self, writes: Vec<Write>, deadline: Duration) -> TransactionResult {
@@ -110,13 +145,20 @@ impl PartitionHandle {
         repeat: Option<Repeat>,
         deadline: Duration,
     ) -> TransactionResult {
+        decided(self.begin(writes, repeat, deadline).await?, deadline).await
+    }
+
+    /// Puts writes into the partition's queue: what was put there earlier is decided earlier.
+    async fn begin(
+        &self,
+        writes: Vec<Write>,
+        repeat: Option<Repeat>,
+        deadline: Duration,
+    ) -> Result<Sent, WriteError> {
         let (reply, wait) = oneshot::channel();
         let (awake, permit) = self.directory.enter(&self.address, deadline).await?;
         awake.tell(WriteDocuments { writes, repeat, permit, reply })?;
-        match answer(wait, deadline).await {
-            Ok(result) => result,
-            Err(NoAnswer::TimedOut | NoAnswer::Closed) => Err(Refused::from(WriteError::Unknown)),
-        }
+        Ok(wait)
     }
 
     /// One document as it was committed last. It costs [`read_charge`].
@@ -155,6 +197,32 @@ impl PartitionHandle {
     /// deleted since.
     fn shows(&self, id: &DocumentId, found: &StoredDocument) -> bool {
         shows(&self.container, &self.shard, &self.address.document(id), found, self.directory.now())
+    }
+}
+
+/// Where the answer to writes that were sent comes from.
+type Sent = oneshot::Receiver<TransactionResult>;
+
+async fn decided(sent: Sent, deadline: Duration) -> TransactionResult {
+    match answer(sent, deadline).await {
+        Ok(result) => result,
+        Err(NoAnswer::TimedOut | NoAnswer::Closed) => Err(Refused::from(WriteError::Unknown)),
+    }
+}
+
+/// What an operation that succeeds costs at least, as far as can be told before it is done.
+fn least_charge(operation: &Operation) -> RequestUnits {
+    let of = |content: &Content| charge::Written {
+        bytes: content.body.len(),
+        properties: content.properties,
+        index_entries: 0,
+    };
+    match operation {
+        Operation::Create(content) | Operation::Upsert(content) => charge::create(&of(content)),
+        Operation::Replace(content) => charge::replace(&of(content)),
+        Operation::Patch(_) | Operation::Delete => charge::delete(&charge::Written::default()),
+        Operation::Read => charge::read(0),
+        Operation::Sweep => RequestUnits::ZERO,
     }
 }
 

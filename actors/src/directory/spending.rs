@@ -50,11 +50,25 @@ impl Account {
     /// # Errors
     /// [`RetryAfter`] when container or partition have spent their budget; nothing was done.
     pub fn admit(&self, partition: Option<&EncodedPartition>) -> Result<(), RetryAfter> {
+        self.admit_after(partition, RequestUnits::ZERO)
+    }
+
+    /// The same for an operation behind others of the same caller, which are under way and will cost at
+    /// least so much.
+    ///
+    /// # Errors
+    /// [`RetryAfter`] when nothing will be left after them; nothing was done.
+    pub fn admit_after(
+        &self,
+        partition: Option<&EncodedPartition>,
+        under_way: RequestUnits,
+    ) -> Result<(), RetryAfter> {
         let Some(budget) = &self.budget else { return Ok(()) };
         let now = self.clock.elapsed();
         let of_partition = partition.and_then(|partition| budget.partitions.get(partition));
-        let open = budget.container.check(now);
-        let open = open.and_then(|()| of_partition.map_or(Ok(()), |bucket| bucket.check(now)));
+        let open = budget.container.check_after(now, under_way);
+        let open =
+            open.and_then(|()| of_partition.map_or(Ok(()), |bucket| bucket.check_after(now, under_way)));
         if open.is_err() {
             self.meter.note_throttled();
             if let Some(partition) = partition {

@@ -4,7 +4,9 @@
 //! stored only where its path says that it is.
 
 mod batch;
+mod bulk;
 mod list;
+mod operations;
 mod patch;
 mod point;
 mod purge;
@@ -20,8 +22,8 @@ use actix_web::web::Payload;
 use actix_web::{HttpRequest, HttpResponse};
 use lanekeeper_actors::directory::{DirectoryHandle, PartitionHandle};
 use lanekeeper_actors::model::address::{KeyPart, PartitionAddress};
-use lanekeeper_actors::model::document::NewDocument;
 use lanekeeper_actors::model::ids::{DocumentId, TenantId};
+use lanekeeper_actors::policy::container::Container;
 use lanekeeper_actors::policy::patch::PatchLimits;
 use lanekeeper_actors::policy::precondition::{MalformedPrecondition, Precondition};
 use lanekeeper_actors::protocol::partition::{Operation, Write};
@@ -33,6 +35,7 @@ use super::routes::{Action, At, Documents, key_pointer};
 use super::trace::Trace;
 
 pub(super) use batch::InvalidBatch;
+pub(super) use operations::{InvalidEnvelope, InvalidItem};
 pub(super) use repeat::Unrepeatable;
 pub(super) use session::SessionRefused;
 
@@ -57,8 +60,19 @@ pub struct DocumentLimits {
     pub patch: PatchLimits,
     /// Most operations in a batch.
     pub batch: usize,
+    /// Bounds of a bulk.
+    pub bulk: BulkLimits,
     /// How long the answer to an idempotency key is kept.
     pub idempotency: Duration,
+}
+
+/// Bounds of a bulk.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct BulkLimits {
+    /// Most operations.
+    pub operations: usize,
+    /// Most partitions that are worked on at the same time.
+    pub partitions: usize,
 }
 
 /// A request that has an operation and was admitted.
@@ -86,13 +100,13 @@ pub enum Unacceptable {
     #[error("there is no document with this id in the partition")]
     NotFound,
     /// The document belongs into another partition than the path says.
-    #[error("the partition key of the document (`{pointer}`) is not the one in the path")]
+    #[error("the partition key of the document (`{pointer}`) is not the one that the request names")]
     PartitionMismatch {
         /// Where the partition key stands in the document.
         pointer: String,
     },
     /// The document has another id than the path says.
-    #[error("the `id` of the document is not the one in the path")]
+    #[error("the `id` of the document is not the one that the request names")]
     IdMismatch,
     /// An id that no path leads to.
     #[error("the id `{0}` cannot stand in a path")]
@@ -100,9 +114,25 @@ pub enum Unacceptable {
     /// Not a number of documents.
     #[error("`limit` is a number of documents, 1 or more")]
     Limit,
+    /// A partition key with too many or too few values.
+    #[error("a partition key has {needed} values here, found {found}")]
+    PartitionParts {
+        /// How many parts of the key do not follow from the id.
+        needed: usize,
+        /// How many values there are.
+        found: usize,
+    },
     /// A query parameter of the request that the operation needs.
     #[error("the query parameter `{0}` is missing")]
     MissingParameter(String),
+    /// A parameter of another type than the operation needs.
+    #[error("the parameter `{name}` is not {wanted}")]
+    ParameterType {
+        /// The parameter.
+        name: String,
+        /// What it must be.
+        wanted: &'static str,
+    },
 }
 
 /// Carries out an operation on documents.
@@ -120,6 +150,7 @@ pub(super) async fn answer(
         Action::Delete(at) => call.delete(documents, at).await,
         Action::List { partition } => call.list(documents, partition),
         Action::Batch { partition } => call.batch(documents, partition, payload).await,
+        Action::Bulk { fixed } => call.bulk(documents, fixed, payload).await,
         Action::Query { partition, query, parameters } => {
             call.query(documents, partition, (query, parameters)).await
         }
@@ -148,11 +179,12 @@ impl Admitted<'_> {
     }
 }
 
-fn require_key(documents: &Documents, new: &NewDocument, key: &[KeyPart]) -> Result<(), Unacceptable> {
-    if new.key == key {
+/// The partition key that a document carries must be the one that the request names.
+fn require_key(container: &Container, carried: &[KeyPart], named: &[KeyPart]) -> Result<(), Unacceptable> {
+    if carried == named {
         return Ok(());
     }
-    Err(Unacceptable::PartitionMismatch { pointer: key_pointer(&documents.container) })
+    Err(Unacceptable::PartitionMismatch { pointer: key_pointer(container) })
 }
 
 fn preconditions(headers: &HeaderMap) -> Result<Precondition, MalformedPrecondition> {

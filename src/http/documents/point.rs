@@ -42,7 +42,7 @@ impl Admitted<'_> {
             return Err(Unacceptable::UnreachableId(new.id).into());
         }
         if let Some(partition) = partition {
-            require_key(documents, &new, &partition.of(self.segments, Some(&new.id))?)?;
+            require_key(&documents.container, &new.key, &partition.of(self.segments, Some(&new.id))?)?;
         }
         let location = documents.location.as_ref();
         let location = location.and_then(|location| location.of(&new.key, new.id.as_str()));
@@ -71,7 +71,7 @@ impl Admitted<'_> {
         if new.id != id {
             return Err(Unacceptable::IdMismatch.into());
         }
-        require_key(documents, &new, &key)?;
+        require_key(&documents.container, &new.key, &key)?;
         let partition = self.partition(documents, std::mem::take(&mut new.key))?;
         let repeat = idempotency.map(|key| key.repeat(name, Some(id.as_str()), &body));
         let write = self.write(id, operation(Content::try_from(new)?), precondition);

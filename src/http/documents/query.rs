@@ -17,6 +17,7 @@ use super::{Admitted, Unacceptable};
 use crate::http::path::query_value;
 use crate::http::problem::Problem;
 use crate::http::routes::{Argument, Documents, Key};
+use crate::manifest::ParameterType;
 
 /// Longest continuation, in bytes: it comes back in a header, among others.
 const CONTINUATION_MAX: usize = 12 * 1024;
@@ -31,7 +32,7 @@ impl Admitted<'_> {
         let address = self.address(documents, partition.of(self.segments, None)?);
         let (limit, continuation) = self.page(self.limits.query_page_default, self.limits.query_page_max)?;
         let parameters =
-            arguments.iter().map(|(name, argument)| Ok((name.clone(), self.argument(argument)?)));
+            arguments.iter().map(|(name, argument)| Ok((name.clone(), self.argument(name, argument)?)));
         let parameters = parameters.collect::<Result<_, Problem>>()?;
         let whole = address.key.len() == documents.container.rules.key.len();
         let count = u16::try_from(self.directory.shards().len()).unwrap_or(u16::MAX);
@@ -60,14 +61,34 @@ impl Admitted<'_> {
         Ok(response.body(json!({ "documents": page.rows, "count": page.rows.len() }).to_string()))
     }
 
-    fn argument(&self, argument: &Argument) -> Result<Value, Problem> {
+    fn argument(&self, name: &str, argument: &Argument) -> Result<Value, Problem> {
         Ok(match argument {
             Argument::Literal(value) => value.clone(),
-            Argument::Segment(number) => Value::from(self.segments.get(*number).map_or("", String::as_str)),
-            Argument::Query(name) => {
+            Argument::Segment(number, kind) => {
+                typed(name, self.segments.get(*number).cloned().unwrap_or_default(), *kind)?
+            }
+            Argument::Query(name, kind) => {
                 let given = query_value(self.req.uri().query().unwrap_or_default(), name).transpose()?;
-                Value::from(given.ok_or_else(|| Unacceptable::MissingParameter(name.clone()))?)
+                typed(name, given.ok_or_else(|| Unacceptable::MissingParameter(name.clone()))?, *kind)?
             }
         })
     }
+}
+
+/// The value that a text stands for.
+fn typed(name: &str, text: String, kind: ParameterType) -> Result<Value, Unacceptable> {
+    // JSON may have spaces around it, a number or a boolean may not.
+    let bare = !text.contains(char::is_whitespace);
+    let (value, wanted) = match kind {
+        ParameterType::String => return Ok(Value::String(text)),
+        ParameterType::Number => {
+            let number = serde_json::from_str(&text).ok().filter(|_| bare);
+            (number.map(Value::Number), "a number")
+        }
+        ParameterType::Boolean => {
+            (serde_json::from_str(&text).ok().filter(|_| bare).map(Value::Bool), "`true` or `false`")
+        }
+        ParameterType::Json => (serde_json::from_str(&text).ok(), "JSON"),
+    };
+    value.ok_or_else(|| Unacceptable::ParameterType { name: name.to_owned(), wanted })
 }

@@ -33,6 +33,11 @@ pub enum Unrepeatable {
     /// More than one key.
     #[error("the header `Idempotency-Key` stands there twice")]
     Several,
+    /// A request of which each part has an answer of its own.
+    #[error(
+        "a bulk is not kept as a whole: leave the header `Idempotency-Key` out, and give each document an `id`"
+    )]
+    Bulk,
     /// A text that is no key.
     #[error("{0}")]
     Invalid(#[from] InvalidIdempotencyKey),
@@ -45,6 +50,11 @@ pub(super) struct ScopedKey {
 }
 
 impl Admitted<'_> {
+    /// Refuses a key where a caller could take it for a promise that nobody makes.
+    pub(super) fn no_idempotency(&self) -> Result<(), Unrepeatable> {
+        if self.req.headers().contains_key(IDEMPOTENCY_KEY) { Err(Unrepeatable::Bulk) } else { Ok(()) }
+    }
+
     /// The key of the request, where the operation makes something of it.
     pub(super) fn idempotency(&self, documents: &Documents) -> Result<Option<ScopedKey>, Unrepeatable> {
         let Some(wanted) = documents.idempotency else { return Ok(None) };

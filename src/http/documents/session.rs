@@ -26,9 +26,14 @@ pub enum SessionRefused {
     NotAvailable,
 }
 
+/// What whoever has seen this position has seen.
+pub(super) fn of(position: Position) -> SessionToken {
+    SessionToken::at(VERSION, position)
+}
+
 /// The token of whoever has seen this position.
 pub(super) fn token(position: Position) -> String {
-    SessionToken::at(VERSION, position).to_string()
+    of(position).to_string()
 }
 
 impl Admitted<'_> {

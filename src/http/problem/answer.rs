@@ -6,6 +6,7 @@ use actix_web::HttpResponse;
 use actix_web::http::StatusCode;
 use actix_web::http::header::{ALLOW, CACHE_CONTROL, RETRY_AFTER, WWW_AUTHENTICATE};
 use lanekeeper_actors::policy::charge::RequestUnits;
+use lanekeeper_actors::policy::throughput::RetryAfter;
 use lanekeeper_actors::query::SyntaxError;
 use lanekeeper_actors::shard::CommitError;
 use serde_json::{Value, json};
@@ -160,7 +161,16 @@ impl Problem {
 
     /// The problem as an entry in a list of results.
     pub(in crate::http) fn entry(&self) -> Value {
-        json!({ "status": self.status.as_u16(), "code": self.code, "detail": self.detail })
+        let mut entry = json!({ "status": self.status.as_u16(), "code": self.code, "detail": self.detail });
+        if let (Some(extra), Some(entry)) = (self.extra.as_deref(), entry.as_object_mut()) {
+            if let Some(wait) = extra.retry_after {
+                entry.insert("retry_after_ms".to_owned(), json!(RetryAfter(wait).millis()));
+            }
+            if let Some(charge) = extra.charge {
+                entry.insert("request_charge".to_owned(), json!(charge.as_f64()));
+            }
+        }
+        entry
     }
 
     /// The handling of a request panicked.

@@ -94,18 +94,20 @@ fn table() -> Vec<(Problem, Seen)> {
     let wrong = Condition::parse("WHERE").unwrap_err();
     add(Problem::condition(wrong), 400, "invalid_condition", None, false);
     for error in [
-        InvalidBatch::Json(json_error()),
-        InvalidBatch::Empty,
-        InvalidBatch::TooMany { count: 101, limit: 100 },
-        InvalidBatch::Operation { number: 1, source: json_error() },
-        InvalidBatch::Missing { number: 1, member: "id" },
-        InvalidBatch::Misplaced { number: 1, member: "document" },
+        InvalidBatch::Envelope(InvalidEnvelope::Json(json_error())),
+        InvalidBatch::Envelope(InvalidEnvelope::Empty),
+        InvalidBatch::Envelope(InvalidEnvelope::TooMany { count: 101, limit: 100 }),
+        InvalidBatch::Operation { number: 1, source: InvalidItem::Json(json_error()) },
     ] {
         add(error.into(), 400, "invalid_batch", None, false);
+    }
+    for error in [InvalidItem::Json(json_error()), InvalidItem::Missing("id"), InvalidItem::Misplaced("id")] {
+        add(error.into(), 400, "invalid_operation", None, false);
     }
     add(Problem::failed_dependency(), 424, "failed_dependency", None, false);
     add(Unrepeatable::Required.into(), 400, "idempotency_key_required", None, false);
     add(Unrepeatable::Several.into(), 400, "invalid_idempotency_key", None, false);
+    add(Unrepeatable::Bulk.into(), 400, "invalid_idempotency_key", None, false);
     let length = Unrepeatable::Invalid(InvalidIdempotencyKey::Length(0));
     add(length.into(), 400, "invalid_idempotency_key", None, false);
     let token = SessionRefused::Invalid(InvalidSession::Part(name()));
@@ -169,6 +171,10 @@ fn table() -> Vec<(Problem, Seen)> {
     let dots = DocumentId::new("..").unwrap();
     add(Unacceptable::UnreachableId(dots).into(), 400, "invalid_id", None, false);
     add(Unacceptable::Limit.into(), 400, "invalid_query", None, false);
+    let parts = Unacceptable::PartitionParts { needed: 2, found: 1 };
+    add(parts.into(), 400, "invalid_partition_key", None, false);
+    let other = Unacceptable::ParameterType { name: name(), wanted: "a number" };
+    add(other.into(), 400, "invalid_parameter", None, false);
     add(Unacceptable::MissingParameter(name()).into(), 400, "missing_parameter", None, false);
 
     add(BodyError::NotJson.into(), 415, "unsupported_media_type", None, true);

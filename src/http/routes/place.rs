@@ -45,6 +45,15 @@ pub enum Value {
     Segment(usize),
 }
 
+/// Parts of partition keys that a path fixes, where requests name keys themselves.
+#[derive(Debug)]
+pub struct Fixed {
+    parts: Vec<(usize, Value, KeyPath)>,
+}
+
+/// The fixed parts for one request, with their numbers in the key.
+pub(in crate::http) type FixedParts = Vec<(usize, KeyPart)>;
+
 /// The path of a document, as pieces.
 #[derive(Debug)]
 pub struct Location {
@@ -137,6 +146,66 @@ impl Key {
         };
         self.parts.iter().map(part).collect()
     }
+}
+
+impl Fixed {
+    /// The parts that have templates, the first ones of those that do not follow from the id.
+    pub(super) fn new(templates: &[Template], container: &Container, route: &PathTemplate) -> Self {
+        let part = |(number, path, template): (usize, &KeyPath, &Template)| {
+            (number, Value::new(template, route), path.clone())
+        };
+        Self { parts: assigned(templates, container).map(part).collect() }
+    }
+
+    /// The parts, for a request with these segments.
+    ///
+    /// # Errors
+    /// A segment is too long.
+    pub fn of(&self, segments: &[String]) -> Result<FixedParts, InvalidPartitionKey> {
+        let part = |(number, value, path): &(usize, Value, KeyPath)| {
+            Ok((*number, path.part(KeyPart::string(value.of(segments))?)))
+        };
+        self.parts.iter().map(part).collect()
+    }
+}
+
+/// How many values name a partition key of this container: the buckets of the id are computed.
+pub(in crate::http) fn named_parts(container: &Container) -> usize {
+    container.rules.key.iter().filter(|path| !path.is_bucket_of_id()).count()
+}
+
+/// The partition key of the document `id`, from values for all parts that do not follow from the id; `None` when
+/// there are more or fewer values.
+pub(in crate::http) fn named_key(
+    container: &Container,
+    values: &[KeyPart],
+    id: &DocumentId,
+) -> Option<Vec<KeyPart>> {
+    let mut values = values.iter();
+    let key = whole_key(container, id, |_, path| values.next().map(|value| path.part(value.clone())))?;
+    values.next().is_none().then_some(key)
+}
+
+/// The partition key of the document `id`, where the path fixes all other parts.
+pub(in crate::http) fn fixed_key(
+    container: &Container,
+    fixed: &FixedParts,
+    id: &DocumentId,
+) -> Option<Vec<KeyPart>> {
+    let part = |number| fixed.iter().find(|(found, _)| *found == number).map(|(_, part)| part.clone());
+    whole_key(container, id, |number, _| part(number))
+}
+
+fn whole_key(
+    container: &Container,
+    id: &DocumentId,
+    mut named: impl FnMut(usize, &KeyPath) -> Option<KeyPart>,
+) -> Option<Vec<KeyPart>> {
+    let part = |(number, path): (usize, &KeyPath)| match path.buckets {
+        Some(buckets) if path.is_bucket_of_id() => Some(KeyPart::String(id.to_string()).bucket(buckets)),
+        Some(_) | None => named(number, path),
+    };
+    container.rules.key.iter().enumerate().map(part).collect()
 }
 
 impl Location {

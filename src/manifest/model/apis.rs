@@ -166,6 +166,11 @@ pub enum Action {
         /// The partition key.
         partition: Vec<Template>,
     },
+    /// Does several things to documents, each by itself.
+    Bulk {
+        /// The first parts of the partition key that all of the documents must have, if any.
+        partition: Vec<Template>,
+    },
     /// Asks a question about documents.
     Query {
         /// The partition key, the beginning of one, or nothing for all documents that the caller may see.
@@ -196,10 +201,25 @@ pub struct DocumentAt {
 pub enum Parameter {
     /// This value.
     Literal(serde_json::Value),
-    /// The path parameter of this name, as a string.
-    Segment(String),
-    /// The parameter of this name in the request's own query, as a string; without it the request is refused.
-    Query(String),
+    /// The path parameter of this name, read as this type.
+    Segment(String, ParameterType),
+    /// The parameter of this name in the request's own query, read as this type; without it the request is
+    /// refused.
+    Query(String, ParameterType),
+}
+
+/// What a text in a request is read as.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum ParameterType {
+    /// The text itself.
+    #[default]
+    String,
+    /// A JSON number.
+    Number,
+    /// `true` or `false`.
+    Boolean,
+    /// Any JSON value.
+    Json,
 }
 
 /// A text, or the value of a path parameter.

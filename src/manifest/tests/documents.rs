@@ -122,6 +122,14 @@ apis:
             &b("query", "['{t}', '{k}']", sql),
             &["7:90: the partition key (/t, hash(/id) % 4) takes at most 1 value here, found 2"],
         ),
+        (&b("bulk", "'{t}'", ""), &[]),
+        (&c("bulk", "'{t}'", ""), &[]),
+        (&row("bulk", "container: c"), &[]),
+        (
+            &b("bulk", "['{t}', '{k}']", ""),
+            &["7:89: the partition key (/t, hash(/id) % 4) takes at most 1 value here, found 2"],
+        ),
+        (&c("bulk", "'{t}'", id), &["7:96: `id` does not go with `do: bulk`"]),
         (&b("delete_partition", "'{t}'", ""), &[]),
         (
             &c("delete_partition", "[]", ""),
@@ -158,6 +166,23 @@ fn a_query_is_read_with_its_parameters() {
                 "9:127: the query has no parameter `@statu`",
             ],
         ),
+        (&row("sql: 'SELECT TOP @n * FROM c', params: { n: { from: '{query.n}', type: number } }"), &[]),
+        (&row("sql: 'SELECT @n FROM c', params: { n: { from: '{lane}' } }"), &[]),
+        (
+            &row("sql: 'SELECT TOP @n * FROM c', params: { n: { from: '{query.n}', type: boolean } }"),
+            &["9:114: `@n` counts rows, so it must be a whole number from 0, not `true`"],
+        ),
+        (
+            &row(
+                "sql: 'SELECT @n, @m, @o FROM c', params: { n: { from: '{query.n}', type: numbr }, m: { from: lane }, o: { from: '{lan}', typ: json } }",
+            ),
+            &[
+                "9:146: expected one of `string`, `number`, `boolean`, `json`, found `numbr`, did you mean `number`?",
+                "9:166: expected one `{parameter}` of the path, or `{query.name}`, found `lane`",
+                "9:185: there is no parameter `{lan}` in the path, did you mean `{lane}`?",
+                "9:194: unknown key `typ`, did you mean `type`?",
+            ],
+        ),
         (
             &row("sql: 'SELECT TOP @n * FROM c', params: { n: '{query.n}' }"),
             &["9:114: `@n` counts rows, so it must be a whole number from 0, not `\"\"`"],
@@ -184,6 +209,7 @@ fn idempotency_goes_with_what_can_be_repeated() {
             &["9:40: `idempotency` does not go with `do: list`"],
         ),
         (&row("mock: { status: 200 }", "optional"), &["9:40: `idempotency` does not go with `mock`"]),
+        (&row("container: c, do: bulk", "optional"), &["9:40: `idempotency` does not go with `do: bulk`"]),
         (
             &row("container: c, do: create", "always"),
             &["9:53: expected one of `optional`, `required`, found `always`"],

@@ -101,7 +101,10 @@ fn the_freight_exchange_loads() {
         panic!("findLoads is a query")
     };
     assert!(query.text().contains("@status"));
-    assert_eq!(parameters, &[("status".to_owned(), Parameter::Query("status".to_owned()))]);
+    assert_eq!(
+        parameters,
+        &[("status".to_owned(), Parameter::Query("status".to_owned(), ParameterType::String))]
+    );
     let Target::Mock(mock) = &operations["ping"].target else { panic!("ping is a mock") };
     assert_eq!((mock.status, mock.body.as_ref().unwrap().to_string()), (200, r#"{"ok":true}"#.to_owned()));
     let rate = Rate { calls: NonZeroU32::new(200).unwrap(), per: Duration::from_secs(1) };

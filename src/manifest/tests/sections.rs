@@ -245,7 +245,7 @@ fn operations_are_checked() {
         (
             &read("do: raed"),
             &[
-                "9:71: expected one of `create`, `read`, `upsert`, `replace`, `patch`, `delete`, `list`, `batch`, `query`, `delete_partition`, found `raed`, did you mean `read`?",
+                "9:71: expected one of `create`, `read`, `upsert`, `replace`, `patch`, `delete`, `list`, `batch`, `bulk`, `query`, `delete_partition`, found `raed`, did you mean `read`?",
             ],
         ),
         (

@@ -53,6 +53,13 @@ impl Bucket {
         wait(self.full_at.load(Ordering::Relaxed), nanos(now)).map_or(Ok(()), Err)
     }
 
+    /// Asks the same for when so much more is spent.
+    pub fn check_after(&self, now: Duration, under_way: RequestUnits) -> Result<(), RetryAfter> {
+        let now = nanos(now);
+        let full_at = later(self.full_at.load(Ordering::Relaxed), now, self.price(under_way));
+        wait(full_at, now).map_or(Ok(()), Err)
+    }
+
     /// Spends if the operation may start; a refused one costs nothing.
     pub fn try_spend(&self, now: Duration, cost: RequestUnits) -> Result<(), RetryAfter> {
         let (now, price) = (nanos(now), self.price(cost));
@@ -143,6 +150,15 @@ mod tests {
 
     fn ms(millis: u64) -> Duration {
         Duration::from_millis(millis)
+    }
+
+    #[test]
+    fn what_is_under_way_counts_as_spent() {
+        let bucket = Bucket::new(400);
+        assert_eq!(bucket.check_after(SECOND, RequestUnits::from_hundredths(39_999)), Ok(()));
+        assert!(bucket.check_after(SECOND, ru(400)).is_err());
+        let wait = bucket.check_after(SECOND, ru(600)).unwrap_err();
+        assert_eq!((wait.millis(), bucket.balance(SECOND)), (501, ru(400)));
     }
 
     #[test]
