@@ -3,6 +3,8 @@
 //! Stands between the log, which has the facts, and whoever is told of them. Invariant: the same fact
 //! and topic give the same event, however often it is made.
 
+mod legacy;
+
 use std::sync::OnceLock;
 
 use bytes::Bytes;
@@ -171,6 +173,7 @@ fn tenant_at(body: &Bytes, path: &[String]) -> Option<TenantId> {
 
 /// An event that is kept by itself, because the log may forget it.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(from = "legacy::AnyStoredEvent")]
 pub struct StoredEvent {
     position: Position,
     at: Timestamp,
@@ -207,6 +210,22 @@ impl StoredEvent {
     /// What is told.
     pub fn cloud(&self) -> &CloudEvent {
         &self.cloud
+    }
+
+    /// The same event with another type.
+    pub(crate) fn with_type(mut self, event_type: String) -> Self {
+        self.cloud.event_type = event_type;
+        self.cloud.extensions.retain(|(name, _)| name != legacy::KIND);
+        self
+    }
+
+    /// The event as one of `topic`; `None` if the topic has no such events.
+    pub fn of_topic(self, topic: &Topic) -> Option<Event> {
+        if !self.cloud.event_type.is_empty() {
+            return Some(self.into());
+        }
+        let event_type = legacy::type_of(&self, topic)?;
+        Some(self.with_type(event_type).into())
     }
 }
 

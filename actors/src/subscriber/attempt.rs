@@ -389,7 +389,7 @@ fn find(
     stored: Option<StoredEvent>,
 ) -> Result<Option<Event>, String> {
     if let Some(stored) = stored {
-        return Ok(Some(Event::from(stored)));
+        return Ok(stored.of_topic(topic));
     }
     let groups = shard.log().read(position.lsn, 1).map_err(|error| error.to_string())?;
     let mut all = groups.iter().flat_map(crate::model::change::CommittedGroup::positions);

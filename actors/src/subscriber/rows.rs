@@ -46,14 +46,17 @@ pub struct RetryRow {
     pub last: Option<OutcomeKind>,
     /// The event itself, when the log need not have it any more.
     pub event: Option<StoredEvent>,
-    /// The replay that delivers it once more.
+    /// The replay that delivers it once more. Rows of version 0.1.0 end before it.
+    #[serde(default)]
     pub replay: Option<Arc<str>>,
     /// It waits for an earlier event with its key, not for a time.
+    #[serde(default)]
     pub held: bool,
 }
 
 /// An event that was given up.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(from = "AnyDeadLetter")]
 pub struct DeadLetter {
     /// Why.
     pub reason: DeadLetterReason,
@@ -71,6 +74,56 @@ pub struct DeadLetter {
     pub at: Timestamp,
     /// The event.
     pub event: StoredEvent,
+}
+
+/// A dead letter of any version: reason, attempts, outcome, status, detail, published, given up; then the
+/// event, before which version 0.1.0 had its type.
+#[derive(Deserialize)]
+#[serde(untagged)]
+enum AnyDeadLetter {
+    Current(
+        DeadLetterReason,
+        u32,
+        Option<OutcomeKind>,
+        Option<u16>,
+        String,
+        Timestamp,
+        Timestamp,
+        StoredEvent,
+    ),
+    First(
+        DeadLetterReason,
+        u32,
+        Option<OutcomeKind>,
+        Option<u16>,
+        String,
+        Timestamp,
+        Timestamp,
+        String,
+        StoredEvent,
+    ),
+}
+
+impl From<AnyDeadLetter> for DeadLetter {
+    fn from(any: AnyDeadLetter) -> Self {
+        let (reason, attempts, last_outcome, last_status, detail, published, at, event) = match any {
+            AnyDeadLetter::Current(reason, attempts, outcome, status, detail, published, at, event) => {
+                (reason, attempts, outcome, status, detail, published, at, event)
+            }
+            AnyDeadLetter::First(
+                reason,
+                attempts,
+                outcome,
+                status,
+                detail,
+                published,
+                at,
+                event_type,
+                event,
+            ) => (reason, attempts, outcome, status, detail, published, at, event.with_type(event_type)),
+        };
+        Self { reason, attempts, last_outcome, last_status, detail, published, at, event }
+    }
 }
 
 /// Prefix of the keys of a subscription's deliveries, due times or dead letters.

@@ -136,7 +136,7 @@ event_subscriptions:
         text.push_str(&format!(
             "  {name}:\n    topic: load-events\n    types: [{types}]\n    \
              to: {{ webhook: \"http://{subscribers}/{name}\", allow: [127.0.0.0/8] }}\n    \
-             retry: {{ max_attempts: {attempts}, scale: 0.01 }}\n",
+             retry: {{ max_attempts: {attempts}, scale: 0.01, probation: false }}\n",
             name = name.as_str()
         ));
     }
