@@ -61,6 +61,11 @@ impl Reserve {
         self.wanted == 0 || self.held.load(Ordering::Acquire) > 0
     }
 
+    /// Whether so much can be written, as far as anybody knows, or there is a reserve to try it with.
+    pub fn covers(&self, bytes: u64) -> bool {
+        self.held.load(Ordering::Acquire) > 0 || self.space().free >= bytes
+    }
+
     /// Keeps the room back if there is enough; says whether it is.
     pub fn hold(&self) -> bool {
         if self.is_held() {

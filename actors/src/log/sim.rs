@@ -10,7 +10,7 @@ use std::io;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use super::disk::{Disk, DiskFile};
+use super::disk::{Disk, DiskFile, is_full};
 
 const SECTOR: usize = 512;
 
@@ -323,7 +323,8 @@ impl SimFile {
     fn change(&self, change: Change) -> io::Result<()> {
         let (mut state, planned) = self.disk.call(Call::Write);
         if let Err(error) = planned {
-            self.failed.store(true, Ordering::Relaxed);
+            // What found no room can be written again: nothing was lost that was written before.
+            self.failed.fetch_or(!is_full(&error), Ordering::Relaxed);
             if let Change::Write(offset, bytes) = &change {
                 let half = bytes.get(..bytes.len() / 2).unwrap_or_default();
                 self.with(&mut state, |content| content.change(Change::Write(*offset, half.into())))?;

@@ -13,6 +13,7 @@ use super::room::need;
 use super::{Committed, Load, Reply, ShardSettings, Shared};
 use crate::kernel::clock::SharedClock;
 use crate::log::disk::Disk;
+use crate::log::reserve::Reserve;
 use crate::model::change::CommittedGroup;
 use crate::model::ids::Lsn;
 use crate::store::{ApplyError, View};
@@ -29,6 +30,9 @@ const GATHER: Duration = Duration::from_millis(20);
 const PROBE: &str = "probe.tmp";
 /// Its length: more than a small checkpoint needs.
 const PROBE_BYTES: usize = 256 * 1_024;
+
+/// Room that a checkpoint needs beside what has been applied: for redb's own tables.
+const CHECKPOINT_BYTES: u64 = 64 * 1_024;
 
 /// What the applier is asked.
 pub(super) enum Job {
@@ -50,6 +54,7 @@ pub(super) struct Applier {
     pub(super) own_jobs: SyncSender<Job>,
     pub(super) shared: Arc<Shared>,
     pub(super) disk: Arc<dyn Disk>,
+    pub(super) reserve: Arc<Reserve>,
     pub(super) settings: ShardSettings,
     pub(super) clock: SharedClock,
     pub(super) unsaved_bytes: usize,
@@ -202,10 +207,15 @@ impl Applier {
     fn checkpoint(&mut self) {
         self.preparing = false;
         self.checkpoint_at = None;
-        let saved = match &*self.shared.view.load() {
-            Some(view) => view.checkpoint(),
-            None => return,
-        };
+        let Some(view) = self.shared.view.load_full() else { return };
+        if !view.has_room() || !self.reserve.covers(CHECKPOINT_BYTES) {
+            // All of it is in the log, and what the view has so far can be read.
+            tracing::warn!(shard = %self.shared.id, "no room for a checkpoint");
+            self.checkpoint_at = Some(self.clock.elapsed() + self.settings.checkpoint_interval);
+            return;
+        }
+        let saved = view.checkpoint();
+        drop(view);
         match saved {
             Ok(lsn) => {
                 self.unsaved_bytes = 0;

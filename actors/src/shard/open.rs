@@ -155,6 +155,7 @@ impl Shard {
             own_jobs: send_job.clone(),
             shared: shared.clone(),
             disk,
+            reserve: reserve.clone(),
             settings: settings.clone(),
             clock: clock.clone(),
             unsaved_bytes: 0,

@@ -31,6 +31,8 @@ const CREDIT_PART: u64 = 16;
 const SEGMENT_PART: u64 = 4;
 /// Length of a segment when there is hardly any room.
 const SEGMENT_LEAST: u64 = 64 << 10;
+/// Room for the log below which nothing grows, whatever room there is inside of the view's file.
+const LOG_LEAST: u64 = 2 * SEGMENT_LEAST;
 
 /// What the writer knows of the room on its disk.
 #[derive(Debug)]
@@ -186,7 +188,7 @@ impl Writer {
         // More for the way back, or it would open and close with every document that comes and goes.
         let twice = size.saturating_mul(2);
         let margin = if self.room.full { twice + self.room.refused.min(twice) } else { size };
-        if let (true, Some(spare)) = (held, left.checked_sub(margin)) {
+        if let (true, Some(spare)) = (held && free >= LOG_LEAST, left.checked_sub(margin)) {
             self.log.limit_room((free / SEGMENT_PART).max(SEGMENT_LEAST));
             self.room.credit = size.min(spare / CREDIT_PART);
             self.open_up();

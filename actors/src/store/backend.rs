@@ -15,7 +15,7 @@ use redb::{Database, StorageBackend, StorageError};
 
 use super::OpenError;
 use super::buffer::{PAGE, WriteBuffer};
-use crate::log::disk::DiskFile;
+use crate::log::disk::{DiskFile, is_full};
 
 const WINDOW: usize = 1 << 20;
 /// Part of the cache that unsynced writes may take up beside it.
@@ -47,6 +47,19 @@ impl Backend {
 
     fn sync(&self) -> io::Result<()> {
         self.change(|file| file.sync(&self.trouble.sync))
+    }
+
+    /// The same before redb asks for it: what finds no room is kept, and redb does not hear of it.
+    fn sync_early(&self) -> io::Result<()> {
+        let mut kept = None;
+        self.change(|file| match file.sync(&self.trouble.sync) {
+            Err(error) if is_full(&error) && !self.trouble.sync.load(Ordering::Acquire) => {
+                kept = Some(error);
+                Ok(())
+            }
+            other => other,
+        })?;
+        kept.map_or(Ok(()), Err)
     }
 }
 
@@ -112,7 +125,12 @@ impl Contained {
 
     /// Writes and syncs what redb wrote so far.
     pub(super) fn write_back(&self) -> io::Result<()> {
-        self.backend.sync()
+        self.backend.sync_early()
+    }
+
+    /// Writes what redb wrote so far; false if there is no room for it.
+    pub(super) fn write_out(&self) -> bool {
+        !self.backend.file.flush().is_err_and(|error| is_full(&error))
     }
 
     fn write_again(&self) -> io::Result<()> {

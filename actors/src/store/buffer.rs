@@ -4,14 +4,15 @@
 //! of it need reach the disk, because a crash goes back to the last checkpoint and the log. So
 //! writes are kept here by page, later ones replace earlier ones, and a sync (or a full buffer)
 //! writes what is left in long runs.
-//! Invariant: a read sees every write before it; nothing is called durable that is only here.
+//! Invariant: a read sees every write before it; nothing is called durable that is only here. What finds no
+//! room on the disk stays here, and nothing else is the worse for it, until it has some.
 
 use std::collections::HashMap;
 use std::io;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock, RwLockReadGuard};
 
-use crate::log::disk::DiskFile;
+use crate::log::disk::{DiskFile, is_full};
 
 /// redb's page size, which its writes are multiples of.
 pub(super) const PAGE: usize = 4_096;
@@ -36,6 +37,8 @@ struct State {
 pub(super) struct WriteBuffer {
     file: Arc<dyn DiskFile>,
     limit: usize,
+    /// Pages with which the buffer is full: `limit`, or more after the disk had no room for them.
+    full_at: AtomicUsize,
     state: RwLock<State>,
     /// Held while pages are on their way to the disk, until their sync has returned: nobody must
     /// overtake them, since the kernel reports a lost page to one caller only. True once something
@@ -46,7 +49,9 @@ pub(super) struct WriteBuffer {
 impl WriteBuffer {
     /// A buffer of at most about `limit` bytes before `file`.
     pub(super) fn new(file: Arc<dyn DiskFile>, limit: usize) -> Self {
-        Self { file, limit: (limit / PAGE).max(1), state: RwLock::default(), failed: Mutex::default() }
+        let limit = (limit / PAGE).max(1);
+        let (state, failed, full_at) = (RwLock::default(), Mutex::default(), AtomicUsize::new(limit));
+        Self { file, limit, full_at, state, failed }
     }
 
     fn state(&self) -> RwLockReadGuard<'_, State> {
@@ -96,9 +101,22 @@ impl WriteBuffer {
                     place.copy_from_slice(bytes);
                 }
             }
-            state.fresh.len() >= self.limit
+            state.fresh.len() >= self.full_at.load(Ordering::Relaxed)
         };
-        if full { self.to_disk(&mut self.failed(), None) } else { Ok(()) }
+        if full { self.write_out() } else { Ok(()) }
+    }
+
+    /// Writes what is held, if there is room for it.
+    fn write_out(&self) -> io::Result<()> {
+        match self.flush() {
+            Err(error) if is_full(&error) => Ok(()),
+            other => other,
+        }
+    }
+
+    /// Writes what is held, without making it durable.
+    pub(super) fn flush(&self) -> io::Result<()> {
+        self.to_disk(&mut self.failed(), None)
     }
 
     /// A page that is about to be changed in part.
@@ -138,7 +156,11 @@ impl WriteBuffer {
         if *failed {
             return Err(io::Error::other("an earlier write failed"));
         }
-        let done = self.flush().and_then(|()| match sync {
+        let written = self.move_out();
+        if written.as_ref().is_err_and(is_full) {
+            return written;
+        }
+        let done = written.and_then(|()| match sync {
             Some(lost) => self.file.sync().inspect_err(|_| lost.store(true, Ordering::Release)),
             None => Ok(()),
         });
@@ -146,13 +168,33 @@ impl WriteBuffer {
         done
     }
 
-    /// Writes everything that is held.
-    fn flush(&self) -> io::Result<()> {
+    /// Writes everything that is held, and holds it no longer; after an error, all of it still.
+    fn move_out(&self) -> io::Result<()> {
         let leaving = {
             let mut state = self.state.write().unwrap_or_else(PoisonError::into_inner);
             state.leaving = Arc::new(std::mem::take(&mut state.fresh));
             state.leaving.clone()
         };
+        let written = self.write_pages(&leaving);
+        let mut state = self.state.write().unwrap_or_else(PoisonError::into_inner);
+        state.leaving = Arc::default();
+        state.flushes += 1;
+        let pages = Arc::try_unwrap(leaving).unwrap_or_else(|shared| (*shared).clone());
+        if written.is_err() {
+            for (page, bytes) in pages {
+                // What was written meanwhile is newer.
+                state.fresh.entry(page).or_insert(bytes);
+            }
+            self.full_at.store(state.fresh.len() + self.limit, Ordering::Relaxed);
+            return written;
+        }
+        self.full_at.store(self.limit, Ordering::Relaxed);
+        let room = (self.limit / 4).saturating_sub(state.spare.len());
+        state.spare.extend(pages.into_values().take(room));
+        Ok(())
+    }
+
+    fn write_pages(&self, leaving: &Pages) -> io::Result<()> {
         let mut pages: Vec<(&u64, &Box<[u8]>)> = leaving.iter().collect();
         pages.sort_unstable_by_key(|(page, _)| **page);
         let mut run: Vec<u8> = Vec::new();
@@ -173,13 +215,6 @@ impl WriteBuffer {
             // The last page of the file may be held whole although the file ends within it.
             let end = usize::try_from(self.file.len()?.saturating_sub(start)).unwrap_or(run.len());
             self.file.write_at(start, run.get(..end.min(run.len())).unwrap_or_default())?;
-        }
-        let mut state = self.state.write().unwrap_or_else(PoisonError::into_inner);
-        state.leaving = Arc::default();
-        state.flushes += 1;
-        if let Ok(pages) = Arc::try_unwrap(leaving) {
-            let room = (self.limit / 4).saturating_sub(state.spare.len());
-            state.spare.extend(pages.into_values().take(room));
         }
         Ok(())
     }

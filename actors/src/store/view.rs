@@ -192,6 +192,12 @@ impl View {
         self.database.write_back()
     }
 
+    /// Whether there is room for what the file is to hold; a checkpoint without it would break the view. Writes
+    /// as much as there is.
+    pub fn has_room(&self) -> bool {
+        self.database.write_out()
+    }
+
     /// Makes everything applied durable, in a way that opens again at once after a crash.
     pub fn checkpoint(&self) -> Result<Lsn, ApplyError> {
         fail_point!("view::checkpoint", |_| Err(ApplyError::Broken("injected".into())));
