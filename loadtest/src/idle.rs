@@ -114,6 +114,7 @@ pub(crate) async fn run(options: Options, clock: Clock) -> anyhow::Result<Report
         data: None,
         keep: options.keep,
         key: key.clone(),
+        ..Launch::default()
     };
     let mut ready = Vec::new();
     for _ in 1..options.starts {

@@ -1,6 +1,7 @@
 //! Stands between the load tool and the server under test: writes its manifest, starts it, waits until it is ready, ends it.
 //! Invariant: a server that was started here does not outlive its value.
 
+use std::ffi::OsString;
 use std::fmt::Write as _;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
@@ -25,10 +26,10 @@ const STOP_DEADLINE: Duration = Duration::from_secs(20);
 /// Lines of its log that are shown when it fails.
 const LOG_LINES: usize = 20;
 /// The environment variable that carries the API key into the manifest.
-const KEY_VARIABLE: &str = "LANEKEEPER_LOADTEST_KEY";
+pub(crate) const KEY_VARIABLE: &str = "LANEKEEPER_LOADTEST_KEY";
 
 /// What the server is started with.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 pub(crate) struct Launch {
     pub(crate) binary: PathBuf,
     pub(crate) manifest: String,
@@ -38,6 +39,10 @@ pub(crate) struct Launch {
     pub(crate) keep: bool,
     /// The API key that the manifest seeds.
     pub(crate) key: String,
+    /// Further environment variables.
+    pub(crate) environment: Vec<(String, String)>,
+    /// A command that runs the one that follows it, such as `unshare -m`.
+    pub(crate) wrapper: Vec<String>,
 }
 
 /// A running server.
@@ -49,6 +54,8 @@ pub(crate) struct Server {
     pub(crate) gateway: String,
     /// URL of its admin API.
     pub(crate) admin: String,
+    /// The operator's token.
+    pub(crate) token: String,
     /// From just before it was spawned to when its ready line was read.
     pub(crate) ready_after: Duration,
     /// Keeps the directory alive until the server is gone.
@@ -130,10 +137,13 @@ impl Server {
         std::fs::write(&manifest, &launch.manifest)?;
         let log_path = scratch.path().join("server.log");
         let log = std::fs::File::create(&log_path)?;
-        let mut command = Command::new(&launch.binary);
-        command.arg("serve").arg("--manifest").arg(&manifest).arg("--data").arg(&data);
+        let mut words = launch.wrapper.iter().map(OsString::from).chain([launch.binary.clone().into()]);
+        let mut command = Command::new(words.next().context("no program to start")?);
+        command.args(words).arg("serve").arg("--manifest").arg(&manifest).arg("--data").arg(&data);
         command.args(["--listen", "127.0.0.1:0", "--admin", "127.0.0.1:0"]);
-        command.env("LANEKEEPER_ADMIN_TOKEN", fresh_key()).env(KEY_VARIABLE, &launch.key);
+        let token = fresh_key();
+        command.env("LANEKEEPER_ADMIN_TOKEN", &token).env(KEY_VARIABLE, &launch.key);
+        command.envs(launch.environment.iter().map(|(name, value)| (name, value)));
         command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(log).kill_on_drop(true);
         let spawned = clock.now();
         let mut child =
@@ -155,7 +165,7 @@ impl Server {
         let ready_after = clock.now().since(spawned);
         // A full pipe would stop the server, so whatever else it prints is read and dropped.
         tokio::spawn(async move { while let Ok(Some(_)) = lines.next_line().await {} });
-        Ok(Self { child, pid, gateway, admin, ready_after, scratch })
+        Ok(Self { child, pid, gateway, admin, token, ready_after, scratch })
     }
 
     /// Its process id.
@@ -189,6 +199,25 @@ impl Server {
         self.child.kill().await?;
         Ok(None)
     }
+
+    /// Ends it as a crash would: SIGKILL, nothing said.
+    pub(crate) async fn kill(mut self) -> anyhow::Result<()> {
+        self.child.kill().await.context("the server cannot be killed")
+    }
+}
+
+/// Asks the binary whether it takes a manifest; gives its complaint if it does not.
+pub(crate) async fn lint(binary: &Path, manifest: &str) -> anyhow::Result<Result<(), String>> {
+    let file = tempfile::Builder::new().prefix("lanekeeper-loadtest-").suffix(".yaml").tempfile()?;
+    std::fs::write(file.path(), manifest)?;
+    let output = Command::new(binary).arg("lint").arg(file.path()).stdin(Stdio::null()).output().await?;
+    if output.status.success() {
+        return Ok(Ok(()));
+    }
+    let text = [output.stdout, output.stderr].concat();
+    let text = String::from_utf8_lossy(&text).replace(&file.path().display().to_string(), "manifest");
+    let first = text.lines().find(|line| line.contains(':')).unwrap_or("refused without a word");
+    Ok(Err(first.trim().to_owned()))
 }
 
 impl Scratch {
@@ -231,7 +260,7 @@ mod tests {
     fn stub(name: &str) -> Launch {
         let binary = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests").join(name);
         let manifest = manifest(1, "127.0.0.1:7".parse().unwrap(), "");
-        Launch { binary, manifest, data: None, keep: false, key: fresh_key() }
+        Launch { binary, manifest, key: fresh_key(), ..Launch::default() }
     }
 
     #[test]
