@@ -110,7 +110,7 @@ pub(crate) async fn run(options: Options, clock: Clock) -> anyhow::Result<Report
     let key = server::fresh_key();
     let launch = || Launch {
         binary: binary.clone(),
-        manifest: manifest.clone(),
+        manifests: vec![manifest.clone()],
         data: None,
         keep: options.keep,
         key: key.clone(),

@@ -32,7 +32,8 @@ pub(crate) const KEY_VARIABLE: &str = "LANEKEEPER_LOADTEST_KEY";
 #[derive(Debug, Default)]
 pub(crate) struct Launch {
     pub(crate) binary: PathBuf,
-    pub(crate) manifest: String,
+    /// The manifests, which are merged.
+    pub(crate) manifests: Vec<String>,
     /// The data directory; without one, a temporary one.
     pub(crate) data: Option<PathBuf>,
     /// Leave the temporary directory, with the log, where it is.
@@ -133,13 +134,16 @@ impl Server {
         let scratch = tempfile::Builder::new().prefix("lanekeeper-loadtest-").tempdir()?;
         let scratch = if launch.keep { Scratch::Kept(scratch.keep()) } else { Scratch::Temporary(scratch) };
         let data = launch.data.clone().unwrap_or_else(|| scratch.path().join("data"));
-        let manifest = scratch.path().join("manifest.yaml");
-        std::fs::write(&manifest, &launch.manifest)?;
+        let manifests = write_manifests(scratch.path(), &launch.manifests)?;
         let log_path = scratch.path().join("server.log");
         let log = std::fs::File::create(&log_path)?;
         let mut words = launch.wrapper.iter().map(OsString::from).chain([launch.binary.clone().into()]);
         let mut command = Command::new(words.next().context("no program to start")?);
-        command.args(words).arg("serve").arg("--manifest").arg(&manifest).arg("--data").arg(&data);
+        command.args(words).arg("serve");
+        for manifest in &manifests {
+            command.arg("--manifest").arg(manifest);
+        }
+        command.arg("--data").arg(&data);
         command.args(["--listen", "127.0.0.1:0", "--admin", "127.0.0.1:0"]);
         let token = fresh_key();
         command.env("LANEKEEPER_ADMIN_TOKEN", &token).env(KEY_VARIABLE, &launch.key);
@@ -206,16 +210,27 @@ impl Server {
     }
 }
 
+/// Writes manifests into a folder; gives their paths.
+fn write_manifests(folder: &Path, manifests: &[String]) -> anyhow::Result<Vec<PathBuf>> {
+    let mut paths = Vec::new();
+    for (number, text) in (1..).zip(manifests) {
+        let path = folder.join(format!("manifest-{number}.yaml"));
+        std::fs::write(&path, text)?;
+        paths.push(path);
+    }
+    Ok(paths)
+}
+
 /// Asks the binary whether it takes a manifest; gives its complaint if it does not.
-pub(crate) async fn lint(binary: &Path, manifest: &str) -> anyhow::Result<Result<(), String>> {
-    let file = tempfile::Builder::new().prefix("lanekeeper-loadtest-").suffix(".yaml").tempfile()?;
-    std::fs::write(file.path(), manifest)?;
-    let output = Command::new(binary).arg("lint").arg(file.path()).stdin(Stdio::null()).output().await?;
+pub(crate) async fn lint(binary: &Path, manifests: &[String]) -> anyhow::Result<Result<(), String>> {
+    let folder = tempfile::Builder::new().prefix("lanekeeper-loadtest-").tempdir()?;
+    let files = write_manifests(folder.path(), manifests)?;
+    let output = Command::new(binary).arg("lint").args(&files).stdin(Stdio::null()).output().await?;
     if output.status.success() {
         return Ok(Ok(()));
     }
     let text = [output.stdout, output.stderr].concat();
-    let text = String::from_utf8_lossy(&text).replace(&file.path().display().to_string(), "manifest");
+    let text = String::from_utf8_lossy(&text).replace(&format!("{}/", folder.path().display()), "");
     let first = text.lines().find(|line| line.contains(':')).unwrap_or("refused without a word");
     Ok(Err(first.trim().to_owned()))
 }
@@ -260,7 +275,7 @@ mod tests {
     fn stub(name: &str) -> Launch {
         let binary = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests").join(name);
         let manifest = manifest(1, "127.0.0.1:7".parse().unwrap(), "");
-        Launch { binary, manifest, key: fresh_key(), ..Launch::default() }
+        Launch { binary, manifests: vec![manifest], key: fresh_key(), ..Launch::default() }
     }
 
     #[test]

@@ -127,7 +127,7 @@ pub(crate) async fn run(options: Options, clock: Clock) -> anyhow::Result<Report
     let key = server::fresh_key();
     let launch = Launch {
         binary,
-        manifest,
+        manifests: vec![manifest],
         data: place.data,
         keep: place.keep,
         key: key.clone(),

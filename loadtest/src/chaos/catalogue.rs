@@ -318,7 +318,7 @@ pub(super) const ROWS: [Row; 52] = [
         false,
         "root for a small tmpfs",
         "disk full",
-        "publishing is refused with 503, never acknowledged; unaided recovery when there is room",
+        "publishing is refused with 503 or 507, never acknowledged; unaided recovery when there is room",
         disks::full
     ),
     row!(

@@ -20,6 +20,9 @@ pub(crate) enum Wants {
     Nothing,
 }
 
+/// Subscriptions in one file.
+const PER_FILE: usize = 2_000;
+
 /// Where the partitions of containers end: an event from here on was published to a custom topic.
 pub(crate) const CUSTOM: u32 = 1_000_000;
 
@@ -93,8 +96,20 @@ pub(crate) struct Manifest {
 }
 
 impl Manifest {
-    /// The YAML.
-    pub(crate) fn text(&self) -> String {
+    /// The YAML, in several files when there are many subscriptions: a file may not be larger than a megabyte.
+    pub(crate) fn texts(&self) -> Vec<String> {
+        let mut rest = self.subscriptions.chunks(PER_FILE);
+        let first = Self { subscriptions: rest.next().unwrap_or_default().to_vec(), ..self.clone() };
+        let mut texts = vec![first.text()];
+        for some in rest {
+            let mut text = "manifest: 1\nevent_subscriptions:\n".to_owned();
+            some.iter().for_each(|subscription| subscription.write(&mut text));
+            texts.push(text);
+        }
+        texts
+    }
+
+    fn text(&self) -> String {
         let mut text = "manifest: 1\nproject: chaos\n".to_owned();
         // Writing to a string cannot fail.
         if self.shards > 0 {
@@ -179,7 +194,7 @@ mod tests {
         };
         let mut manifest = Manifest { shards: 1, subscriptions: vec![subscription], ..Manifest::default() };
         manifest.limits.insert("delivery_window".to_owned(), "1".to_owned());
-        let text = manifest.text();
+        let [text] = &manifest.texts()[..] else { panic!("more than one file") };
         for part in [
             "server: { shards: 1 }",
             "  delivery_window: 1\n",

@@ -16,6 +16,8 @@ pub(crate) struct Findings {
     faults: Vec<String>,
     left_out: Vec<String>,
     told: Vec<String>,
+    /// How the bystander fared; told last.
+    others: Option<String>,
 }
 
 /// Why a row cannot be played here. An error, so that it can be raised from anywhere.
@@ -48,6 +50,11 @@ impl Findings {
         self.told.push(text.into());
     }
 
+    /// How the bystander fared.
+    pub(crate) fn tell_of_others(&mut self, text: String) {
+        self.others = Some(text);
+    }
+
     /// A part of the row that this server or machine cannot play.
     pub(crate) fn leave_out(&mut self, part: impl Into<String>) {
         self.left_out.push(part.into());
@@ -58,6 +65,7 @@ impl Findings {
         self.faults.extend(other.faults);
         self.left_out.extend(other.left_out);
         self.told.extend(other.told);
+        self.others = other.others.or(self.others.take());
     }
 
     /// What was seen: the faults, or else what there is to tell.
@@ -66,7 +74,13 @@ impl Findings {
             self.faults.extend(self.left_out.iter().map(|part| format!("not played: {part}")));
         }
         let passed = self.faults.is_empty();
-        let mut parts = if passed { self.told } else { self.faults };
+        self.told.extend(self.others.take());
+        let mut parts = self.faults;
+        if passed {
+            parts = self.told;
+        } else if !self.told.is_empty() {
+            parts.push(format!("(beside that: {})", self.told.join("; ")));
+        }
         if !strict {
             parts.extend(self.left_out.iter().map(|part| format!("not played: {part}")));
         }
@@ -84,7 +98,8 @@ mod tests {
         findings.tell("all is well");
         assert_eq!(findings.clone().seen(false), Seen { passed: true, text: "all is well".to_owned() });
         findings.want(false, || "one is lost".to_owned());
-        assert_eq!(findings.seen(false), Seen { passed: false, text: "one is lost".to_owned() });
+        let text = "one is lost; (beside that: all is well)".to_owned();
+        assert_eq!(findings.seen(false), Seen { passed: false, text });
     }
 
     #[test]

@@ -147,7 +147,7 @@ impl Scene {
 
 /// Lets the server read a manifest; what it does not know yet skips the row.
 pub(crate) async fn check(context: &Context, manifest: &Manifest) -> anyhow::Result<()> {
-    match server::lint(&context.binary, &manifest.text()).await? {
+    match server::lint(&context.binary, &manifest.texts()).await? {
         Ok(()) => Ok(()),
         Err(complaint) if is_unknown(&complaint) => Err(Skip(format!("this server: {complaint}")).into()),
         Err(complaint) => bail!("the row's manifest is refused: {complaint}"),

@@ -88,7 +88,7 @@ impl Stage {
     pub(crate) async fn start(&mut self) -> anyhow::Result<Duration> {
         let launch = Launch {
             binary: self.context.binary.clone(),
-            manifest: self.manifest.text(),
+            manifests: self.manifest.texts(),
             data: Some(self.data.clone()),
             keep: self.context.keep,
             key: self.key.clone(),
@@ -314,7 +314,7 @@ impl Stage {
                     format!("the bystander: {} dead, {} twice", status.dead_lettered, balance.duplicates)
                 });
                 findings.want(p99 <= OTHERS_P99, || format!("the bystander's p99 is {} ms", p99.as_millis()));
-                findings.tell(format!("others p99 {:.0} ms", p99.as_secs_f64() * 1e3));
+                findings.tell_of_others(format!("others p99 {:.0} ms", p99.as_secs_f64() * 1e3));
             }
         }
         Ok(findings)

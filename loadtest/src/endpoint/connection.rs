@@ -35,7 +35,11 @@ pub(super) async fn serve(mut stream: TcpStream, number: u64, shared: Arc<Shared
     let mut nth = 1;
     loop {
         let (act, used, at) = match parse(&buffer, nth) {
-            Parsed::Nonsense => return,
+            Parsed::Nonsense => {
+                // What an HTTP server says to a caller who speaks something else, such as TLS.
+                let answer = b"HTTP/1.1 400 Bad Request\r\nconnection: close\r\ncontent-length: 0\r\n\r\n";
+                return stream.write_all(answer).await.unwrap_or_default();
+            }
             Parsed::Partial => match stream.read_buf(&mut buffer).await {
                 Ok(0) | Err(_) => return,
                 Ok(_) => continue,

@@ -34,6 +34,9 @@ pub(crate) enum Parsed<'a> {
 
 /// Looks for a whole request at the beginning of `buffer`.
 pub(crate) fn parse(buffer: &[u8], nth: u32) -> Parsed<'_> {
+    if buffer.first().is_some_and(|byte| !byte.is_ascii_uppercase()) {
+        return Parsed::Nonsense;
+    }
     let Some(end) = buffer.windows(4).position(|window| window == b"\r\n\r\n") else {
         return if buffer.len() > MAX_REQUEST { Parsed::Nonsense } else { Parsed::Partial };
     };

@@ -146,7 +146,7 @@ async fn write(book: Arc<Book>, mut server: watch::Receiver<Option<Api>>) {
         let Some(api) = api else { continue };
         let mut line = api.line();
         // A connection that breaks leaves its document unknown; the next server gets the next one.
-        while publish(&book, &mut line, SUBJECT).await.is_ok() {
+        while server.has_changed().is_ok() && publish(&book, &mut line, SUBJECT).await.is_ok() {
             tokio::time::sleep(Duration::from_millis(fastrand::u64(0..15))).await;
         }
         if server.has_changed().is_err() {

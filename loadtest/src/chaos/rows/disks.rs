@@ -41,10 +41,11 @@ pub(in crate::chaos) async fn full(context: Context) -> anyhow::Result<Findings>
     fill(&disk.join("ballast"))?;
     let answers = publish_all(&stage, TRIES).await?;
     let mut findings = Findings::default();
-    let refused = answers.get(&503).copied().unwrap_or_default();
+    // 507 is the status of HTTP for it; 503 is told where the view finds no room, or of a publishing topic.
+    let refused = [503, 507].iter().filter_map(|status| answers.get(status)).sum::<usize>();
     let stored = answers.get(&201).copied().unwrap_or_default();
     findings.want(refused > 0, || format!("a full disk refused nothing: {answers:?}"));
-    findings.want(refused + stored == TRIES, || format!("answers other than 201 and 503: {answers:?}"));
+    findings.want(refused + stored == TRIES, || format!("answers other than 201, 503 and 507: {answers:?}"));
     let admin = stage.admin()?.get("/healthz").await?;
     findings.want(admin.status == 200, || format!("healthz: {}", admin.told()));
     fs::remove_file(disk.join("ballast"))?;
@@ -59,7 +60,7 @@ pub(in crate::chaos) async fn full(context: Context) -> anyhow::Result<Findings>
     stage.rest(AMPLE).await?;
     findings.join(stage.audit().await?);
     findings.tell(format!(
-        "full: {stored} stored, {refused} refused with 503; {:.1} s after there was room, documents are stored again",
+        "full: {stored} stored, {refused} refused; {:.1} s after there was room, documents are stored again",
         recovered.as_secs_f64()
     ));
     Ok(findings)
@@ -96,7 +97,7 @@ async fn publish_one(stage: &Stage, line: &mut crate::api::Line) -> anyhow::Resu
     let fate = match answer.status {
         201 => Fate::Acknowledged,
         // What was not stored for lack of room must not appear later; an outcome that is unknown may.
-        503 => Fate::Unknown,
+        503 | 507 => Fate::Unknown,
         _ => Fate::Refused,
     };
     stage.book.note(key.number, fate);
@@ -104,6 +105,10 @@ async fn publish_one(stage: &Stage, line: &mut crate::api::Line) -> anyhow::Resu
 }
 
 pub(in crate::chaos) async fn damage(context: Context) -> anyhow::Result<Findings> {
+    /// Where the first record of a segment begins.
+    const SEGMENT_HEADER: usize = 64;
+    /// Bytes of a record that reached the disk: its header, and a little of what it holds.
+    const TORN: usize = 56;
     let ill = context.endpoint(scripts::well()).await?;
     let mut scene = Scene::new(&context).await?;
     scene.manifest.shards = 1;
@@ -117,7 +122,7 @@ pub(in crate::chaos) async fn damage(context: Context) -> anyhow::Result<Finding
     let segment = last_segment(stage.data())?;
     let mut bytes = fs::read(&segment)?;
     let end = bytes.iter().rposition(|byte| *byte != 0).map_or(0, |at| at + 1);
-    let torn: Vec<u8> = bytes.iter().skip(64).take(200).copied().collect();
+    let torn: Vec<u8> = bytes.iter().skip(SEGMENT_HEADER).take(TORN).copied().collect();
     for (at, byte) in (end..).zip(torn) {
         if let Some(place) = bytes.get_mut(at) {
             *place = byte;

@@ -281,7 +281,7 @@ pub(in crate::chaos) async fn spellings(context: Context) -> anyhow::Result<Find
             retry: Retry::quick(2),
             more: String::new(),
         };
-        Manifest { subscriptions: vec![subscription], ..Manifest::default() }.text()
+        Manifest { subscriptions: vec![subscription], ..Manifest::default() }.texts()
     };
     let accepted = Mutex::new(Vec::new());
     let refuse = |host: &'static str| {

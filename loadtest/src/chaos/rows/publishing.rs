@@ -211,7 +211,7 @@ pub(in crate::chaos) async fn back_pressure(context: Context) -> anyhow::Result<
     for name in LIMITS {
         let mut scene = scene(&context, &slow).await?;
         scene.limit(name, &LAG.to_string()).limit("delivery_window", "1").limit("delivery_queue", "8");
-        if server::lint(&context.binary, &scene.manifest.text()).await?.is_ok() {
+        if server::lint(&context.binary, &scene.manifest.texts()).await?.is_ok() {
             chosen = Some(scene);
             break;
         }

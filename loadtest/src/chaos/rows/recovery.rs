@@ -41,12 +41,9 @@ pub(in crate::chaos) async fn burst(context: Context) -> anyhow::Result<Findings
     let (low, high) =
         first.iter().fold((f64::MAX, 0.0_f64), |(low, high), gap| (low.min(*gap), high.max(*gap)));
     let spread = high - low;
-    findings.want(median_spread(&first) > SCALE * 10.0 * 0.02, || {
-        format!(
-            "no jitter: the middle half of {} second attempts lies within {:.3} s",
-            first.len(),
-            median_spread(&first)
-        )
+    let middle = middle_half(&first);
+    findings.want(middle > SCALE * 10.0 * 0.02, || {
+        format!("no jitter: the middle half of {} second attempts lies within {middle:.3} s", first.len())
     });
     let peak = busiest(&hits, Duration::from_secs(1));
     let steady = 1.0 / EVERY.as_secs_f64();
@@ -63,7 +60,7 @@ pub(in crate::chaos) async fn burst(context: Context) -> anyhow::Result<Findings
 }
 
 /// How far the middle half of these values is apart.
-fn median_spread(values: &[f64]) -> f64 {
+pub(super) fn middle_half(values: &[f64]) -> f64 {
     let mut sorted = values.to_vec();
     sorted.sort_by(f64::total_cmp);
     let at = |share: usize| sorted.get(sorted.len() * share / 4).copied().unwrap_or_default();
@@ -88,7 +85,7 @@ pub(in crate::chaos) async fn flapping(context: Context) -> anyhow::Result<Findi
     const EVENTS: usize = 200;
     let ill = context.endpoint(scripts::flapping()).await?;
     let mut scene = Scene::new(&context).await?;
-    scene.subscribe("ill", &ill, Retry::quick(30).scaled(0.002));
+    scene.subscribe("ill", &ill, Retry::quick(30).scaled(0.0002));
     let stage = scene.open().await?;
     stage.publish(EVENTS).await?;
     stage.rest(AMPLE * 2).await?;

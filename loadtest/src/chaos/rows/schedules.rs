@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use super::recovery::middle_half;
 use super::want_letters;
 use crate::chaos::ledger::step;
 use crate::chaos::manifest::Retry;
@@ -10,7 +11,7 @@ use crate::chaos::scene::{Context, Scene};
 use crate::endpoint::scripts;
 
 /// Endpoints of their own, so that no breaker sees more than one event.
-const SUBSCRIPTIONS: usize = 8;
+const SUBSCRIPTIONS: usize = 16;
 /// The largest share that chance adds to a step.
 const JITTER: f64 = 0.1;
 /// What the machine may add to each attempt, in seconds.
@@ -69,6 +70,12 @@ async fn schedule(
         format!(
             "attempts until given up: {counts:?} instead of {wanted} each ({wrong} of {SUBSCRIPTIONS} wrong)"
         )
+    });
+    // Chance spreads what begins together. A twentieth of what the longest step may add is little enough for any luck.
+    let middle = middle_half(&last);
+    let longest = step(u32::try_from(wanted).unwrap_or(u32::MAX).saturating_sub(1));
+    findings.want(middle > longest * JITTER / 20.0, || {
+        format!("no jitter: the middle half of the last attempts lies within {middle:.1} s of the unscaled schedule")
     });
     let (low, high) = last.iter().fold((f64::MAX, 0.0_f64), |(low, high), at| (low.min(*at), high.max(*at)));
     findings.tell(format!(
