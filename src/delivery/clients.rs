@@ -78,7 +78,7 @@ impl Clients {
             .user_agent(USER_AGENT)
             .dns_resolver(Permitted::new(Arc::clone(&self.lookups), allow))
             .connect_timeout(self.connect_timeout)
-            .redirect(redirect::Policy::none())
+            .redirect(redirects())
             .referer(false)
             .no_proxy()
             .no_gzip()
@@ -94,6 +94,13 @@ impl Clients {
             .http2_keep_alive_timeout(self.connect_timeout)
             .build()
     }
+}
+
+/// A redirect is an answer like any other: whoever follows one contacts an address that nobody vetted.
+fn redirects() -> redirect::Policy {
+    #[cfg(feature = "failpoints")]
+    fail::fail_point!("delivery::follow_redirects", |_| redirect::Policy::limited(3));
+    redirect::Policy::none()
 }
 
 #[cfg(test)]

@@ -91,7 +91,7 @@ impl Sender {
         let delay = headers.get(RETRY_AFTER).and_then(|value| value.to_str().ok());
         let delay = delay.and_then(|value| retry_after::parse(value, (self.clock)()));
         let outcome = Outcome::from_status(response.status().as_u16(), delay);
-        drain(&mut response, self.settings.response_cap, deadline.min(Instant::now() + DRAIN)).await;
+        drain(&mut response, self.settings.response_cap, drain_until(deadline)).await;
         outcome
     }
 
@@ -123,6 +123,13 @@ fn request(client: &Client, url: Url, attempt: &Attempt) -> Result<Request, reqw
 /// Percent-encodes what no header may hold. An event id may be any text.
 fn header_text(text: &str) -> Cow<'_, str> {
     utf8_percent_encode(text, CONTROLS).into()
+}
+
+/// When the rest of an answer is given up.
+fn drain_until(deadline: Instant) -> Instant {
+    #[cfg(feature = "failpoints")]
+    fail::fail_point!("delivery::endless_drain", |_| Instant::now() + super::LONGEST_ATTEMPT);
+    deadline.min(Instant::now() + DRAIN)
 }
 
 /// Reads the rest of an answer within bounds. Only a body that ended leaves the connection in the pool;

@@ -131,8 +131,8 @@ impl Subscriber {
             return self.put_back(event, row, ctx);
         }
         self.note(event.position, number, outcome);
-        let now = self.clock.now();
-        match verdict(number, outcome, &self.config.retry, now, self.rng.f64()) {
+        let (now, chance) = (self.clock.now(), self.chance());
+        match verdict(number, outcome, &self.config.retry, now, chance) {
             Verdict::Done => {
                 self.shown.delivered += 1;
                 self.settle_event(event.position, row, Effect::Done, ctx);
@@ -156,6 +156,12 @@ impl Subscriber {
                 self.give_up(&event, row, end, ctx);
             }
         }
+    }
+
+    /// Chooses the jitter of a retry.
+    fn chance(&mut self) -> f64 {
+        fail_point!("subscriber::no_jitter", |_| 0.0);
+        self.rng.f64()
     }
 
     fn give_up(&mut self, event: &Event, row: Option<RetryRow>, end: End<'_>, ctx: &mut Context<Self>) {

@@ -209,6 +209,7 @@ impl Subscriber {
 
 /// Writes what an outcome makes true beyond the cursor.
 fn write(name: &str, settled: &Settled, out: &mut Vec<Mutation>) {
+    fail_point!("subscriber::outcome_dropped", |_| ());
     let lsn = settled.position.lsn;
     if let Some(row) = &settled.row {
         finish(name, lsn, row, out);

@@ -14,11 +14,11 @@ struct Bug {
 }
 
 const BUGS: [Bug; 5] = [
-    Bug { name: "outcome commit dropped", failpoints: "subscriber::outcome_dropped=return", row: 29 },
+    Bug { name: "outcome commit dropped", failpoints: "subscriber::outcome_dropped=return", row: 7 },
     Bug { name: "redirect followed", failpoints: "delivery::follow_redirects=return", row: 17 },
     Bug { name: "jitter missing", failpoints: "subscriber::no_jitter=return", row: 48 },
     Bug { name: "deadline without the body", failpoints: "delivery::endless_drain=return", row: 5 },
-    Bug { name: "cursor advanced too early", failpoints: "subscriber::cursor_too_early=return", row: 29 },
+    Bug { name: "cursor advanced too early", failpoints: "subscriber::cursor_too_early=return", row: 31 },
 ];
 
 /// Plays the row of each bug without it and with it.

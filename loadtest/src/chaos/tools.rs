@@ -13,8 +13,9 @@ pub(crate) async fn run(program: &str, arguments: &[&str]) -> anyhow::Result<Str
     let output = Command::new(program).args(arguments).stdin(Stdio::null()).output().await;
     let output = output.map_err(|error| Skip(format!("`{program}`: {error}")))?;
     if !output.status.success() {
-        let text = String::from_utf8_lossy(&output.stderr);
-        anyhow::bail!("`{program}` failed: {}", text.lines().last().unwrap_or("without a word"));
+        let text = [output.stderr, output.stdout].concat();
+        let text = String::from_utf8_lossy(&text);
+        anyhow::bail!("`{program}` failed: {}", text.lines().next().unwrap_or("without a word"));
     }
     Ok(String::from_utf8_lossy(&output.stdout).into_owned())
 }
