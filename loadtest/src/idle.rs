@@ -110,10 +110,11 @@ pub(crate) async fn run(options: Options, clock: Clock) -> anyhow::Result<Report
     let key = server::fresh_key();
     let launch = || Launch {
         binary: binary.clone(),
-        manifest: manifest.clone(),
+        manifests: vec![manifest.clone()],
         data: None,
         keep: options.keep,
         key: key.clone(),
+        ..Launch::default()
     };
     let mut ready = Vec::new();
     for _ in 1..options.starts {

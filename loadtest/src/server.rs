@@ -1,6 +1,7 @@
 //! Stands between the load tool and the server under test: writes its manifest, starts it, waits until it is ready, ends it.
 //! Invariant: a server that was started here does not outlive its value.
 
+use std::ffi::OsString;
 use std::fmt::Write as _;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
@@ -25,19 +26,24 @@ const STOP_DEADLINE: Duration = Duration::from_secs(20);
 /// Lines of its log that are shown when it fails.
 const LOG_LINES: usize = 20;
 /// The environment variable that carries the API key into the manifest.
-const KEY_VARIABLE: &str = "LANEKEEPER_LOADTEST_KEY";
+pub(crate) const KEY_VARIABLE: &str = "LANEKEEPER_LOADTEST_KEY";
 
 /// What the server is started with.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 pub(crate) struct Launch {
     pub(crate) binary: PathBuf,
-    pub(crate) manifest: String,
+    /// The manifests, which are merged.
+    pub(crate) manifests: Vec<String>,
     /// The data directory; without one, a temporary one.
     pub(crate) data: Option<PathBuf>,
     /// Leave the temporary directory, with the log, where it is.
     pub(crate) keep: bool,
     /// The API key that the manifest seeds.
     pub(crate) key: String,
+    /// Further environment variables.
+    pub(crate) environment: Vec<(String, String)>,
+    /// A command that runs the one that follows it, such as `unshare -m`.
+    pub(crate) wrapper: Vec<String>,
 }
 
 /// A running server.
@@ -49,6 +55,8 @@ pub(crate) struct Server {
     pub(crate) gateway: String,
     /// URL of its admin API.
     pub(crate) admin: String,
+    /// The operator's token.
+    pub(crate) token: String,
     /// From just before it was spawned to when its ready line was read.
     pub(crate) ready_after: Duration,
     /// Keeps the directory alive until the server is gone.
@@ -126,14 +134,20 @@ impl Server {
         let scratch = tempfile::Builder::new().prefix("lanekeeper-loadtest-").tempdir()?;
         let scratch = if launch.keep { Scratch::Kept(scratch.keep()) } else { Scratch::Temporary(scratch) };
         let data = launch.data.clone().unwrap_or_else(|| scratch.path().join("data"));
-        let manifest = scratch.path().join("manifest.yaml");
-        std::fs::write(&manifest, &launch.manifest)?;
+        let manifests = write_manifests(scratch.path(), &launch.manifests)?;
         let log_path = scratch.path().join("server.log");
         let log = std::fs::File::create(&log_path)?;
-        let mut command = Command::new(&launch.binary);
-        command.arg("serve").arg("--manifest").arg(&manifest).arg("--data").arg(&data);
+        let mut words = launch.wrapper.iter().map(OsString::from).chain([launch.binary.clone().into()]);
+        let mut command = Command::new(words.next().context("no program to start")?);
+        command.args(words).arg("serve");
+        for manifest in &manifests {
+            command.arg("--manifest").arg(manifest);
+        }
+        command.arg("--data").arg(&data);
         command.args(["--listen", "127.0.0.1:0", "--admin", "127.0.0.1:0"]);
-        command.env("LANEKEEPER_ADMIN_TOKEN", fresh_key()).env(KEY_VARIABLE, &launch.key);
+        let token = fresh_key();
+        command.env("LANEKEEPER_ADMIN_TOKEN", &token).env(KEY_VARIABLE, &launch.key);
+        command.envs(launch.environment.iter().map(|(name, value)| (name, value)));
         command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(log).kill_on_drop(true);
         let spawned = clock.now();
         let mut child =
@@ -155,7 +169,7 @@ impl Server {
         let ready_after = clock.now().since(spawned);
         // A full pipe would stop the server, so whatever else it prints is read and dropped.
         tokio::spawn(async move { while let Ok(Some(_)) = lines.next_line().await {} });
-        Ok(Self { child, pid, gateway, admin, ready_after, scratch })
+        Ok(Self { child, pid, gateway, admin, token, ready_after, scratch })
     }
 
     /// Its process id.
@@ -189,6 +203,36 @@ impl Server {
         self.child.kill().await?;
         Ok(None)
     }
+
+    /// Ends it as a crash would: SIGKILL, nothing said.
+    pub(crate) async fn kill(mut self) -> anyhow::Result<()> {
+        self.child.kill().await.context("the server cannot be killed")
+    }
+}
+
+/// Writes manifests into a folder; gives their paths.
+fn write_manifests(folder: &Path, manifests: &[String]) -> anyhow::Result<Vec<PathBuf>> {
+    let mut paths = Vec::new();
+    for (number, text) in (1..).zip(manifests) {
+        let path = folder.join(format!("manifest-{number}.yaml"));
+        std::fs::write(&path, text)?;
+        paths.push(path);
+    }
+    Ok(paths)
+}
+
+/// Asks the binary whether it takes a manifest; gives its complaint if it does not.
+pub(crate) async fn lint(binary: &Path, manifests: &[String]) -> anyhow::Result<Result<(), String>> {
+    let folder = tempfile::Builder::new().prefix("lanekeeper-loadtest-").tempdir()?;
+    let files = write_manifests(folder.path(), manifests)?;
+    let output = Command::new(binary).arg("lint").args(&files).stdin(Stdio::null()).output().await?;
+    if output.status.success() {
+        return Ok(Ok(()));
+    }
+    let text = [output.stdout, output.stderr].concat();
+    let text = String::from_utf8_lossy(&text).replace(&format!("{}/", folder.path().display()), "");
+    let first = text.lines().find(|line| line.contains(':')).unwrap_or("refused without a word");
+    Ok(Err(first.trim().to_owned()))
 }
 
 impl Scratch {
@@ -231,7 +275,7 @@ mod tests {
     fn stub(name: &str) -> Launch {
         let binary = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests").join(name);
         let manifest = manifest(1, "127.0.0.1:7".parse().unwrap(), "");
-        Launch { binary, manifest, data: None, keep: false, key: fresh_key() }
+        Launch { binary, manifests: vec![manifest], key: fresh_key(), ..Launch::default() }
     }
 
     #[test]

@@ -125,7 +125,14 @@ pub(crate) async fn run(options: Options, clock: Clock) -> anyhow::Result<Report
     let sink = Sink::start(SocketAddr::from(([127, 0, 0, 1], 0)), subscribers, run, clock).await?;
     let manifest = server::manifest(subscribers, sink.address(), "");
     let key = server::fresh_key();
-    let launch = Launch { binary, manifest, data: place.data, keep: place.keep, key: key.clone() };
+    let launch = Launch {
+        binary,
+        manifests: vec![manifest],
+        data: place.data,
+        keep: place.keep,
+        key: key.clone(),
+        ..Launch::default()
+    };
     let mut server = Server::start(launch, clock).await?;
     if let Some(path) = server.kept() {
         eprintln!("manifest, log and data: {}", path.display());

@@ -20,6 +20,13 @@ use super::pool::{Lease, Pool};
 
 /// Time given to the rest of an answer once its header block has decided.
 const DRAIN: Duration = Duration::from_secs(1);
+
+/// When the rest of an answer is given up.
+fn drain_until(deadline: Instant) -> Instant {
+    #[cfg(feature = "failpoints")]
+    fail::fail_point!("delivery::endless_drain", |_| Instant::now() + super::LONGEST_ATTEMPT);
+    deadline.min(Instant::now() + DRAIN)
+}
 /// A peer that had closed an idle connection says so within a round trip. One that takes longer had the request.
 const STALE: Duration = Duration::from_secs(1);
 
@@ -84,7 +91,7 @@ impl Exchange {
         let Answer { mut body, link, .. } = answer;
         let mut kept = Vec::new();
         if !body.is_end_stream() {
-            let until = deadline.min(Instant::now() + DRAIN);
+            let until = drain_until(deadline);
             let reading = drain(&mut body, &mut kept, keep, self.cap);
             match timeout_at(until, reading).await {
                 Ok(true) => {}

@@ -33,7 +33,7 @@ fn manifest(sink: &Sink) -> String {
     let subscription = |name: &str, attempts: u32| {
         format!(
             "  {name}:\n    topic: load-events\n    to: {{ webhook: \"http://{at}/{name}\", allow: [127.0.0.0/8] }}\n    \
-             retry: {{ max_attempts: {attempts}, ttl: 1h, scale: 0.0001 }}\n"
+             retry: {{ max_attempts: {attempts}, ttl: 1h, scale: 0.0001, probation: false }}\n"
         )
     };
     let subscriptions =

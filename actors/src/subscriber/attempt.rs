@@ -223,7 +223,8 @@ impl Subscriber {
         for UnderWay { event, row } in parcel {
             let number = row.as_ref().map_or(0, |row| row.attempts) + 1;
             self.note(&event, number, outcome, now);
-            match verdict(number, outcome, &self.config.retry, now, self.rng.f64()) {
+            let chance = self.chance();
+            match verdict(number, outcome, &self.config.retry, now, chance) {
                 Verdict::Done => {
                     self.shown.delivered += 1;
                     self.done(&event, row, ctx);
@@ -295,6 +296,12 @@ impl Subscriber {
         let settled = Settled::new(event.position, row, Effect::Postpone(next));
         let settled = self.hold_back(settled, event, ctx);
         self.settle_event(settled, ctx);
+    }
+
+    /// Chooses the jitter of a retry.
+    fn chance(&mut self) -> f64 {
+        fail_point!("subscriber::no_jitter", |_| 0.0);
+        self.rng.f64()
     }
 
     pub(super) fn give_up(

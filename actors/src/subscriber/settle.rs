@@ -234,6 +234,7 @@ impl Subscriber {
 
 /// Writes what an outcome makes true beyond the cursor.
 fn write(config: &SubscriptionConfig, settled: &Settled, out: &mut Vec<Mutation>) {
+    fail_point!("subscriber::outcome_dropped", |_| ());
     let (name, lsn) = (&*config.name, settled.position.lsn);
     if let Some(row) = &settled.row {
         finish(name, lsn, row, out);

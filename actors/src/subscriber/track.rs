@@ -5,6 +5,8 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use fail::fail_point;
+
 use super::rows::Progress;
 use crate::model::ids::Lsn;
 
@@ -76,6 +78,7 @@ impl Track {
     }
 
     pub(super) fn progress(&self) -> Progress {
+        fail_point!("subscriber::cursor_too_early", |_| Progress { cursor: self.routed, done: Vec::new() });
         let mut progress = Progress { cursor: self.cursor(), done: Vec::new() };
         for (&first, &last) in &self.done {
             if first <= progress.cursor.next() {
