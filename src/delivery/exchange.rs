@@ -32,9 +32,10 @@ const STALE: Duration = Duration::from_secs(1);
 
 /// What is sent.
 #[derive(Clone)]
-pub(crate) struct Call {
+pub(crate) struct Call<'a> {
     pub(crate) method: Method,
-    pub(crate) headers: HeaderMap,
+    /// Makes the headers. They are made again if the request is sent again, which is rare.
+    pub(crate) headers: &'a (dyn Fn() -> HeaderMap + Send + Sync),
     pub(crate) body: Bytes,
 }
 
@@ -58,23 +59,27 @@ impl Exchange {
     ///
     /// # Errors
     /// The outcome of an attempt that ends here.
-    pub(crate) async fn call(&self, place: &Place, call: Call, deadline: Instant) -> Result<Answer, Outcome> {
-        let lease = self.pool.lease(&place.origin, deadline).await?;
-        if !lease.reused {
-            return sent(lease.link, place, call, deadline).await.map_err(|broken| broken.outcome);
+    pub(crate) async fn call(
+        &self,
+        place: &Place,
+        call: Call<'_>,
+        deadline: Instant,
+    ) -> Result<Answer, Outcome> {
+        let Lease { link, reused } = self.pool.lease(&place.origin, deadline).await?;
+        match sent(link, place, call.clone(), deadline).await {
+            Ok(answer) => Ok(answer),
+            Err(broken) if reused && broken.stale => {
+                let cause = broken.outcome.detail;
+                debug!(cause, "an old connection was closed: the request is sent on a new one");
+                place.origin.unshare();
+                Box::pin(self.anew(place, call, deadline)).await
+            }
+            Err(broken) => Err(broken.outcome),
         }
-        let problem = match sent(lease.link, place, call.clone(), deadline).await {
-            Ok(answer) => return Ok(answer),
-            Err(problem) => problem,
-        };
-        if !problem.stale {
-            return Err(problem.outcome);
-        }
-        debug!(
-            cause = problem.outcome.detail,
-            "an old connection was closed: the request is sent on a new one"
-        );
-        place.origin.unshare();
+    }
+
+    /// Sends a request over a connection that nobody used before.
+    async fn anew(&self, place: &Place, call: Call<'_>, deadline: Instant) -> Result<Answer, Outcome> {
         let Lease { link, .. } = self.pool.fresh(&place.origin, deadline).await?;
         sent(link, place, call, deadline).await.map_err(|broken| broken.outcome)
     }
@@ -143,7 +148,7 @@ impl From<Outcome> for Broken {
     }
 }
 
-async fn sent(mut link: Link, place: &Place, call: Call, deadline: Instant) -> Result<Answer, Broken> {
+async fn sent(mut link: Link, place: &Place, call: Call<'_>, deadline: Instant) -> Result<Answer, Broken> {
     let received = link.received();
     let begun = Instant::now();
     let request = request(&link, place, call);
@@ -173,8 +178,9 @@ async fn sent(mut link: Link, place: &Place, call: Call, deadline: Instant) -> R
 }
 
 /// Writes a request as the connection's version of HTTP wants it.
-fn request(link: &Link, place: &Place, call: Call) -> Request<Payload> {
-    let Call { method, mut headers, body } = call;
+fn request(link: &Link, place: &Place, call: Call<'_>) -> Request<Payload> {
+    let Call { method, headers, body } = call;
+    let mut headers = headers();
     let mut request = Request::new(Payload::new(body));
     match &link.speaking {
         Speaking::Http1(_) => {

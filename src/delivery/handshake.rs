@@ -2,7 +2,7 @@
 //! Invariant: an endpoint that did not say yes in the words of its protocol did not say yes.
 
 use bytes::Bytes;
-use hyper::header::{CONTENT_TYPE, HeaderName, HeaderValue};
+use hyper::header::{CONTENT_TYPE, HeaderMap, HeaderName, HeaderValue};
 use hyper::{Method, StatusCode};
 use lanekeeper_actors::model::delivery::{Handshake, Outcome, Validated, Validation, ValidationOutcome};
 use serde_json::{Map, Value, json};
@@ -28,12 +28,13 @@ pub(crate) async fn validate(
     let made = async {
         let endpoint = sender.prepared(&validation.endpoint).map_err(|problem| problem.outcome())?;
         let _permit = sender.permit(deadline).await?;
-        let call = match &validation.handshake {
+        let (method, headers, body) = match &validation.handshake {
             Handshake::EventGrid { .. } => challenge(sender, &endpoint, validation),
             Handshake::CloudEvents { origin, callback, rate } => {
                 options(&endpoint, origin, callback.as_deref(), *rate)
             }
         };
+        let call = Call { method, headers: &|| headers.clone(), body };
         let answer = sender.answer(&endpoint, call, deadline).await?;
         Ok::<_, Outcome>(match &validation.handshake {
             Handshake::EventGrid { code, url, .. } => {
@@ -51,8 +52,11 @@ pub(crate) async fn validate(
     made.await.unwrap_or_else(|outcome| ValidationOutcome::failed(None, outcome.detail))
 }
 
+/// What an endpoint is asked with.
+type Question = (Method, HeaderMap, Bytes);
+
 /// The event with the code (Event Grid's webhook validation). It is signed like any other delivery.
-fn challenge(sender: &Sender, endpoint: &Prepared, validation: &Validation) -> Call {
+fn challenge(sender: &Sender, endpoint: &Prepared, validation: &Validation) -> Question {
     let mut headers = endpoint.headers.clone();
     let mut body = Bytes::new();
     if let Handshake::EventGrid { id, topic, code, url, at } = &validation.handshake {
@@ -84,7 +88,7 @@ fn challenge(sender: &Sender, endpoint: &Prepared, validation: &Validation) -> C
     }
     let name = validation.subscription.to_uppercase();
     insert(&mut headers, HeaderName::from_static("aeg-subscription-name"), &name);
-    Call { method: Method::POST, headers, body }
+    (Method::POST, headers, body)
 }
 
 /// Whether the endpoint echoed the code. An answer that says nothing about it leaves the decision to a person,
@@ -111,7 +115,7 @@ fn echoed(status: StatusCode, body: &[u8], code: &str, by_hand: bool) -> Validat
 }
 
 /// The question whether somebody may send (CloudEvents HTTP webhooks, section 4.1).
-fn options(endpoint: &Prepared, origin: &str, callback: Option<&str>, rate: Option<u32>) -> Call {
+fn options(endpoint: &Prepared, origin: &str, callback: Option<&str>, rate: Option<u32>) -> Question {
     let mut headers = endpoint.headers.clone();
     insert(&mut headers, REQUEST_ORIGIN, origin);
     if let Some(callback) = callback {
@@ -120,7 +124,7 @@ fn options(endpoint: &Prepared, origin: &str, callback: Option<&str>, rate: Opti
     if let Some(rate) = rate {
         headers.insert(REQUEST_RATE, HeaderValue::from(rate));
     }
-    Call { method: Method::OPTIONS, headers, body: Bytes::new() }
+    (Method::OPTIONS, headers, Bytes::new())
 }
 
 /// Whether the headers of an answer allow it (section 4.2). A status alone says nothing: many servers answer

@@ -32,7 +32,8 @@ use futures_util::future::BoxFuture;
 use lanekeeper_actors::model::delivery::{
     Attempt, HANDSHAKE, Outcome, OutcomeKind, Transport, Validation, ValidationOutcome,
 };
-use tokio::runtime::{Builder, Handle};
+use tokio::runtime::Builder;
+use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
 use tokio::sync::oneshot;
 use tokio::time::Instant;
 
@@ -85,10 +86,15 @@ pub enum WebhooksProblem {
 
 /// Delivers events to `http` and `https` endpoints. Dropping it gives up what is under way.
 pub struct Webhooks {
-    sender: Arc<Sender>,
-    runtime: Handle,
-    /// Dropped together with this value, which is what ends the thread.
-    _running: oneshot::Sender<()>,
+    /// Dropped together with this value, which is what ends the thread. Every job in it has somebody waiting, so
+    /// it is as long as there are callers.
+    jobs: UnboundedSender<Job>,
+}
+
+/// What callers ask of the transport's thread. One queue for all of them wakes the thread once for many.
+enum Job {
+    Deliver(Box<Attempt>, Instant, oneshot::Sender<Outcome>),
+    Validate(Box<Validation>, Instant, oneshot::Sender<ValidationOutcome>),
 }
 
 impl Webhooks {
@@ -115,69 +121,75 @@ impl Webhooks {
             .max_blocking_threads(LOOKUP_THREADS)
             .build()
             .map_err(WebhooksProblem::Thread)?;
-        let handle = runtime.handle().clone();
-        drop(handle.spawn(sweep(Arc::downgrade(&sender))));
-        let (running, stopped) = oneshot::channel::<()>();
+        let (jobs, asked) = unbounded_channel();
         let drive = move || {
-            // Nothing is ever sent: the channel ends when the transport is dropped.
-            if runtime.block_on(stopped).is_err() {
-                runtime.shutdown_background();
-            }
+            runtime.block_on(work(sender, asked));
+            runtime.shutdown_background();
         };
         thread::Builder::new().name("deliveries".to_owned()).spawn(drive).map_err(WebhooksProblem::Thread)?;
-        Ok(Self { sender, runtime: handle, _running: running })
+        Ok(Self { jobs })
+    }
+
+    /// Puts a job into the queue once somebody waits for it. `None` when the transport is gone.
+    fn ask<T: Send + 'static>(
+        &self,
+        job: impl FnOnce(oneshot::Sender<T>) -> Job + Send + 'static,
+    ) -> impl Future<Output = Option<T>> + Send + 'static {
+        let jobs = self.jobs.downgrade();
+        async move {
+            let (reply, answer) = oneshot::channel();
+            jobs.upgrade()?.send(job(reply)).ok()?;
+            answer.await.ok()
+        }
     }
 }
 
 impl Transport for Webhooks {
     fn deliver(&self, attempt: Attempt) -> BoxFuture<'static, Outcome> {
-        let (sender, begun) = (Arc::clone(&self.sender), Instant::now());
-        let deadline = begun + attempt.timeout.min(LONGEST_ATTEMPT);
-        let answer = self.run(async move {
-            let outcome = sender.send(&attempt, deadline).await;
-            Outcome { took: begun.elapsed(), ..outcome }
-        });
+        let (begun, attempt) = (Instant::now(), Box::new(attempt));
+        let answer = self.ask(move |reply| Job::Deliver(attempt, begun, reply));
         Box::pin(async move {
-            answer
-                .await
-                .unwrap_or_else(|_| Outcome::failed(OutcomeKind::Aborted, "the delivery was given up"))
+            answer.await.unwrap_or_else(|| Outcome::failed(OutcomeKind::Aborted, "the delivery was given up"))
         })
     }
 
     fn validate(&self, validation: Validation) -> BoxFuture<'static, ValidationOutcome> {
-        let (sender, begun) = (Arc::clone(&self.sender), Instant::now());
-        let deadline = begun + validation.timeout.min(HANDSHAKE);
-        let answer = self.run(async move {
-            let outcome = handshake::validate(&sender, &validation, deadline).await;
-            ValidationOutcome { took: begun.elapsed(), ..outcome }
-        });
+        let (begun, validation) = (Instant::now(), Box::new(validation));
+        let answer = self.ask(move |reply| Job::Validate(validation, begun, reply));
         Box::pin(async move {
-            answer.await.unwrap_or_else(|_| ValidationOutcome::failed(None, "the handshake was given up"))
+            answer.await.unwrap_or_else(|| ValidationOutcome::failed(None, "the handshake was given up"))
         })
     }
 }
 
-impl Webhooks {
-    /// Runs something on the transport's own thread once somebody waits for it, and for as long as somebody does:
-    /// when nobody does, its connection is closed.
-    fn run<T: Send + 'static>(
-        &self,
-        work: impl Future<Output = T> + Send + 'static,
-    ) -> impl Future<Output = Result<T, oneshot::error::RecvError>> + Send + 'static {
-        let runtime = self.runtime.clone();
-        async move {
-            let (mut reply, answer) = oneshot::channel();
-            drop(runtime.spawn(async move {
-                let done = tokio::select! {
-                    done = work => done,
-                    () = reply.closed() => return,
-                };
-                // Whoever asked may have gone in this very moment; then nobody wants the outcome.
-                reply.send(done).ok();
-            }));
-            answer.await
-        }
+/// Gives each job a task of its own, until the transport is dropped.
+async fn work(sender: Arc<Sender>, mut jobs: UnboundedReceiver<Job>) {
+    tokio::spawn(sweep(Arc::downgrade(&sender)));
+    while let Some(job) = jobs.recv().await {
+        let sender = Arc::clone(&sender);
+        match job {
+            Job::Deliver(attempt, begun, reply) => tokio::spawn(unless_given_up(reply, async move {
+                let deadline = begun + attempt.timeout.min(LONGEST_ATTEMPT);
+                let outcome = sender.send(&attempt, deadline).await;
+                Outcome { took: begun.elapsed(), ..outcome }
+            })),
+            Job::Validate(validation, begun, reply) => tokio::spawn(unless_given_up(reply, async move {
+                let deadline = begun + validation.timeout.min(HANDSHAKE);
+                let outcome = handshake::validate(&sender, &validation, deadline).await;
+                ValidationOutcome { took: begun.elapsed(), ..outcome }
+            })),
+        };
     }
+}
+
+/// Works for as long as somebody waits for the outcome; when nobody does, the connection is closed.
+async fn unless_given_up<T>(mut reply: oneshot::Sender<T>, work: impl Future<Output = T>) {
+    let done = tokio::select! {
+        done = work => done,
+        () = reply.closed() => return,
+    };
+    // Whoever asked may have gone in this very moment; then nobody wants the outcome.
+    reply.send(done).ok();
 }
 
 /// Closes what is idle for too long, until the transport is gone.

@@ -135,7 +135,8 @@ impl Pool {
     /// # Errors
     /// The outcome of an attempt that ends here.
     pub(crate) async fn fresh(&self, origin: &Origin, deadline: Instant) -> Result<Lease, Outcome> {
-        let link = self.dialer.connect(&origin.target, deadline).await?;
+        // A handshake is large, and rare: those who find an open connection do not carry the room for it.
+        let link = Box::pin(self.dialer.connect(&origin.target, deadline)).await?;
         if let Some(other) = link.share() {
             origin.shares.store(true, Ordering::Relaxed);
             *lock(&origin.shared) = Some((other, Instant::now()));

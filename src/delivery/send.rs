@@ -18,7 +18,7 @@ use super::exchange::{Answer, Call, Exchange};
 use super::names::{Lookups, Names};
 use super::pool::Pool;
 use super::tls::{Settings, TlsProblem};
-use super::token::Via;
+use super::token::{Tokens, Via};
 use super::{WallClock, WebhookSettings, retry_after, sign};
 
 const WEBHOOK_ID: HeaderName = HeaderName::from_static("webhook-id");
@@ -76,11 +76,8 @@ impl Sender {
     async fn attempt(&self, attempt: &Attempt, deadline: Instant) -> Result<Outcome, Outcome> {
         let endpoint = self.prepared(&attempt.endpoint).map_err(|problem| problem.outcome())?;
         let _permit = self.permit(deadline).await?;
-        let call = Call {
-            method: Method::POST,
-            headers: self.headers(&endpoint, attempt),
-            body: attempt.body.clone(),
-        };
+        let headers = || self.headers(&endpoint, attempt);
+        let call = Call { method: Method::POST, headers: &headers, body: attempt.body.clone() };
         let answer = self.answer(&endpoint, call, deadline).await?;
         let delay = answer.headers.get(RETRY_AFTER).and_then(|value| value.to_str().ok());
         let delay = delay.and_then(|value| retry_after::parse(value, (self.clock)()));
@@ -120,22 +117,39 @@ impl Sender {
     pub(crate) async fn answer(
         &self,
         endpoint: &Prepared,
-        mut call: Call,
+        call: Call<'_>,
         deadline: Instant,
     ) -> Result<Answer, Outcome> {
-        let Some(tokens) = &endpoint.tokens else {
-            return self.exchange.call(&endpoint.place, call, deadline).await;
-        };
+        match &endpoint.tokens {
+            None => self.exchange.call(&endpoint.place, call, deadline).await,
+            Some(tokens) => Box::pin(self.answer_with(tokens, endpoint, call, deadline)).await,
+        }
+    }
+
+    async fn answer_with(
+        &self,
+        tokens: &Tokens,
+        endpoint: &Prepared,
+        call: Call<'_>,
+        deadline: Instant,
+    ) -> Result<Answer, Outcome> {
         let via = Via { exchange: &self.exchange, clock: &self.clock, deadline };
         let token = tokens.current(&via).await?;
-        call.headers.insert(AUTHORIZATION, token.clone());
-        let answer = self.exchange.call(&endpoint.place, call.clone(), deadline).await?;
+        let plain = call.headers;
+        let with = |token: &HeaderValue| {
+            let mut headers = plain();
+            headers.insert(AUTHORIZATION, token.clone());
+            headers
+        };
+        let first = Call { headers: &|| with(&token), ..call.clone() };
+        let answer = self.exchange.call(&endpoint.place, first, deadline).await?;
         if answer.status != StatusCode::UNAUTHORIZED {
             return Ok(answer);
         }
         self.exchange.finish(&endpoint.place, answer, 0, deadline).await;
-        call.headers.insert(AUTHORIZATION, tokens.renewed(&token, &via).await?);
-        self.exchange.call(&endpoint.place, call, deadline).await
+        let token = tokens.renewed(&token, &via).await?;
+        let second = Call { headers: &|| with(&token), ..call };
+        self.exchange.call(&endpoint.place, second, deadline).await
     }
 
     /// The headers of an attempt. Those of the subscription come before our own, so that they cannot stand for them.

@@ -139,7 +139,8 @@ impl Tokens {
 
     /// Asks for a token, and says how long it may be used.
     async fn fetch(&self, via: &Via<'_>) -> Result<(HeaderValue, Duration), Outcome> {
-        let call = Call { method: Method::POST, headers: self.headers.clone(), body: self.body.clone() };
+        let headers = || self.headers.clone();
+        let call = Call { method: Method::POST, headers: &headers, body: self.body.clone() };
         let answer = via.exchange.call(&self.place, call, via.deadline).await.map_err(|mut outcome| {
             outcome.detail = shorten(&format!("token endpoint: {}", outcome.detail));
             outcome
