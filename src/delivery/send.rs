@@ -79,6 +79,11 @@ impl Sender {
         let headers = || self.headers(&endpoint, attempt);
         let call = Call { method: Method::POST, headers: &headers, body: attempt.body.clone() };
         let answer = self.answer(&endpoint, call, deadline).await?;
+        #[cfg(feature = "failpoints")]
+        if let Some(elsewhere) = followed(&answer.headers, &attempt.endpoint) {
+            let attempt = Attempt { endpoint: elsewhere, ..attempt.clone() };
+            return Box::pin(self.attempt(&attempt, deadline)).await;
+        }
         let delay = answer.headers.get(RETRY_AFTER).and_then(|value| value.to_str().ok());
         let delay = delay.and_then(|value| retry_after::parse(value, (self.clock)()));
         let mut outcome = Outcome::from_status(answer.status.as_u16(), delay);
@@ -219,4 +224,14 @@ pub(crate) fn insert(headers: &mut HeaderMap, name: HeaderName, text: &str) {
 /// Percent-encodes what no header may hold. An event id may be any text.
 fn header_text(text: &str) -> Cow<'_, str> {
     utf8_percent_encode(text, CONTROLS).into()
+}
+
+/// Where a redirect leads, for a test that shows that nobody should go there.
+#[cfg(feature = "failpoints")]
+fn followed(headers: &HeaderMap, endpoint: &Endpoint) -> Option<Arc<Endpoint>> {
+    fail::fail_point!("delivery::follow_redirects", |_| {
+        let url = headers.get(header::LOCATION)?.to_str().ok()?.to_owned();
+        Some(Arc::new(Endpoint { url, ..endpoint.clone() }))
+    });
+    None
 }
