@@ -208,7 +208,14 @@ async fn assemble(
     let limits = wiring::documents(manifest);
     let routes = Routes::new(manifest, &wiring::catalog(manifest), &metrics);
     let events = (system.clone(), wiring::event_limits(manifest));
-    let gateway = Gateway::new((routes, &metrics), system.reader().clone(), limits, events, clock.clone(), usage.clone());
+    let gateway = Gateway::new(
+        (routes, &metrics),
+        system.reader().clone(),
+        limits,
+        events,
+        clock.clone(),
+        usage.clone(),
+    );
     let admin = Admin {
         system,
         keys,

@@ -123,7 +123,10 @@ pub(super) async fn run(verb: &Verb, admin: &Admin, as_json: bool) -> Result<Str
             let body = json!({ "from": from, "to": to, "rate": rate });
             let answer = admin.post(&["v1", "subscriptions", &place], body).await?;
             let id = cell(&answer, &["/id"]);
-            (answer, format!("replay {id} is under way: `subscriptions show {subscription}` tells how far it is"))
+            (
+                answer,
+                format!("replay {id} is under way: `subscriptions show {subscription}` tells how far it is"),
+            )
         }
         Verb::CancelReplay { subscription, id } => {
             let place = format!("{subscription}:cancel-replay");
@@ -179,7 +182,8 @@ fn attempts(answer: &Value) -> String {
 /// Reads an event out of a file, or of stdin.
 fn read_event(path: &Path) -> Result<Value, Failure> {
     let shown = path.display();
-    let text = if path.as_os_str() == "-" { io::read_to_string(io::stdin()) } else { fs::read_to_string(path) };
+    let text =
+        if path.as_os_str() == "-" { io::read_to_string(io::stdin()) } else { fs::read_to_string(path) };
     let text = text.map_err(|error| Failure::Failed(format!("`{shown}` cannot be read: {error}")))?;
     serde_json::from_str(&text).map_err(|error| Failure::Failed(format!("`{shown}` is no JSON: {error}")))
 }

@@ -23,7 +23,8 @@ pub(super) async fn run(verb: &Verb, admin: &Admin, as_json: bool) -> Result<Str
 }
 
 fn list(answer: &Value) -> String {
-    let mut table = Table::new(&["TOPIC", "SOURCE", "CONTAINER", "SHARD", "RETENTION SECONDS", "SUBSCRIPTIONS"]);
+    let mut table =
+        Table::new(&["TOPIC", "SOURCE", "CONTAINER", "SHARD", "RETENTION SECONDS", "SUBSCRIPTIONS"]);
     for topic in things(answer, "topics") {
         table.row([
             cell(topic, &["/name"]),

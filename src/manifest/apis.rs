@@ -6,9 +6,7 @@ use std::collections::BTreeMap;
 use std::collections::btree_map::Entry;
 
 use super::fields::{self, Fields};
-use super::model::{
-    Api, Idempotency, Method, Operation, PathTemplate, PathVersion, Segment, Target,
-};
+use super::model::{Api, Idempotency, Method, Operation, PathTemplate, PathVersion, Segment, Target};
 use super::problem::{Place, Report, quoted};
 use super::targets::{self, Known};
 use super::tree::Node;
@@ -142,11 +140,7 @@ struct Parts {
     idempotency: Option<Idempotency>,
 }
 
-fn read_operation(
-    node: &Node,
-    known: Known<'_>,
-    report: &mut Report,
-) -> Option<Parts> {
+fn read_operation(node: &Node, known: Known<'_>, report: &mut Report) -> Option<Parts> {
     let mut fields = Fields::open(node, report)?;
     let method =
         fields.required("method", report).and_then(|node| fields::choice(node, &METHODS, &[], report));

@@ -112,18 +112,20 @@ struct Names<'t> {
 
 impl<'t> Names<'t> {
     fn of(root: &'t Node) -> Self {
-        let names = |section: &str| -> BTreeSet<&'t str> { match &root.value {
-            Value::Map(map) => match map.get(section).map(|field| &field.node.value) {
-                Some(Value::Map(things)) => things.keys().map(String::as_str).collect(),
-                Some(_) | None => BTreeSet::new(),
-            },
-            Value::Null
-            | Value::Bool(_)
-            | Value::Integer(_)
-            | Value::Float(_)
-            | Value::Text(_)
-            | Value::List(_) => BTreeSet::new(),
-        } };
+        let names = |section: &str| -> BTreeSet<&'t str> {
+            match &root.value {
+                Value::Map(map) => match map.get(section).map(|field| &field.node.value) {
+                    Some(Value::Map(things)) => things.keys().map(String::as_str).collect(),
+                    Some(_) | None => BTreeSet::new(),
+                },
+                Value::Null
+                | Value::Bool(_)
+                | Value::Integer(_)
+                | Value::Float(_)
+                | Value::Text(_)
+                | Value::List(_) => BTreeSet::new(),
+            }
+        };
         Self {
             containers: names("containers"),
             // That of the system is there without being declared.

@@ -23,7 +23,8 @@ pub use self::apis::{
     Segment, Target, Template,
 };
 pub use self::events::{
-    ChangeTypes, Destination, EventSubscription, QueueAction, Retry, SubjectFilter, Topic, TopicSource, Webhook,
+    ChangeTypes, Destination, EventSubscription, QueueAction, Retry, SubjectFilter, Topic, TopicSource,
+    Webhook,
 };
 
 /// The whole configuration of a process. Maps are keyed by name: 1 to 63 of `A-Z a-z 0-9 _ -`, the first a

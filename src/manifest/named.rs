@@ -38,14 +38,16 @@ impl<'t> NamedValues<'t> {
     pub(super) fn secret(&self, node: &Node, report: &mut Report) -> Option<Secret> {
         let Some(name) = fields::text(node, report).and_then(reference) else {
             // The text may be the secret itself, so it is not repeated.
-            let text = "a secret is a reference, never a literal: write `\"{{name}}\"`, a name of `named_values`";
+            let text =
+                "a secret is a reference, never a literal: write `\"{{name}}\"`, a name of `named_values`";
             report.add(node.place, text);
             return None;
         };
         match self.find(name, node, report)? {
             Named::Secret(secret) => Some(secret.clone()),
             Named::Plain(_) => {
-                let text = format!("named value {} is no secret: give it `secret` instead of `value`", quoted(name));
+                let text =
+                    format!("named value {} is no secret: give it `secret` instead of `value`", quoted(name));
                 report.add(node.place, text);
                 None
             }
@@ -59,7 +61,10 @@ impl<'t> NamedValues<'t> {
         match self.find(name, node, report)? {
             Named::Plain(value) => Some(value.clone()),
             Named::Secret(_) => {
-                report.add(node.place, format!("named value {} is a secret, which would show here", quoted(name)));
+                report.add(
+                    node.place,
+                    format!("named value {} is a secret, which would show here", quoted(name)),
+                );
                 None
             }
         }

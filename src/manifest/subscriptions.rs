@@ -8,7 +8,9 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use lanekeeper_actors::model::topic::SYSTEM_TOPIC;
-use lanekeeper_actors::policy::filter::{Condition, FilterProblem, FilterSpec, KeyTable, OPERATORS, Test, TestFault};
+use lanekeeper_actors::policy::filter::{
+    Condition, FilterProblem, FilterSpec, KeyTable, OPERATORS, Test, TestFault,
+};
 use lanekeeper_actors::subscriber::{BatchSettings, Order, QueueSettings};
 
 use super::Names;
@@ -81,7 +83,10 @@ pub(super) fn read(node: &Node, known: Known<'_>, report: &mut Report) -> Option
             Some(Destination::Webhook(Box::new(Webhook { batch: batch.flatten(), ..*webhook })))
         }
         (Some(Destination::Queue(_)), Some(_)) => {
-            report.add(fields.place_of("batch"), "`batch` does not go with `queue`: receivers say how many they take");
+            report.add(
+                fields.place_of("batch"),
+                "`batch` does not go with `queue`: receivers say how many they take",
+            );
             None
         }
         (to, _) => to,
@@ -213,7 +218,8 @@ fn condition(node: &Node, report: &mut Report) -> Option<Condition> {
 
 fn batch(node: &Node, report: &mut Report) -> Option<BatchSettings> {
     let mut fields = Fields::open(node, report)?;
-    let events = fields.required("events", report).and_then(|node| fields::count(node, 1..=BATCH_MAX, report));
+    let events =
+        fields.required("events", report).and_then(|node| fields::count(node, 1..=BATCH_MAX, report));
     let size = fields.optional("size").map(|node| fields::size(node, KIB..=MIB, report));
     fields.finish(&[], report);
     let bytes = match size {

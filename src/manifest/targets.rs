@@ -163,8 +163,7 @@ pub(super) fn read(node: &Node, known: Known<'_>, report: &mut Report) -> (Optio
     };
     let container = key("container", !elsewhere, report)
         .and_then(|node| fields::reference(node, "container", &known.names.containers, report));
-    let verb =
-        key("do", !elsewhere, report).and_then(|node| fields::choice(node, &VERBS, &[], report));
+    let verb = key("do", !elsewhere, report).and_then(|node| fields::choice(node, &VERBS, &[], report));
     let needs_id = verb.is_some_and(Verb::needs_id);
     let id = key("id", needs_id, report).map(|node| template(node, known.path, report));
     let partition = key("partition", verb.is_some_and(Verb::needs_partition), report);
@@ -203,7 +202,9 @@ fn events(
     known: Known<'_>,
     report: &mut Report,
 ) -> (Option<Asked>, Option<Target>) {
-    for other in TO_DOCUMENTS.into_iter().chain(["mock", "queue"]).filter(|other| !["do", key].contains(other)) {
+    for other in
+        TO_DOCUMENTS.into_iter().chain(["mock", "queue"]).filter(|other| !["do", key].contains(other))
+    {
         if fields.optional(other).is_some() {
             report.add(fields.place_of(other), format!("`{other}` does not go with `{key}`"));
         }

@@ -4,9 +4,9 @@ use actix_web::HttpResponse;
 use actix_web::web::Bytes;
 use lanekeeper_actors::model::event::Event;
 use lanekeeper_actors::model::ids::Position;
+use lanekeeper_actors::model::time::Timestamp;
 use lanekeeper_actors::policy::filter::{Facts, Sample};
 use lanekeeper_actors::policy::health::Breaker;
-use lanekeeper_actors::model::time::Timestamp;
 use lanekeeper_actors::protocol::subscriber::{
     AttemptRecord, ReplayRequest, ReplayStatus, Selection, SubscriptionStatus,
 };
@@ -90,7 +90,9 @@ pub(super) async fn replay_history(admin: &Admin, name: &str, body: &Bytes) -> R
     }
     let rate = rate.unwrap_or(REPLAY_RATE);
     if rate == 0 {
-        return Err(AdminError::Request("`rate` is a number of events per second, 1 or more".to_owned()).into());
+        return Err(
+            AdminError::Request("`rate` is a number of events per second, 1 or more".to_owned()).into()
+        );
     }
     let id = handle.replay_history(ReplayRequest { from, to, from_position, to_position, rate }).await?;
     Ok(HttpResponse::Accepted().json(json!({ "id": &*id })))

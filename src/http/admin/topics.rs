@@ -12,7 +12,8 @@ pub(super) fn declared(topic: &Topic) -> Value {
     let (source, from) = match &topic.source {
         TopicSource::Published => ("published", None),
         TopicSource::Changes { container, types } => {
-            let types = json!({ "created": types.created, "replaced": types.replaced, "deleted": types.deleted });
+            let types =
+                json!({ "created": types.created, "replaced": types.replaced, "deleted": types.deleted });
             ("changes", Some(json!({ "container": container, "types": types })))
         }
     };

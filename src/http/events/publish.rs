@@ -22,7 +22,9 @@ const TRACEPARENT: &str = "traceparent";
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum Unpublishable {
     /// A format of events that is not JSON.
-    #[error("events come as `application/cloudevents+json`, as `application/cloudevents-batch+json`, or in `ce-` headers")]
+    #[error(
+        "events come as `application/cloudevents+json`, as `application/cloudevents-batch+json`, or in `ce-` headers"
+    )]
     Format,
     /// Something in it is no CloudEvent.
     #[error("{0}")]
@@ -44,7 +46,11 @@ pub enum Unpublishable {
 
 impl From<CloudEventProblem> for Unpublishable {
     fn from(problem: CloudEventProblem) -> Self {
-        if let Fault::TooManyEvents(limit) = problem.fault { Self::TooMany(limit) } else { Self::Event(problem) }
+        if let Fault::TooManyEvents(limit) = problem.fault {
+            Self::TooMany(limit)
+        } else {
+            Self::Event(problem)
+        }
     }
 }
 

@@ -106,12 +106,11 @@ async fn receive(
     let longest = call.limits.wait;
     let wait = match parameter(call, "maxWaitTime")? {
         None => WAIT.min(longest),
-        Some(text) => text
-            .parse()
-            .ok()
-            .map(Duration::from_secs)
-            .filter(|wait| *wait <= longest)
-            .ok_or_else(|| wrong("maxWaitTime", format!("a number of seconds from 0 to {}", longest.as_secs())))?,
+        Some(text) => {
+            text.parse().ok().map(Duration::from_secs).filter(|wait| *wait <= longest).ok_or_else(|| {
+                wrong("maxWaitTime", format!("a number of seconds from 0 to {}", longest.as_secs()))
+            })?
+        }
     };
     let received = tokio::select! {
         received = handle.receive(most, wait) => received?,

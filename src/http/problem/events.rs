@@ -26,7 +26,8 @@ impl From<PublishError> for Problem {
                 Self::new(StatusCode::PAYLOAD_TOO_LARGE, "event_too_large", "Event too large", text)
             }
             PublishError::Unknown => {
-                let detail = "the events may or may not have been taken: publish them again with the same ids";
+                let detail =
+                    "the events may or may not have been taken: publish them again with the same ids";
                 Self::new(StatusCode::GATEWAY_TIMEOUT, "outcome_unknown", "Outcome unknown", detail)
             }
         }

@@ -77,12 +77,17 @@ fn subscription_of(topic: &str, to: &str) -> String {
 
 #[test]
 fn the_topic_of_the_system_is_there_for_subscriptions_only() {
-    assert_eq!(problems(&format!("manifest: 1\n{}", subscription_of("lanekeeper.system", "queue: {}"))), [""; 0]);
+    assert_eq!(
+        problems(&format!("manifest: 1\n{}", subscription_of("lanekeeper.system", "queue: {}"))),
+        [""; 0]
+    );
     let declared = problems("manifest: 1\ntopics: { lanekeeper.system: {} }");
     assert!(declared[0].contains("`lanekeeper.system` is not a name"), "{declared:?}");
     table(&[
         (
-            &format!("{GIVEN}apis: {{ a: {{ path: /, operations: {{ o: {{ method: POST, path: /, to: {{ topic: lanekeeper.system, do: publish }} }} }} }} }}"),
+            &format!(
+                "{GIVEN}apis: {{ a: {{ path: /, operations: {{ o: {{ method: POST, path: /, to: {{ topic: lanekeeper.system, do: publish }} }} }} }} }}"
+            ),
             &["6:78: `lanekeeper.system` has events of the system alone"],
         ),
         (
@@ -95,7 +100,9 @@ fn the_topic_of_the_system_is_there_for_subscriptions_only() {
 #[test]
 fn filters_are_checked_with_their_place() {
     let filter = |filter: &str| {
-        subscription(&format!("{{ topic: t, to: {{ webhook: 'https://example.com/' }}, filter: [{filter}] }}"))
+        subscription(&format!(
+            "{{ topic: t, to: {{ webhook: 'https://example.com/' }}, filter: [{filter}] }}"
+        ))
     };
     let many = ["{ key: subject, operator: IsNotNull }"; 26].join(", ");
     table(&[
@@ -109,7 +116,9 @@ fn filters_are_checked_with_their_place() {
         ),
         (
             &filter("{ key: 'da ta', operator: IsNotNull }"),
-            &["7:66: condition on `da ta`: a key is the name of an attribute (letters and digits), or `data.` and names parted by dots"],
+            &[
+                "7:66: condition on `da ta`: a key is the name of an attribute (letters and digits), or `data.` and names parted by dots",
+            ],
         ),
         (
             &filter("{ operator: IsNotNull, kee: 1 }"),
@@ -124,7 +133,9 @@ fn secrets_of_destinations_are_references() {
     table(&[
         (
             &to("sign: whsec_very_secret"),
-            &["7:59: a secret is a reference, never a literal: write `\"{{name}}\"`, a name of `named_values`"],
+            &[
+                "7:59: a secret is a reference, never a literal: write `\"{{name}}\"`, a name of `named_values`",
+            ],
         ),
         (&to("sign: '{{kee}}'"), &["7:59: there is no named value `kee`, did you mean `{{key}}`?"]),
         (
@@ -139,11 +150,14 @@ fn secrets_of_destinations_are_references() {
             &to("headers: { x-a: '{{token}}' }"),
             &["7:69: named value `token` is a secret, which would show here"],
         ),
-        ("named_values: { a: {}, b: { secret: { env: NOPE } }, c: { secret: { env: EMPTY_KEY } } }", &[
-            "2:20: expected either `value`, or `secret: { env: NAME }`, found a mapping",
-            "2:44: environment variable `NOPE` is not set",
-            "2:73: environment variable `EMPTY_KEY` does not hold a secret: 1 to 4096 bytes on one line",
-        ]),
+        (
+            "named_values: { a: {}, b: { secret: { env: NOPE } }, c: { secret: { env: EMPTY_KEY } } }",
+            &[
+                "2:20: expected either `value`, or `secret: { env: NAME }`, found a mapping",
+                "2:44: environment variable `NOPE` is not set",
+                "2:73: environment variable `EMPTY_KEY` does not hold a secret: 1 to 4096 bytes on one line",
+            ],
+        ),
     ]);
 }
 
@@ -155,18 +169,29 @@ fn destinations_are_checked() {
         (&to("headers: { aeg-x: a }"), &[&own("aeg-x")]),
         (&to("headers: { Authorization: a }"), &[&own("authorization")]),
         (&to("headers: { webhook-id: a }"), &[&own("webhook-id")]),
-        (&to("headers: { x-a: { from: 'a b' } }"), &[
-            "7:77: expected the name of an attribute, or `data.` and names parted by dots, found `a b`",
-        ]),
-        (&to("rate: 60/h"), &["7:59: expected deliveries per minute such as `600`, `600/min` or `10/s`, found `60/h`"]),
-        (&to("on_gone: disabled"), &["7:62: expected one of `disable`, `retry`, found `disabled`, did you mean `disable`?"]),
-        (&to("auth: { oauth2: { token_url: 'http://10.0.0.1/', client_id: a, client_secret: '{{token}}' } }"), &[
-            "7:82: `10.0.0.1` is not a public address, and `allow` does not cover it",
-        ]),
+        (
+            &to("headers: { x-a: { from: 'a b' } }"),
+            &["7:77: expected the name of an attribute, or `data.` and names parted by dots, found `a b`"],
+        ),
+        (
+            &to("rate: 60/h"),
+            &["7:59: expected deliveries per minute such as `600`, `600/min` or `10/s`, found `60/h`"],
+        ),
+        (
+            &to("on_gone: disabled"),
+            &["7:62: expected one of `disable`, `retry`, found `disabled`, did you mean `disable`?"],
+        ),
+        (
+            &to(
+                "auth: { oauth2: { token_url: 'http://10.0.0.1/', client_id: a, client_secret: '{{token}}' } }",
+            ),
+            &["7:82: `10.0.0.1` is not a public address, and `allow` does not cover it"],
+        ),
         (&subscription_of("t", "queue: {}, sign: '{{key}}'"), &["7:34: `sign` does not go with `queue`"]),
-        (&subscription_of("t", "queue: { lock: 2h, max_deliveries: 0 }"), &[
-            "7:38: expected a duration from `1s` to `1h` (units ms, s, m, h, d), found `2h`",
-        ]),
+        (
+            &subscription_of("t", "queue: { lock: 2h, max_deliveries: 0 }"),
+            &["7:38: expected a duration from `1s` to `1h` (units ms, s, m, h, d), found `2h`"],
+        ),
     ]);
 }
 
@@ -174,18 +199,31 @@ fn destinations_are_checked() {
 fn operations_on_events_are_checked() {
     let operation = |to: &str| {
         let subscriptions = "event_subscriptions: { q: { topic: p, to: { queue: {} } }, w: { topic: p, to: { webhook: 'https://example.com/' } } }";
-        format!("{GIVEN}{subscriptions}\napis: {{ a: {{ path: /, operations: {{ o: {{ method: POST, path: /, to: {{ {to} }} }} }} }} }}")
+        format!(
+            "{GIVEN}{subscriptions}\napis: {{ a: {{ path: /, operations: {{ o: {{ method: POST, path: /, to: {{ {to} }} }} }} }} }}"
+        )
     };
-    for good in ["topic: p, do: publish", "queue: q, do: receive", "queue: q, do: renewLock", "queue: q, do: renew_lock"] {
+    for good in [
+        "topic: p, do: publish",
+        "queue: q, do: receive",
+        "queue: q, do: renewLock",
+        "queue: q, do: renew_lock",
+    ] {
         assert_eq!(problems(&format!("manifest: 1\n{}", operation(good))), [""; 0], "{good}");
     }
     table(&[
         (&operation("topic: t, do: publish"), &["7:78: `t` has the changes of `c`: nobody publishes to it"]),
-        (&operation("topic: p, do: publsh"), &["7:85: expected one of `publish`, found `publsh`, did you mean `publish`?"]),
+        (
+            &operation("topic: p, do: publsh"),
+            &["7:85: expected one of `publish`, found `publsh`, did you mean `publish`?"],
+        ),
         (&operation("queue: w, do: receive"), &["7:78: the events of `w` are sent: it is no `queue`"]),
-        (&operation("queue: qq, do: reject, id: a"), &[
-            "7:78: there is no event subscription `qq`, did you mean `q`?",
-            "7:94: `id` does not go with `queue`",
-        ]),
+        (
+            &operation("queue: qq, do: reject, id: a"),
+            &[
+                "7:78: there is no event subscription `qq`, did you mean `q`?",
+                "7:94: `id` does not go with `queue`",
+            ],
+        ),
     ]);
 }

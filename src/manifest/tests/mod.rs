@@ -80,7 +80,9 @@ fn the_freight_exchange_loads() {
     assert_eq!((loads.unique.len(), loads.indexes.len()), (1, 2));
     assert_eq!(loads.throughput, Throughput::autoscale(20_000).ok());
     assert_eq!(loads.change_retention, Duration::from_secs(7 * 86_400));
-    let TopicSource::Changes { types, .. } = &manifest.topics["load-events"].source else { panic!("changes") };
+    let TopicSource::Changes { types, .. } = &manifest.topics["load-events"].source else {
+        panic!("changes")
+    };
     assert_eq!(types.replaced.as_deref(), Some("LoadUpdated"));
     assert_eq!(manifest.topics["partner-events"].source, TopicSource::Published);
     let partner = &manifest.event_subscriptions["partner-webhook"];
