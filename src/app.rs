@@ -180,7 +180,7 @@ async fn build(
         None => Arc::new(Webhooks::new(wiring::webhooks(manifest), wiring::wall_clock(clock.clone()))?),
     };
     let seeds = wiring::seeds(manifest)?;
-    let system = System::start(wiring::system(manifest), transport, clock.clone(), fatal).await?;
+    let system = System::start(wiring::system(manifest)?, transport, clock.clone(), fatal).await?;
     match assemble(manifest, environment, clock, (system.clone(), settings, seeds)).await {
         Ok(made) => Ok(made),
         Err(error) => {
@@ -207,8 +207,15 @@ async fn assemble(
     let metrics = Metrics::default();
     let limits = wiring::documents(manifest);
     let routes = Routes::new(manifest, &wiring::catalog(manifest), &metrics);
-    let gateway =
-        Gateway::new(routes, &metrics, system.reader().clone(), limits, clock.clone(), usage.clone());
+    let events = (system.clone(), wiring::event_limits(manifest));
+    let gateway = Gateway::new(
+        (routes, &metrics),
+        system.reader().clone(),
+        limits,
+        events,
+        clock.clone(),
+        usage.clone(),
+    );
     let admin = Admin {
         system,
         keys,

@@ -101,7 +101,11 @@ const AWAY_FROM_HOME: [(&str, &str, &str); 7] = [
     ("actix_web", "src/app/testing.rs", "starts the servers as the app does, for tests"),
     ("actix_web", "src/cli/process.rs", "the runtime that a backend's thread runs on"),
     ("reqwest", "src/manifest/mock.rs", "its re-export of header names decides what a mock may send"),
-    ("reqwest", "src/manifest/subscriptions.rs", "a webhook's URL is read as the sender will read it"),
+    (
+        "reqwest",
+        "src/manifest/subscriptions/webhook.rs",
+        "a webhook's URL and headers are read as the sender will read them",
+    ),
 ];
 
 /// Lines of a file: told beyond the first, refused beyond the second.
@@ -354,7 +358,7 @@ fn every_code_of_a_problem_stands_in_its_page_with_its_status() {
     let made = source::literals(&answers, source::is_snake, |before| {
         before.ends_with(", ") && before.contains("StatusCode::")
     });
-    let code = file("src/http/problem.rs");
+    let code = format!("{}{}", file("src/http/problem.rs"), file("src/http/problem/events.rs"));
     for name in source::literals(&code, source::is_snake, |_| true).into_iter().chain(made) {
         codes.entry(name.to_owned()).or_default();
     }

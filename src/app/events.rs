@@ -4,39 +4,50 @@
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
+use std::time::Duration;
 
 use lanekeeper_actors::model::delivery::Endpoint;
-use lanekeeper_actors::model::ids::Name;
-use lanekeeper_actors::model::topic::{EventTypes, Topic};
-use lanekeeper_actors::policy::filter::{Filter, KeyTable};
+use lanekeeper_actors::model::ids::{Name, TenantId};
+use lanekeeper_actors::model::topic::{EventTypes, SYSTEM_TOPIC, Topic, TopicSource};
+use lanekeeper_actors::policy::filter::{FilterSpec, KeyTable, SubjectFilter};
 use lanekeeper_actors::policy::retry::RetryPolicy;
-use lanekeeper_actors::subscriber::{Destination, Order, SubscriptionConfig, Webhook};
+use lanekeeper_actors::subscriber::{Destination, SubscriptionConfig, Webhook};
 
+use super::wiring::WiringError;
 use crate::manifest::{self, Manifest};
 
 /// What a manifest says of events.
 pub(super) struct Events {
-    /// The topics that are published to.
+    /// The topics that are published to, that of the system among them.
     pub(super) published: Vec<Arc<Topic>>,
     /// The subscriptions.
     pub(super) subscriptions: Vec<SubscriptionConfig>,
+    /// How long events can be replayed: the longest time that a topic asks for.
+    pub(super) retention: Duration,
 }
 
 /// A topic, and what the filters of its subscriptions ask of its events.
 type Listened = (Arc<Topic>, Arc<KeyTable>);
 
-pub(super) fn events(manifest: &Manifest) -> Events {
-    let topics: BTreeMap<&str, Listened> = manifest
-        .topics
-        .iter()
-        .map(|(name, topic)| (name.as_str(), (Arc::new(self::topic(name, topic)), Arc::default())))
-        .collect();
-    let config = |(name, subscription): (&String, &manifest::EventSubscription)| {
+/// All topics by name.
+fn topics(manifest: &Manifest) -> BTreeMap<String, Listened> {
+    let declared = manifest.topics.iter().map(|(name, topic)| self::topic(name, topic));
+    let all = declared.chain([Topic::published(SYSTEM_TOPIC.into())]);
+    all.map(|topic| (topic.name.to_string(), (Arc::new(topic), Arc::default()))).collect()
+}
+
+pub(super) fn events(manifest: &Manifest) -> Result<Events, WiringError> {
+    let topics = topics(manifest);
+    let mut subscriptions = Vec::with_capacity(manifest.event_subscriptions.len());
+    for (name, subscription) in &manifest.event_subscriptions {
         // A manifest is refused when a topic is not in it.
-        Some(self::subscription(name, subscription, topics.get(subscription.topic.as_str())?))
-    };
-    let subscriptions = manifest.event_subscriptions.iter().filter_map(config).collect();
-    Events { published: Vec::new(), subscriptions }
+        let Some(listened) = topics.get(&subscription.topic) else { continue };
+        subscriptions.push(self::subscription(name, subscription, listened)?);
+    }
+    let all = topics.values().map(|(topic, _)| topic);
+    let published = all.filter(|topic| topic.source == TopicSource::Published).cloned().collect();
+    let retention = manifest.topics.values().map(|topic| topic.retention).max().unwrap_or_default();
+    Ok(Events { published, subscriptions, retention })
 }
 
 fn name(text: &str) -> Name {
@@ -44,41 +55,77 @@ fn name(text: &str) -> Name {
 }
 
 fn topic(key: &str, topic: &manifest::Topic) -> Topic {
-    let types = &topic.types;
-    let types = EventTypes {
-        created: types.created.as_deref().map(name),
-        replaced: types.replaced.as_deref().map(name),
-        deleted: types.deleted.as_deref().map(name),
+    let made = match &topic.source {
+        manifest::TopicSource::Published => Topic::published(name(key)),
+        manifest::TopicSource::Changes { container, types } => {
+            let types = EventTypes {
+                created: types.created.as_deref().map(name),
+                replaced: types.replaced.as_deref().map(name),
+                deleted: types.deleted.as_deref().map(name),
+            };
+            Topic::of_changes(name(key), name(container), types)
+        }
     };
-    Topic::of_changes(name(key), name(&topic.container), types)
+    let tenant_path = topic.tenant.as_ref().map(|pointer| pointer.segments.clone().into());
+    Topic { tenant_path, ..made }
 }
 
 fn subscription(
     key: &str,
     subscription: &manifest::EventSubscription,
     (topic, keys): &Listened,
-) -> SubscriptionConfig {
+) -> Result<SubscriptionConfig, WiringError> {
     let subject = &subscription.subject;
-    let affix = |text: &String| (!text.is_empty()).then(|| text.clone());
-    let types_wanted = subscription.types.as_ref().map(|types| types.iter().map(|text| name(text)).collect());
-    let (begins, ends) = (affix(&subject.begins), affix(&subject.ends));
-    let webhook = &subscription.webhook;
-    let allow = webhook.allow.iter().map(ToString::to_string).collect();
+    let filter = FilterSpec {
+        types: subscription.types.as_ref().map(|types| types.iter().map(|text| name(text)).collect()),
+        subject: SubjectFilter {
+            begins: subject.begins.clone(),
+            ends: subject.ends.clone(),
+            case_sensitive: subject.case_sensitive,
+        },
+        advanced: subscription.filter.clone(),
+        arrays: subscription.arrays,
+    };
+    let filter = filter.compile(keys);
+    let filter = filter.map_err(|source| WiringError::Filter { name: key.to_owned(), source })?;
+    let tenant = subscription.tenant.as_ref().map(|tenant| TenantId::new(tenant)).transpose();
+    let tenant = tenant.map_err(|source| WiringError::Owner { name: key.to_owned(), source })?;
     let retry = subscription.retry;
-    SubscriptionConfig {
+    Ok(SubscriptionConfig {
         name: name(key),
         topic: topic.clone(),
-        tenant: None,
+        tenant,
         keys: keys.clone(),
-        filter: Filter::new(types_wanted, begins, ends, subject.case_sensitive).into(),
-        to: Destination::Webhook(Webhook::plain(Endpoint::plain(webhook.url.clone(), allow))),
+        filter: filter.into(),
+        to: match &subscription.to {
+            manifest::Destination::Webhook(to) => Destination::Webhook(webhook(to)),
+            manifest::Destination::Queue(queue) => Destination::Queue(*queue),
+        },
         retry: RetryPolicy {
             max_attempts: retry.max_attempts,
             ttl: retry.ttl,
             scale: retry.scale,
             probation: retry.probation,
         },
-        order: Order::None,
-        export: false,
+        order: subscription.order,
+        export: subscription.dead_letter.is_some(),
+    })
+}
+
+fn webhook(webhook: &manifest::Webhook) -> Webhook {
+    let allow = webhook.allow.iter().map(ToString::to_string).collect();
+    let endpoint = Endpoint {
+        signing: webhook.sign.clone(),
+        auth: webhook.auth.clone(),
+        tls: webhook.tls.clone(),
+        origin: webhook.origin.clone(),
+        ..Endpoint::plain(webhook.url.clone(), allow)
+    };
+    Webhook {
+        headers: webhook.headers.clone().into(),
+        batch: webhook.batch,
+        gone: webhook.on_gone,
+        rate: webhook.rate,
+        ..Webhook::plain(endpoint)
     }
 }

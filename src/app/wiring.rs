@@ -16,6 +16,7 @@ use lanekeeper_actors::model::document::{DocumentRules, KeyPath};
 use lanekeeper_actors::model::ids::{InvalidTenant, Name, TenantId};
 use lanekeeper_actors::partition::PartitionSettings;
 use lanekeeper_actors::policy::container::{Catalog, Container, Index};
+use lanekeeper_actors::policy::filter::FilterProblem;
 use lanekeeper_actors::policy::keys::{ApiKeySecret, InvalidKey};
 use lanekeeper_actors::policy::patch::PatchLimits;
 use lanekeeper_actors::policy::rate::{InvalidRate, Rate};
@@ -30,16 +31,13 @@ use lanekeeper_actors::upkeep::UpkeepSettings;
 use super::events::events;
 use crate::delivery::{WallClock, WebhookSettings};
 use crate::http::admin::timestamp;
-use crate::http::{BodyLimits, BulkLimits, DocumentLimits, ListenerLimits};
+use crate::http::{BodyLimits, BulkLimits, DocumentLimits, EventLimits, ListenerLimits};
 use crate::manifest::{self, Limits, Manifest, Secret, Tenancy};
 
 /// Most threads that serve the public listeners, and most that partitions are spread over.
 const THREADS_MAX: usize = 8;
 /// Groups that a shard's doorbell carries to the router, so that a healthy subscription reads no disk.
 const HINTS: usize = 256;
-
-/// How often an event may be published again by those who were told of it.
-const HOPS: u32 = 16;
 
 /// Room in a record for keys, checksums and the mutations' own framing.
 const RECORD_SLACK: u64 = 1 << 20;
@@ -56,6 +54,12 @@ pub enum WiringError {
     /// A secret that cannot be a key.
     #[error("the secret of the api key `{name}`: {source}")]
     Key { name: String, source: InvalidKey },
+    /// A filter that its topic cannot take.
+    #[error("the filter of the event subscription `{name}`: {source}")]
+    Filter { name: String, source: FilterProblem },
+    /// A name that cannot be a tenant.
+    #[error("the tenant of the event subscription `{name}`: {source}")]
+    Owner { name: String, source: InvalidTenant },
 }
 
 pub(super) fn listeners(manifest: &Manifest) -> ListenerLimits {
@@ -81,6 +85,17 @@ pub(super) fn documents(manifest: &Manifest) -> DocumentLimits {
         batch: limits.batch_operations,
         bulk: BulkLimits { operations: limits.bulk_operations, partitions: limits.bulk_partitions },
         idempotency: limits.idempotency_keep,
+    }
+}
+
+pub(super) fn event_limits(manifest: &Manifest) -> EventLimits {
+    let limits = &manifest.limits;
+    EventLimits {
+        body: BodyLimits { bytes: bytes(limits.body), time: limits.body_timeout },
+        request: limits.request_timeout,
+        event: bytes(limits.event_size),
+        batch: limits.publish_batch,
+        wait: limits.receive_wait,
     }
 }
 
@@ -169,11 +184,11 @@ fn container_rules(manifest: &Manifest, name: &str, container: &manifest::Contai
     }
 }
 
-pub(super) fn system(manifest: &Manifest) -> SystemConfig {
+pub(super) fn system(manifest: &Manifest) -> Result<SystemConfig, WiringError> {
     let limits = &manifest.limits;
     let shards = u16::try_from(manifest.server.shards).unwrap_or(u16::MAX);
-    let events = events(manifest);
-    SystemConfig {
+    let events = events(manifest)?;
+    Ok(SystemConfig {
         data: manifest.server.data.clone(),
         shards: manifest.server.shards_given.then_some(shards),
         default_shards: shards,
@@ -182,19 +197,25 @@ pub(super) fn system(manifest: &Manifest) -> SystemConfig {
         upkeep: Some(UpkeepSettings {
             interval: limits.upkeep_interval,
             batch: limits.upkeep_batch,
+            retention: events.retention,
             ..UpkeepSettings::default()
         }),
         shard: shard(limits),
         directory: directory(limits),
         topics: events.published,
-        publishing: TopicSettings::default(),
+        publishing: TopicSettings {
+            queue: limits.publish_queue,
+            batch_events: limits.batch_mutations,
+            batch_bytes: bytes(limits.batch_bytes),
+            lag: limits.publish_lag,
+        },
         subscriptions: events.subscriptions,
         delivery: DeliverySettings {
             window: limits.delivery_window,
             queue: limits.delivery_queue,
             timeout: limits.delivery_timeout,
             connections: limits.delivery_connections,
-            hops: HOPS,
+            hops: limits.event_hops,
             retry_page: limits.retry_page,
             backoff: limits.crash_backoff,
             crash_budget: small(limits.crash_budget),
@@ -209,7 +230,7 @@ pub(super) fn system(manifest: &Manifest) -> SystemConfig {
             crash_window: limits.crash_window,
         },
         partition_threads: threads(),
-    }
+    })
 }
 
 fn reader(limits: &Limits) -> ReaderSettings {

@@ -7,7 +7,7 @@ use clap::{Args, Parser, Subcommand};
 
 use super::{
     backup, changes, dead_letters, demo, export, import, keys, lint, partitions, query, serve, subscriptions,
-    verify,
+    topics, verify,
 };
 
 const EXAMPLES: &str = "\
@@ -46,13 +46,21 @@ pub(super) enum Verb {
         #[command(subcommand)]
         verb: keys::Verb,
     },
-    /// Look at event subscriptions, pause and resume them
+    /// Look at event subscriptions, pause and resume them, replay history, try filters
     #[command(after_help = "Example: lanekeeper subscriptions list")]
     Subscriptions {
         #[command(flatten)]
         connection: Connection,
         #[command(subcommand)]
         verb: subscriptions::Verb,
+    },
+    /// Look at topics
+    #[command(after_help = "Example: lanekeeper topics list")]
+    Topics {
+        #[command(flatten)]
+        connection: Connection,
+        #[command(subcommand)]
+        verb: topics::Verb,
     },
     /// List, replay and purge events that could not be delivered
     #[command(after_help = "Example: lanekeeper dead-letters list partner-webhook")]
@@ -212,6 +220,12 @@ mod tests {
             "lanekeeper subscriptions show s",
             "lanekeeper subscriptions pause s",
             "lanekeeper subscriptions resume s",
+            "lanekeeper subscriptions attempts s --json",
+            "lanekeeper subscriptions replay s",
+            "lanekeeper subscriptions replay s --from 2026-01-31T08:30:00Z --to 0-812 --rate 50",
+            "lanekeeper subscriptions cancel-replay s r1",
+            "lanekeeper subscriptions test-filter s event.json",
+            "lanekeeper topics list --json",
             "lanekeeper dead-letters list s",
             "lanekeeper dead-letters list s --limit 5",
             "lanekeeper dead-letters replay s --all",
@@ -243,6 +257,9 @@ mod tests {
             "lanekeeper dead-letters list s --limit 0",
             "lanekeeper keys rotate k1 --slot third",
             "lanekeeper subscriptions show",
+            "lanekeeper subscriptions replay s --rate 0",
+            "lanekeeper subscriptions cancel-replay s",
+            "lanekeeper topics",
             "lanekeeper dead-letters replay s",
             "lanekeeper dead-letters replay s --all 0-1",
             "lanekeeper demo --keep --json",

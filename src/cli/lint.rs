@@ -4,6 +4,8 @@
 
 use std::path::PathBuf;
 
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
 use serde::Serialize;
 
 use super::failure::Failure;
@@ -67,7 +69,9 @@ fn check(files: Vec<Source>, environment: Vec<(String, String)>) -> (Option<Mani
             if let Some(name) = missing_secret(problem) {
                 warnings.push(problem.clone());
                 if !sources.environment.iter().any(|(there, _)| there == name) {
-                    let stand_in = format!("stand-in-for-a-secret-{}", sources.environment.len());
+                    // Fits wherever a secret does, a signing key included.
+                    let stand_in = format!("stand-in-for-a-secret-{:04}", sources.environment.len());
+                    let stand_in = format!("whsec_{}", STANDARD.encode(stand_in));
                     sources.environment.push((name.to_owned(), stand_in));
                 }
             }

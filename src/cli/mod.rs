@@ -22,6 +22,7 @@ mod query;
 mod serve;
 mod subscriptions;
 mod table;
+mod topics;
 mod verify;
 
 use std::process::ExitCode;
@@ -63,6 +64,9 @@ fn perform(verb: Verb, environment: Vec<(String, String)>) -> Result<(), Failure
         Verb::Subscriptions { connection, verb } => ask(&connection, &environment, async |admin| {
             subscriptions::run(&verb, admin, connection.json).await
         }),
+        Verb::Topics { connection, verb } => {
+            ask(&connection, &environment, async |admin| topics::run(&verb, admin, connection.json).await)
+        }
         Verb::DeadLetters { connection, verb } => ask(&connection, &environment, async |admin| {
             dead_letters::run(&verb, admin, connection.json).await
         }),

@@ -19,11 +19,13 @@ use lanekeeper_actors::kernel::clock::SharedClock;
 use lanekeeper_actors::model::ids::{Name, TenantId};
 use lanekeeper_actors::protocol::gateway::{Call, Credential, Rated, Refused};
 use lanekeeper_actors::reader::Reader;
+use lanekeeper_actors::system::System;
 use tracing::Instrument;
 
 use super::body;
 use super::connections::Connection;
 use super::documents::{self, Admitted, DocumentLimits};
+use super::events::{self, EventLimits};
 use super::flight::Flight;
 use super::metrics::{Metrics, RouteMetrics};
 use super::path;
@@ -53,6 +55,10 @@ pub struct Gateway {
     pub reader: Reader,
     /// Bounds.
     pub limits: DocumentLimits,
+    /// The way to topics and queues.
+    pub system: System,
+    /// Bounds of requests about events.
+    pub events: EventLimits,
     /// Requests being answered.
     pub flight: Flight,
     /// Time.
@@ -93,10 +99,10 @@ struct Seen {
 impl Gateway {
     /// The operations of a manifest over these rooms.
     pub fn new(
-        routes: Routes,
-        metrics: &Metrics,
+        (routes, metrics): (Routes, &Metrics),
         reader: Reader,
         limits: DocumentLimits,
+        (system, events): (System, EventLimits),
         clock: SharedClock,
         usage: UsageHandle,
     ) -> Self {
@@ -104,6 +110,8 @@ impl Gateway {
             routes,
             reader,
             limits,
+            system,
+            events,
             flight: Flight::default(),
             clock,
             unmatched: metrics.unmatched(),
@@ -220,7 +228,25 @@ async fn handle(
             };
             documents::answer(&call, documents, payload).await
         }
+        Work::Publish(publishing) => {
+            let call = about_events(req, gateway, &admitted.tenant, trace);
+            events::publish(&call, publishing, payload).await
+        }
+        Work::Queue(subscription, action) => {
+            let call = about_events(req, gateway, &admitted.tenant, trace);
+            events::queue(&call, (subscription, *action), payload).await
+        }
     }
+}
+
+fn about_events<'a>(
+    req: &'a HttpRequest,
+    gateway: &'a Gateway,
+    tenant: &'a TenantId,
+    trace: &'a Trace,
+) -> events::Admitted<'a> {
+    let Gateway { system, flight, events: limits, .. } = gateway;
+    events::Admitted { req, tenant, trace, system, flight, limits }
 }
 
 fn check_head(req: &HttpRequest) -> Result<(), InvalidHead> {

@@ -5,6 +5,7 @@
 use std::time::Duration;
 
 use actix_web::http::{Method, StatusCode};
+use lanekeeper_actors::protocol::topic::Published;
 use prometheus_client::encoding::EncodeLabelSet;
 use prometheus_client::metrics::counter::Counter;
 use prometheus_client::metrics::family::Family;
@@ -35,10 +36,17 @@ struct Answer {
     status: &'static str,
 }
 
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct Topic {
+    topic: String,
+}
+
 /// What the public listener counts.
 #[derive(Debug, Clone)]
 pub struct Metrics {
     requests: Family<Answer, Counter>,
+    published: Family<Topic, Counter>,
+    duplicates: Family<Topic, Counter>,
     latency: Family<Route, Histogram, fn() -> Histogram>,
 }
 
@@ -49,10 +57,22 @@ pub struct RouteMetrics {
     latency: Histogram,
 }
 
+/// Where the events of one topic are counted.
+#[derive(Debug, Clone)]
+pub struct TopicMetrics {
+    published: Counter,
+    duplicates: Counter,
+}
+
 impl Default for Metrics {
     fn default() -> Self {
         let histogram: fn() -> Histogram = || Histogram::new(BUCKETS);
-        Self { requests: Family::default(), latency: Family::new_with_constructor(histogram) }
+        Self {
+            requests: Family::default(),
+            published: Family::default(),
+            duplicates: Family::default(),
+            latency: Family::new_with_constructor(histogram),
+        }
     }
 }
 
@@ -65,6 +85,15 @@ impl Metrics {
     /// Where answers to requests without an operation are counted.
     pub fn unmatched(&self) -> RouteMetrics {
         self.labelled(ANY, UNMATCHED)
+    }
+
+    /// Where events that are published to this topic are counted.
+    pub fn topic(&self, topic: &str) -> TopicMetrics {
+        let label = Topic { topic: topic.to_owned() };
+        TopicMetrics {
+            published: self.published.get_or_create(&label).clone(),
+            duplicates: self.duplicates.get_or_create(&label).clone(),
+        }
     }
 
     fn labelled(&self, method: &str, route: &str) -> RouteMetrics {
@@ -89,6 +118,24 @@ impl Metrics {
             "Time from the head of a request to the end of its answer",
             self.latency.clone(),
         );
+        registry.register(
+            "events_published",
+            "Events that callers published, by topic",
+            self.published.clone(),
+        );
+        registry.register(
+            "events_duplicate",
+            "Events that were published before and not taken again, by topic",
+            self.duplicates.clone(),
+        );
+    }
+}
+
+impl TopicMetrics {
+    /// Counts the events of one request.
+    pub fn count(&self, published: Published) {
+        self.published.inc_by(u64::try_from(published.taken).unwrap_or(u64::MAX));
+        self.duplicates.inc_by(u64::try_from(published.duplicates).unwrap_or(u64::MAX));
     }
 }
 

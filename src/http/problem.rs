@@ -4,6 +4,7 @@
 //! status, its stable code and what the caller should do next; nothing of the inside (paths, panics, keys) gets out.
 
 mod answer;
+mod events;
 #[cfg(test)]
 mod tests;
 
@@ -498,6 +499,7 @@ impl From<AdminError> for Problem {
         match error {
             AdminError::Route(error) => error.into(),
             AdminError::NoSubscription(_) => missing("subscription_not_found", "Subscription not found"),
+            AdminError::NoReplay(_) => missing("replay_not_found", "Replay not found"),
             AdminError::NoContainer(_) => missing("container_not_found", "Container not found"),
             AdminError::Backup(_) => Self::new(StatusCode::CONFLICT, "backup_failed", "No backup", text),
             AdminError::NotAwake => missing("partition_not_awake", "Partition is not awake"),

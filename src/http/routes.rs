@@ -15,8 +15,10 @@ use lanekeeper_actors::model::ids::Name;
 use lanekeeper_actors::policy::container::{Catalog, Container};
 use lanekeeper_actors::query::Query;
 
-use super::metrics::{Metrics, RouteMetrics};
-use crate::manifest::{self, Idempotency, Manifest, Parameter, ParameterType, PathTemplate, Segment, Target};
+use super::metrics::{Metrics, RouteMetrics, TopicMetrics};
+use crate::manifest::{
+    self, Idempotency, Manifest, Parameter, ParameterType, PathTemplate, QueueAction, Segment, Target,
+};
 
 pub(super) use place::{At, Fixed, FixedParts, Key, Location, fixed_key, named_key, named_parts};
 
@@ -51,8 +53,21 @@ pub struct Operation {
 pub enum Work {
     /// Documents of a container.
     Documents(Documents),
+    /// Events that are published.
+    Publish(Publishing),
+    /// Events of this subscription, which is a queue.
+    Queue(Name, QueueAction),
     /// A fixed answer.
     Mock(manifest::Mock),
+}
+
+/// Where events are published to.
+#[derive(Debug)]
+pub struct Publishing {
+    /// The topic.
+    pub topic: Name,
+    /// Where its events are counted.
+    pub metrics: TopicMetrics,
 }
 
 /// What an operation does, and to which documents.
@@ -151,7 +166,7 @@ impl Routes {
         for (api_name, api) in &manifest.apis {
             let name = Name::from(api_name.as_str());
             for operation in api.operations.values() {
-                let Some(work) = work(operation, api, catalog) else { continue };
+                let Some(work) = work(operation, api, catalog, metrics) else { continue };
                 let route = Name::from(operation.route.to_string());
                 let method = method(operation.method);
                 let metrics = metrics.route(&method, &route);
@@ -217,16 +232,28 @@ pub(super) fn key_pointer(container: &Container) -> String {
     paths.map(|part| format!("/{}", part.path.join("/"))).collect::<Vec<_>>().join(", ")
 }
 
-fn work(operation: &manifest::Operation, api: &manifest::Api, catalog: &Catalog) -> Option<Work> {
+fn work(
+    operation: &manifest::Operation,
+    api: &manifest::Api,
+    catalog: &Catalog,
+    metrics: &Metrics,
+) -> Option<Work> {
     let (container, action) = match &operation.target {
         Target::Mock(mock) => return Some(Work::Mock(mock.clone())),
+        Target::Publish { topic } => {
+            let publishing = Publishing { topic: topic.as_str().into(), metrics: metrics.topic(topic) };
+            return Some(Work::Publish(publishing));
+        }
+        Target::Queue { subscription, action } => {
+            return Some(Work::Queue(subscription.as_str().into(), *action));
+        }
         Target::Documents { container, action } => (container, action),
     };
     let location = api.operations.values().find_map(|reader| match &reader.target {
         Target::Documents { container: found, action: manifest::Action::Read(at) } if found == container => {
             Location::new(&reader.route, at, catalog.get(container)?)
         }
-        Target::Documents { .. } | Target::Mock(_) => None,
+        Target::Documents { .. } | Target::Publish { .. } | Target::Queue { .. } | Target::Mock(_) => None,
     });
     // A manifest is refused when a container is not in it.
     let container = catalog.get(container)?.clone();

@@ -8,11 +8,8 @@ use super::Names;
 use super::fields::{self, Fields};
 use super::model::{ApiKey, Product, Secret};
 use super::problem::{Place, Report, closest, quoted};
-use super::tree::{Node, Value};
-use super::{limits, units};
-
-/// Longest name of an environment variable, in bytes.
-const VARIABLE_MAX: usize = 255;
+use super::tree::Node;
+use super::{limits, named, units};
 
 const NOT_BUILT: [&str; 4] = ["ip_allow", "jwt", "key", "quota"];
 
@@ -42,16 +39,9 @@ impl<'e> Secrets<'e> {
     }
 
     fn take(&mut self, node: &Node, report: &mut Report) -> Option<Secret> {
-        if !matches!(node.value, Value::Map(_)) {
-            report.add(node.place, "a secret is a reference, never a literal: write `{ env: NAME }`");
-            return None;
-        }
-        let mut fields = Fields::open(node, report)?;
-        let variable = fields.required("env", report);
-        fields.finish(&[], report);
-        let node = variable?;
+        let node = named::variable(node, report)?;
         let name = fields::text(node, report)?;
-        if !is_variable(name) {
+        if !named::is_variable(name) {
             // The text may be the secret itself, so it is not repeated.
             report.add(node.place, "expected the name of an environment variable: letters, digits and `_`");
             return None;
@@ -108,10 +98,4 @@ pub(super) fn read_key(
         secondary: secondary.flatten(),
         expires: expires.flatten(),
     })
-}
-
-fn is_variable(name: &str) -> bool {
-    name.len() <= VARIABLE_MAX
-        && name.starts_with(|first: char| first.is_ascii_alphabetic() || first == '_')
-        && name.chars().all(|character| character.is_ascii_alphanumeric() || character == '_')
 }

@@ -5,11 +5,8 @@
 use std::collections::BTreeMap;
 use std::collections::btree_map::Entry;
 
-use super::Names;
 use super::fields::{self, Fields};
-use super::model::{
-    Api, Container, Idempotency, Method, Operation, PathTemplate, PathVersion, Segment, Target,
-};
+use super::model::{Api, Idempotency, Method, Operation, PathTemplate, PathVersion, Segment, Target};
 use super::problem::{Place, Report, quoted};
 use super::targets::{self, Known};
 use super::tree::Node;
@@ -69,7 +66,7 @@ impl Routes {
 pub(super) fn read(
     name: &str,
     node: &Node,
-    known: (&Names<'_>, &BTreeMap<String, Container>),
+    known: Known<'_>,
     routes: &mut Routes,
     report: &mut Report,
 ) -> Option<Api> {
@@ -143,26 +140,22 @@ struct Parts {
     idempotency: Option<Idempotency>,
 }
 
-fn read_operation(
-    node: &Node,
-    (names, containers): (&Names<'_>, &BTreeMap<String, Container>),
-    report: &mut Report,
-) -> Option<Parts> {
+fn read_operation(node: &Node, known: Known<'_>, report: &mut Report) -> Option<Parts> {
     let mut fields = Fields::open(node, report)?;
     let method =
         fields.required("method", report).and_then(|node| fields::choice(node, &METHODS, &[], report));
     let path = fields.required("path", report).and_then(|node| path(node, report));
-    let known = Known { names, containers, path: path.as_ref() };
+    let known = Known { path: path.as_ref(), ..known };
     let to = fields.required("to", report);
-    let (verb, target) = to.map_or((None, None), |node| targets::read(node, known, report));
+    let (asked, target) = to.map_or((None, None), |node| targets::read(node, known, report));
     let idempotency = fields.optional("idempotency");
     let idempotency = idempotency.and_then(|node| fields::choice(node, &IDEMPOTENCY, &[], report));
     if let (Some(_), true) = (idempotency, target.is_some()) {
         let place = fields.place_of("idempotency");
-        match verb {
-            Some(verb) if verb.can_repeat() => {}
-            Some(verb) => {
-                report.add(place, format!("`idempotency` does not go with `do: {}`", verb.name()));
+        match asked {
+            Some(asked) if asked.can_repeat() => {}
+            Some(asked) => {
+                report.add(place, format!("`idempotency` does not go with `do: {}`", asked.name()));
             }
             None => report.add(place, "`idempotency` does not go with `mock`"),
         }

@@ -1,6 +1,6 @@
-//! Stands between the sections `containers` and `topics` and where documents and their events come from.
+//! Stands between the section `containers` and where documents live.
 //!
-//! Invariant: a topic names a container that exists, and at least one kind of its changes.
+//! Invariant: a container's key, unique keys and indexes name members that a document can have.
 
 use std::num::NonZeroU16;
 use std::time::Duration;
@@ -8,9 +8,8 @@ use std::time::Duration;
 use lanekeeper_actors::policy::throughput::Throughput;
 use lanekeeper_actors::policy::ttl::{ContainerTtl, MAX_TTL};
 
-use super::Names;
 use super::fields::{self, Fields};
-use super::model::{ChangeTypes, Container, KeyPart, Pointer, Tenancy, Topic};
+use super::model::{Container, KeyPart, Pointer, Tenancy};
 use super::problem::{Report, quoted};
 use super::tree::{Node, Value};
 use super::units::{self, DAY};
@@ -28,9 +27,7 @@ const UNIQUE_PATHS_MAX: usize = 16;
 const INDEXES_MAX: usize = 16;
 const INDEX_PATHS_MAX: usize = 8;
 /// Longest time that changes are kept.
-const RETENTION_MAX: Duration = Duration::from_secs(366 * 24 * 60 * 60);
-/// Longest event type, in characters.
-const EVENT_TYPE_MAX: usize = 256;
+pub(super) const RETENTION_MAX: Duration = Duration::from_secs(366 * 24 * 60 * 60);
 
 const TENANCIES: [(&str, Tenancy); 2] = [("shared", Tenancy::Shared), ("isolated", Tenancy::Isolated)];
 
@@ -226,7 +223,7 @@ fn throughput(node: &Node, report: &mut Report) -> Option<Throughput> {
 }
 
 /// Reads a JSON Pointer (RFC 6901) to a member.
-fn pointer(node: &Node, report: &mut Report) -> Option<Pointer> {
+pub(super) fn pointer(node: &Node, report: &mut Report) -> Option<Pointer> {
     let text = fields::text(node, report)?;
     let Some(inside) = text.strip_prefix('/') else {
         let message = format!("expected a JSON Pointer such as `/lane`, found {}", quoted(text));
@@ -241,55 +238,4 @@ fn pointer(node: &Node, report: &mut Report) -> Option<Pointer> {
     }
     let unescape = |segment: &str| segment.replace("~1", "/").replace("~0", "~");
     Some(Pointer { segments: segments.into_iter().map(unescape).collect() })
-}
-
-/// Reads a topic.
-pub(super) fn read_topic(name: &str, node: &Node, names: &Names<'_>, report: &mut Report) -> Option<Topic> {
-    let mut fields = Fields::open(node, report)?;
-    let Some(from) = fields.optional("from") else {
-        report.add(node.place, format!("custom topic {} (without `from`) is not built yet", quoted(name)));
-        fields.finish(&[], report);
-        return None;
-    };
-    let topic = read_from(from, names, report);
-    fields.finish(&[], report);
-    topic
-}
-
-fn read_from(node: &Node, names: &Names<'_>, report: &mut Report) -> Option<Topic> {
-    let mut fields = Fields::open(node, report)?;
-    let container = fields
-        .required("container", report)
-        .and_then(|node| fields::reference(node, "container", &names.containers, report));
-    let types = fields.required("types", report).and_then(|node| change_types(node, report));
-    fields.finish(&[], report);
-    Some(Topic { container: container?, types: types? })
-}
-
-fn change_types(node: &Node, report: &mut Report) -> Option<ChangeTypes> {
-    let mut fields = Fields::open(node, report)?;
-    let before = report.count();
-    let mut kind = |key: &'static str, report: &mut Report| {
-        fields.optional(key).and_then(|node| event_type(node, report))
-    };
-    let types = ChangeTypes {
-        created: kind("created", report),
-        replaced: kind("replaced", report),
-        deleted: kind("deleted", report),
-    };
-    fields.finish(&[], report);
-    if types == ChangeTypes::default() && report.count() == before {
-        return fields::expected(node, "a type for `created`, `replaced` or `deleted`", report);
-    }
-    Some(types)
-}
-
-/// Reads a CloudEvents `type` (version 1.0.2, section 3.1.1).
-pub(super) fn event_type(node: &Node, report: &mut Report) -> Option<String> {
-    let text = fields::text(node, report)?;
-    if text.is_empty() || text.chars().count() > EVENT_TYPE_MAX || text.chars().any(char::is_control) {
-        let what = format!("an event type of 1 to {EVENT_TYPE_MAX} characters");
-        return fields::expected(node, &what, report);
-    }
-    Some(text.to_owned())
 }

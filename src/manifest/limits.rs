@@ -26,6 +26,11 @@ const SLICES_MAX: usize = 64;
 /// Calls that a rate may allow in its time.
 const CALLS_MAX: usize = 1_000_000_000;
 
+/// Most events in a request that publishes: they are one record of the log.
+const PUBLISH_MAX: usize = 10_000;
+/// More hops than this are a loop.
+const HOPS_MAX: usize = 1_000;
+
 const HELD: RangeInclusive<usize> = 1..=HELD_MAX;
 const QUEUED: RangeInclusive<usize> = 1..=QUEUED_MAX;
 const WAIT: RangeInclusive<Duration> = MILLISECOND..=HOUR;
@@ -86,6 +91,12 @@ pub(super) fn read(node: &Node, report: &mut Report) -> Option<Limits> {
         delivery_response: f.size("delivery_response", KIB..=64 * MIB, report),
         delivery_connections: f.count("delivery_connections", HELD, report),
         retry_page: f.count("retry_page", QUEUED, report),
+        publish_queue: f.count("publish_queue", QUEUED, report),
+        publish_lag: wide(f.count("publish_lag", HELD, report)),
+        publish_batch: f.count("publish_batch", 1..=PUBLISH_MAX, report),
+        event_size: f.size("event_size", KIB..=16 * MIB, report),
+        event_hops: u32::try_from(f.count("event_hops", 1..=HOPS_MAX, report)).unwrap_or(1),
+        receive_wait: f.duration("receive_wait", MILLISECOND..=HOUR, report),
         progress_delay: f.duration("progress_delay", MILLISECOND..=MINUTE, report),
         read_chunk: f.size("read_chunk", KIB..=GIB, report),
         drain_timeout: f.duration("drain_timeout", WAIT, report),
@@ -101,9 +112,13 @@ pub(super) fn read(node: &Node, report: &mut Report) -> Option<Limits> {
     Some(limits)
 }
 
+fn wide(value: usize) -> u64 {
+    u64::try_from(value).unwrap_or(u64::MAX)
+}
+
 /// Refuses bounds that cannot hold together, at the key that the stronger source gave.
 fn compare(limits: &Limits, fields: &Fields<'_>, report: &mut Report) {
-    let number = |value: usize| u64::try_from(value).unwrap_or(u64::MAX);
+    let number = wide;
     let mut above = |lower: &str, value: u64, upper: &str, most: u64, what: &str| {
         if value > most {
             let place = fields.place_of(lower).max(fields.place_of(upper));

@@ -6,8 +6,12 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
 
+use lanekeeper_actors::model::topic::SYSTEM_TOPIC;
+
 use self::fields::Fields;
+use self::named::NamedValues;
 use self::problem::Report;
+use self::targets::Known;
 use self::tree::{Node, Value};
 
 mod access;
@@ -18,6 +22,7 @@ mod layers;
 mod limits;
 mod mock;
 mod model;
+mod named;
 mod problem;
 mod questions;
 mod server;
@@ -25,14 +30,15 @@ mod subscriptions;
 mod targets;
 #[cfg(test)]
 mod tests;
+mod topics;
 mod tree;
 mod units;
 
 pub use self::model::{
-    Action, Api, ApiKey, ChangeTypes, Container, DocumentAt, EventSubscription, Idempotency, KeyPart, Limits,
-    Listener, Manifest, Method, Mock, Operation, Parameter, ParameterType, PathTemplate, PathVersion,
-    Pointer, Product, Rate, Retry, Secret, Segment, Server, SubjectFilter, Target, Template, Tenancy, Topic,
-    Webhook,
+    Action, Api, ApiKey, ChangeTypes, Container, Destination, DocumentAt, EventSubscription, Idempotency,
+    KeyPart, Limits, Listener, Manifest, Method, Mock, Operation, Parameter, ParameterType, PathTemplate,
+    PathVersion, Pointer, Product, QueueAction, Rate, Retry, Secret, Segment, Server, SubjectFilter, Target,
+    Template, Tenancy, Topic, TopicSource, Webhook,
 };
 pub use self::problem::{Problem, Problems};
 pub(crate) use self::units::{duration, timestamp};
@@ -41,7 +47,7 @@ pub(crate) use self::units::{duration, timestamp};
 pub const DEFAULT: &str = include_str!("../../config/default.yaml");
 
 /// Sections of the full manifest that this version refuses.
-const NOT_BUILT: [&str; 4] = ["edge", "functions", "identities", "named_values"];
+const NOT_BUILT: [&str; 3] = ["edge", "functions", "identities"];
 
 /// Where a manifest comes from, besides [`DEFAULT`]. Weakest first: `files` in their order, `environment`, `flags`.
 #[derive(Debug, Clone, Default)]
@@ -100,27 +106,32 @@ pub fn load(sources: &Sources) -> Result<Manifest, Problems> {
 struct Names<'t> {
     containers: BTreeSet<&'t str>,
     topics: BTreeSet<&'t str>,
+    event_subscriptions: BTreeSet<&'t str>,
     apis: BTreeSet<&'t str>,
     products: BTreeSet<&'t str>,
 }
 
 impl<'t> Names<'t> {
     fn of(root: &'t Node) -> Self {
-        let names = |section: &str| match &root.value {
-            Value::Map(map) => match map.get(section).map(|field| &field.node.value) {
-                Some(Value::Map(things)) => things.keys().map(String::as_str).collect(),
-                Some(_) | None => BTreeSet::new(),
-            },
-            Value::Null
-            | Value::Bool(_)
-            | Value::Integer(_)
-            | Value::Float(_)
-            | Value::Text(_)
-            | Value::List(_) => BTreeSet::new(),
+        let names = |section: &str| -> BTreeSet<&'t str> {
+            match &root.value {
+                Value::Map(map) => match map.get(section).map(|field| &field.node.value) {
+                    Some(Value::Map(things)) => things.keys().map(String::as_str).collect(),
+                    Some(_) | None => BTreeSet::new(),
+                },
+                Value::Null
+                | Value::Bool(_)
+                | Value::Integer(_)
+                | Value::Float(_)
+                | Value::Text(_)
+                | Value::List(_) => BTreeSet::new(),
+            }
         };
         Self {
             containers: names("containers"),
-            topics: names("topics"),
+            // That of the system is there without being declared.
+            topics: names("topics").into_iter().chain([SYSTEM_TOPIC]).collect(),
+            event_subscriptions: names("event_subscriptions"),
             apis: names("apis"),
             products: names("products"),
         }
@@ -141,15 +152,23 @@ fn read(root: &Node, environment: &[(String, String)], report: &mut Report) -> O
     let limits = fields.required("limits", report).and_then(|node| limits::read(node, report));
     let containers =
         section(&mut fields, "containers", report, |_, node, report| containers::read(node, report));
-    let topics = section(&mut fields, "topics", report, |name, node, report| {
-        containers::read_topic(name, node, &names, report)
-    });
+    let values = fields.optional("named_values").filter(|node| !matches!(node.value, Value::Null));
+    let values = values.map(|node| NamedValues::read(node, environment, report)).unwrap_or_default();
+    let topics = section(&mut fields, "topics", report, |_, node, report| topics::read(node, &names, report));
+    let known = subscriptions::Known { names: &names, topics: &topics, values: &values };
     let event_subscriptions = section(&mut fields, "event_subscriptions", report, |_, node, report| {
-        subscriptions::read(node, &names, &topics, report)
+        subscriptions::read(node, known, report)
     });
     let mut routes = apis::Routes::default();
+    let known = Known {
+        names: &names,
+        containers: &containers,
+        topics: &topics,
+        subscriptions: &event_subscriptions,
+        path: None,
+    };
     let apis = section(&mut fields, "apis", report, |name, node, report| {
-        apis::read(name, node, (&names, &containers), &mut routes, report)
+        apis::read(name, node, known, &mut routes, report)
     });
     let products = section(&mut fields, "products", report, |_, node, report| {
         access::read_product(node, &names, report)

@@ -13,15 +13,18 @@ use std::time::{Duration, SystemTime};
 use lanekeeper_actors::policy::throughput::Throughput;
 use lanekeeper_actors::policy::ttl::ContainerTtl;
 
-use crate::delivery::Cidr;
-
 mod apis;
+mod events;
 
 pub use lanekeeper_actors::model::secret::Secret;
 
 pub use self::apis::{
     Action, Api, DocumentAt, Idempotency, Method, Mock, Operation, Parameter, ParameterType, PathTemplate,
     PathVersion, Segment, Target, Template,
+};
+pub use self::events::{
+    ChangeTypes, Destination, EventSubscription, QueueAction, Retry, SubjectFilter, Topic, TopicSource,
+    Webhook,
 };
 
 /// The whole configuration of a process. Maps are keyed by name: 1 to 63 of `A-Z a-z 0-9 _ -`, the first a
@@ -171,6 +174,18 @@ pub struct Limits {
     pub delivery_connections: usize,
     /// Due retries read at once.
     pub retry_page: usize,
+    /// Requests that wait to be published to one topic.
+    pub publish_queue: usize,
+    /// Changes by which routing may be behind before publishing is refused.
+    pub publish_lag: u64,
+    /// Events in one request that publishes.
+    pub publish_batch: usize,
+    /// Largest event that may be published, in bytes.
+    pub event_size: u64,
+    /// How often an event may be published again by those who were told of it.
+    pub event_hops: u32,
+    /// Longest time that a receiver may wait for events of a queue.
+    pub receive_wait: Duration,
     /// Longest time that progress of a healthy subscription stays only in memory.
     pub progress_delay: Duration,
     /// Log bytes read at once.
@@ -257,74 +272,6 @@ pub enum Tenancy {
     Shared,
     /// A space for each tenant, which the caller's credential names.
     Isolated,
-}
-
-/// Where events come from: the changes of a container.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Topic {
-    /// The container.
-    pub container: String,
-    /// How its changes are called.
-    pub types: ChangeTypes,
-}
-
-/// CloudEvents `type` of each kind of change; a kind without one makes no event. At least one is there.
-#[derive(Debug, Clone, PartialEq, Eq, Default)]
-pub struct ChangeTypes {
-    /// A document that was not there before.
-    pub created: Option<String>,
-    /// A new body of an existing document.
-    pub replaced: Option<String>,
-    /// A document that is gone.
-    pub deleted: Option<String>,
-}
-
-/// Where events go.
-#[derive(Debug, Clone, PartialEq)]
-pub struct EventSubscription {
-    /// The topic.
-    pub topic: String,
-    /// Event types that match; `None` is all of them.
-    pub types: Option<Vec<String>>,
-    /// Subjects that match.
-    pub subject: SubjectFilter,
-    /// The destination.
-    pub webhook: Webhook,
-    /// When to try again, and when to give up.
-    pub retry: Retry,
-}
-
-/// Literal beginning and end of a subject; an empty text matches everything.
-#[derive(Debug, Clone, PartialEq, Eq, Default)]
-pub struct SubjectFilter {
-    /// How the subject begins.
-    pub begins: String,
-    /// How the subject ends.
-    pub ends: String,
-    /// Whether upper and lower case differ.
-    pub case_sensitive: bool,
-}
-
-/// An HTTP endpoint that takes events.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Webhook {
-    /// Absolute `http` or `https` URL, normalised, without user, password and fragment.
-    pub url: String,
-    /// Blocks that may be contacted although they are not public.
-    pub allow: Vec<Cidr>,
-}
-
-/// When to try again, and when to give up.
-#[derive(Debug, Clone, Copy, PartialEq)]
-pub struct Retry {
-    /// Attempts before an event is dead-lettered, 1 to 30.
-    pub max_attempts: u32,
-    /// Age at which an event is dead-lettered, 1 s to 24 h.
-    pub ttl: Duration,
-    /// Factor on the steps of the schedule, 0.0001 to 1.
-    pub scale: f64,
-    /// Whether an endpoint that only fails is left alone for a while.
-    pub probation: bool,
 }
 
 /// What callers are sold: apis, and how much of them.

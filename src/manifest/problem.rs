@@ -4,6 +4,7 @@
 //! read is handed out only if nothing was reported.
 
 use std::fmt;
+use std::path::{Path, PathBuf};
 
 use serde::Serialize;
 
@@ -172,6 +173,12 @@ impl Report {
             suggestion,
         };
         Err(Problems(found.into_iter().map(problem).collect()))
+    }
+
+    /// The folder of the file that a place is in; where it is in no file, the working directory.
+    pub(super) fn folder(&self, place: Place) -> PathBuf {
+        let file = Path::new(self.name(place.source));
+        file.parent().filter(|_| file.is_file()).unwrap_or(Path::new("")).to_owned()
     }
 
     fn name(&self, source: usize) -> &str {

@@ -1,69 +1,139 @@
-//! Stands between the section `event_subscriptions` and where events go.
+//! Stands between the section `event_subscriptions` and who wants which events.
 //!
-//! Invariant: no subscription names a destination that is not public, unless its own `allow` covers it. A host
-//! name is decided when it is resolved; here only literal addresses and `localhost` can be.
+//! Invariant: a filter that is handed out can be compiled, and asks for no type that its topic never makes.
+
+mod webhook;
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+use std::time::Duration;
 
-use reqwest::Url;
+use lanekeeper_actors::model::topic::SYSTEM_TOPIC;
+use lanekeeper_actors::policy::filter::{
+    Condition, FilterProblem, FilterSpec, KeyTable, OPERATORS, Test, TestFault,
+};
+use lanekeeper_actors::subscriber::{BatchSettings, Order, QueueSettings};
 
 use super::Names;
 use super::fields::{self, Fields};
-use super::model::{EventSubscription, Retry, SubjectFilter, Topic, Webhook};
+use super::mock;
+use super::model::{Destination, EventSubscription, Retry, SubjectFilter, Topic, TopicSource, Webhook};
+use super::named::NamedValues;
 use super::problem::{Report, closest, quoted};
 use super::tree::Node;
-use super::units::{DAY, SECOND};
-use crate::delivery::{Cidr, CidrProblem, vet};
+use super::units::{DAY, HOUR, KIB, MIB, SECOND};
 
 /// Event Grid's most attempts, and its default.
 const ATTEMPTS_MAX: usize = 30;
 /// Smallest factor on the steps of the schedule: a day becomes nine seconds.
 const SCALE_MIN: f64 = 0.0001;
-/// Longest URL, in bytes.
-const URL_MAX: usize = 2048;
+/// Event Grid's most events in a batch.
+const BATCH_MAX: usize = 5_000;
+/// Event Grid's preferred size of a batch.
+const BATCH_BYTES: usize = 64 * 1024;
+/// Most times that an event is given out.
+const DELIVERIES_MAX: usize = 100;
+/// Event Grid's defaults of a queue.
+const QUEUE: QueueSettings = QueueSettings { lock: Duration::from_secs(60), max_deliveries: 10 };
+/// Longest place of dead letters, in bytes.
+const PLACE_MAX: usize = 2_048;
+/// What the system tells of itself.
+const SYSTEM_TYPES: [&str; 4] =
+    ["dead_letter.created", "subscription.disabled", "subscription.probation", "subscription.recovered"];
+/// The one type that means all of them, as in Event Grid.
+const ALL_TYPES: &str = "All";
 
-const NOT_BUILT: [&str; 5] = ["batch", "dead_letter", "filter", "order", "sign"];
-const TO_NOT_BUILT: [&str; 3] = ["function", "queue", "sign"];
+const ORDERS: [(&str, Order); 2] = [("none", Order::None), ("partition", Order::Partition)];
+const TO_NOT_BUILT: [&str; 2] = ["function", "subscriptions"];
+
+/// What the reader of a subscription knows.
+#[derive(Clone, Copy)]
+pub(super) struct Known<'a> {
+    /// The names of all things.
+    pub(super) names: &'a Names<'a>,
+    /// Those topics in which nothing is wrong.
+    pub(super) topics: &'a BTreeMap<String, Topic>,
+    /// What `{{name}}` stands for.
+    pub(super) values: &'a NamedValues<'a>,
+}
 
 /// Reads a subscription.
-pub(super) fn read(
-    node: &Node,
-    names: &Names<'_>,
-    topics: &BTreeMap<String, Topic>,
-    report: &mut Report,
-) -> Option<EventSubscription> {
+pub(super) fn read(node: &Node, known: Known<'_>, report: &mut Report) -> Option<EventSubscription> {
     let mut fields = Fields::open(node, report)?;
     let topic = fields
         .required("topic", report)
-        .and_then(|node| fields::reference(node, "topic", &names.topics, report));
-    let of_topic = topic.as_ref().and_then(|topic| topics.get(topic));
-    let types = fields.optional("types").map(|node| types(node, of_topic, report));
+        .and_then(|node| fields::reference(node, "topic", &known.names.topics, report));
+    let types = fields.optional("types").map(|node| types(node, made(topic.as_deref(), known), report));
+    let tenant = fields.optional("tenant").map(|node| fields::name(node, report));
     let subject = match fields.optional("subject") {
         Some(node) => subject(node, report),
         None => Some(SubjectFilter::default()),
     };
-    let webhook = fields.required("to", report).and_then(|node| webhook(node, report));
+    let arrays = match fields.optional("arrays") {
+        Some(node) => fields::boolean(node, report),
+        None => Some(false),
+    };
+    let filter = match fields.optional("filter") {
+        Some(node) => filter(node, report),
+        None => Some(Vec::new()),
+    };
+    let batch = fields.optional("batch").map(|node| batch(node, report));
+    let to = fields.required("to", report).and_then(|node| destination(node, known.values, report));
+    let to = match (to, batch) {
+        (Some(Destination::Webhook(webhook)), batch) => {
+            Some(Destination::Webhook(Box::new(Webhook { batch: batch.flatten(), ..*webhook })))
+        }
+        (Some(Destination::Queue(_)), Some(_)) => {
+            report.add(
+                fields.place_of("batch"),
+                "`batch` does not go with `queue`: receivers say how many they take",
+            );
+            None
+        }
+        (to, _) => to,
+    };
+    let order = match fields.optional("order") {
+        Some(node) => fields::choice(node, &ORDERS, &[], report),
+        None => Some(Order::None),
+    };
     let retry = match fields.optional("retry") {
         Some(node) => retry(node, report),
         None => Some(RETRY),
     };
-    fields.finish(&NOT_BUILT, report);
-    Some(EventSubscription { topic: topic?, types, subject: subject?, webhook: webhook?, retry: retry? })
+    let dead_letter = fields.optional("dead_letter").map(|node| dead_letter(node, report));
+    fields.finish(&[], report);
+    Some(EventSubscription {
+        topic: topic?,
+        tenant: tenant.flatten(),
+        types,
+        subject: subject?,
+        filter: filter?,
+        arrays: arrays?,
+        to: to?,
+        order: order?,
+        retry: retry?,
+        dead_letter: dead_letter.flatten(),
+    })
 }
 
-fn types(node: &Node, topic: Option<&Topic>, report: &mut Report) -> Vec<String> {
+/// The types that a topic makes, where they are known.
+fn made<'a>(topic: Option<&str>, known: Known<'a>) -> Option<BTreeSet<&'a str>> {
+    let topic = topic?;
+    if topic == SYSTEM_TOPIC {
+        return Some(SYSTEM_TYPES.into_iter().collect());
+    }
+    let TopicSource::Changes { types, .. } = &known.topics.get(topic)?.source else { return None };
+    let types = [&types.created, &types.replaced, &types.deleted];
+    Some(types.into_iter().filter_map(|name| name.as_deref()).collect())
+}
+
+fn types(node: &Node, made: Option<BTreeSet<&str>>, report: &mut Report) -> Vec<String> {
     let mut types = Vec::new();
     for (text, item) in fields::distinct_texts(node, report).unwrap_or_default() {
-        if let Some(topic) = topic {
-            let made: BTreeSet<&str> = [&topic.types.created, &topic.types.replaced, &topic.types.deleted]
-                .into_iter()
-                .filter_map(|name| name.as_deref())
-                .collect();
-            if !made.contains(text) && report.is_whole() {
-                let message = format!("the topic makes no event {}", quoted(text));
-                report.suggest(item.place, message, closest(text, made));
-            }
+        if let Some(made) = made.as_ref().filter(|made| text != ALL_TYPES && !made.contains(text))
+            && report.is_whole()
+        {
+            let message = format!("the topic makes no event {}", quoted(text));
+            report.suggest(item.place, message, closest(text, made.iter().copied()));
         }
         types.push(text.to_owned());
     }
@@ -84,6 +154,79 @@ fn subject(node: &Node, report: &mut Report) -> Option<SubjectFilter> {
     };
     fields.finish(&[], report);
     Some(SubjectFilter { begins: begins?, ends: ends?, case_sensitive: case_sensitive? })
+}
+
+/// Reads a list of conditions.
+fn filter(node: &Node, report: &mut Report) -> Option<Vec<Condition>> {
+    let mut conditions = Vec::new();
+    let before = report.count();
+    for item in fields::list(node, report)? {
+        conditions.extend(condition(item, report));
+    }
+    if report.count() > before {
+        return None;
+    }
+    let spec = FilterSpec { advanced: conditions, ..FilterSpec::default() };
+    // Each condition is right by itself; what is left is what they are together.
+    if let Err(problem) = spec.compile(&KeyTable::default()) {
+        report.add(node.place, problem.to_string());
+        return None;
+    }
+    Some(spec.advanced)
+}
+
+/// Reads `{ key: data.weight, operator: NumberGreaterThan, value: 1000 }`.
+fn condition(node: &Node, report: &mut Report) -> Option<Condition> {
+    let mut fields = Fields::open(node, report)?;
+    let key = fields.required("key", report).and_then(|node| fields::text(node, report));
+    let operator = fields.required("operator", report);
+    let value = fields.optional("value").map(mock::json);
+    let values = fields.optional("values").map(mock::json);
+    fields.finish(&[], report);
+    let (key, operator) = (key?, operator?);
+    let name = fields::text(operator, report)?;
+    let test = match Test::read(name, value.as_ref(), values.as_ref()) {
+        Ok(test) => test,
+        Err(TestFault::Unknown(_)) => {
+            let message = format!("there is no operator {}", quoted(name));
+            report.suggest(operator.place, message, closest(name, OPERATORS));
+            return None;
+        }
+        Err(fault) => {
+            report.add(operator.place, fault.to_string());
+            return None;
+        }
+    };
+    let condition = Condition { key: key.to_owned(), test };
+    let alone = FilterSpec { advanced: vec![condition.clone()], ..FilterSpec::default() };
+    match alone.compile(&KeyTable::default()) {
+        Ok(_) | Err(FilterProblem::TooManyValues(_)) => Some(condition),
+        Err(FilterProblem::Condition { fault, .. }) => {
+            report.add(node.place, format!("condition on {}: {fault}", quoted(key)));
+            None
+        }
+        Err(
+            problem @ (FilterProblem::TooManyConditions(_)
+            | FilterProblem::TooManyTypes(_)
+            | FilterProblem::SubjectTooLong(_)),
+        ) => {
+            report.add(node.place, problem.to_string());
+            None
+        }
+    }
+}
+
+fn batch(node: &Node, report: &mut Report) -> Option<BatchSettings> {
+    let mut fields = Fields::open(node, report)?;
+    let events =
+        fields.required("events", report).and_then(|node| fields::count(node, 1..=BATCH_MAX, report));
+    let size = fields.optional("size").map(|node| fields::size(node, KIB..=MIB, report));
+    fields.finish(&[], report);
+    let bytes = match size {
+        Some(size) => usize::try_from(size?).ok()?,
+        None => BATCH_BYTES,
+    };
+    Some(BatchSettings { events: events?, bytes })
 }
 
 const RETRY: Retry = Retry { max_attempts: 30, ttl: DAY, scale: 1.0, probation: true };
@@ -109,66 +252,47 @@ fn retry(node: &Node, report: &mut Report) -> Option<Retry> {
     Some(retry)
 }
 
-fn webhook(node: &Node, report: &mut Report) -> Option<Webhook> {
+fn destination(node: &Node, values: &NamedValues<'_>, report: &mut Report) -> Option<Destination> {
     let mut fields = Fields::open(node, report)?;
-    let allow = fields.optional("allow").map_or_else(Vec::new, |node| allow(node, report));
-    let elsewhere = TO_NOT_BUILT.iter().any(|key| *key != "sign" && fields.has(key));
-    let node = if elsewhere { fields.optional("webhook") } else { fields.required("webhook", report) };
-    let url = node.and_then(|node| url(node, report));
-    fields.finish(&TO_NOT_BUILT, report);
-    let (node, url) = (node?, url?);
-    if let Some(address) = literal_address(&url)
-        && vet(address, &allow).is_err()
-    {
-        report.add(node.place, format!("`{address}` is not a public address, and `allow` does not cover it"));
-    }
-    Some(Webhook { url: url.into(), allow })
-}
-
-fn allow(node: &Node, report: &mut Report) -> Vec<Cidr> {
-    let mut blocks = Vec::new();
-    for item in fields::list(node, report).unwrap_or_default() {
-        let Some(text) = fields::text(item, report) else { continue };
-        match text.parse::<Cidr>() {
-            Ok(block) => blocks.push(block),
-            Err(CidrProblem::HostBits { meant, .. }) => {
-                let message = format!("{} has bits outside its prefix", quoted(text));
-                report.suggest(item.place, message, Some(meant.to_string()));
-            }
-            Err(CidrProblem::Address(_) | CidrProblem::Prefix(_)) => {
-                fields::expected::<()>(item, "an address, or a block such as `10.0.0.0/8`", report);
+    if let Some(node) = fields.optional("queue") {
+        for key in webhook::KEYS {
+            if fields.optional(key).is_some() {
+                report.add(fields.place_of(key), format!("`{key}` does not go with `queue`"));
             }
         }
+        fields.finish(&TO_NOT_BUILT, report);
+        return queue(node, report).map(Destination::Queue);
     }
-    blocks
+    let elsewhere = TO_NOT_BUILT.iter().any(|key| fields.has(key));
+    let webhook = webhook::read(&mut fields, !elsewhere, values, report);
+    let mut not_built = TO_NOT_BUILT.to_vec();
+    not_built.extend(webhook::NOT_BUILT);
+    fields.finish(&not_built, report);
+    webhook.map(|webhook| Destination::Webhook(Box::new(webhook)))
 }
 
-fn url(node: &Node, report: &mut Report) -> Option<Url> {
+fn queue(node: &Node, report: &mut Report) -> Option<QueueSettings> {
+    let mut fields = Fields::open(node, report)?;
+    let mut queue = QUEUE;
+    if let Some(node) = fields.optional("lock") {
+        queue.lock = fields::duration(node, SECOND..=HOUR, report)?;
+    }
+    if let Some(node) = fields.optional("max_deliveries") {
+        queue.max_deliveries = u32::try_from(fields::count(node, 1..=DELIVERIES_MAX, report)?).ok()?;
+    }
+    fields.finish(&[], report);
+    Some(queue)
+}
+
+/// Reads `{ blob: PLACE }`.
+fn dead_letter(node: &Node, report: &mut Report) -> Option<String> {
+    let mut fields = Fields::open(node, report)?;
+    let blob = fields.required("blob", report);
+    fields.finish(&[], report);
+    let node = blob?;
     let text = fields::text(node, report)?;
-    let parsed = Url::parse(text).ok().filter(|url| text.len() <= URL_MAX && url.has_host());
-    let Some(url) = parsed.filter(|url| matches!(url.scheme(), "http" | "https")) else {
-        return fields::expected(node, "an `http` or `https` URL", report);
-    };
-    if !url.username().is_empty() || url.password().is_some() {
-        report.add(node.place, "a URL with a user or password: a secret is a reference, never a literal");
-        return None;
+    if text.is_empty() || text.len() > PLACE_MAX || text.chars().any(char::is_control) {
+        return fields::expected(node, "a directory, or the URL of a blob store", report);
     }
-    if url.fragment().is_some() {
-        report.add(node.place, "a URL with a fragment, which is never sent");
-        return None;
-    }
-    Some(url)
-}
-
-/// The address that a URL names without a look-up.
-fn literal_address(url: &Url) -> Option<IpAddr> {
-    let host = url.host_str()?;
-    if let Some(inside) = host.strip_prefix('[').and_then(|host| host.strip_suffix(']')) {
-        return inside.parse::<Ipv6Addr>().ok().map(IpAddr::V6);
-    }
-    let name = host.strip_suffix('.').unwrap_or(host);
-    if name == "localhost" || name.ends_with(".localhost") {
-        return Some(IpAddr::V4(Ipv4Addr::LOCALHOST));
-    }
-    host.parse::<Ipv4Addr>().ok().map(IpAddr::V4)
+    Some(text.to_owned())
 }

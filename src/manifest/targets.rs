@@ -5,10 +5,15 @@
 
 use std::collections::BTreeMap;
 
+use lanekeeper_actors::model::topic::SYSTEM_TOPIC;
+
 use super::Names;
 use super::fields::{self, Fields};
 use super::mock;
-use super::model::{Action, Container, DocumentAt, KeyPart, PathTemplate, Segment, Target, Template};
+use super::model::{
+    Action, Container, Destination, DocumentAt, EventSubscription, KeyPart, PathTemplate, QueueAction,
+    Segment, Target, Template, Topic, TopicSource,
+};
 use super::problem::{Place, Report, closest, quoted};
 use super::questions::{self, Question};
 use super::tree::{Node, Value};
@@ -17,10 +22,20 @@ use super::tree::{Node, Value};
 const LITERAL_MAX: usize = 255;
 
 /// Keys of `to` that name something else than documents.
-const ELSEWHERE: [&str; 4] = ["function", "queue", "topic", "upstream"];
+const ELSEWHERE: [&str; 3] = ["function", "subscriptions", "upstream"];
 /// Keys of `to` that go with `container`.
 const TO_DOCUMENTS: [&str; 6] = ["container", "do", "id", "params", "partition", "sql"];
-const DO_NOT_BUILT: [&str; 6] = ["acknowledge", "publish", "receive", "reject", "release", "renewLock"];
+/// What is done to a topic.
+const PUBLISH: &str = "publish";
+const QUEUE_ACTIONS: [(&str, QueueAction); 6] = [
+    ("receive", QueueAction::Receive),
+    ("acknowledge", QueueAction::Acknowledge),
+    ("release", QueueAction::Release),
+    ("reject", QueueAction::Reject),
+    ("renew_lock", QueueAction::RenewLock),
+    // As Event Grid writes it.
+    ("renewLock", QueueAction::RenewLock),
+];
 
 /// What is asked of a container, before its templates are known.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -53,7 +68,7 @@ const VERBS: [(&str, Verb); 11] = [
 ];
 
 impl Verb {
-    pub(super) fn name(self) -> &'static str {
+    fn name(self) -> &'static str {
         VERBS.iter().find(|(_, verb)| *verb == self).map_or("", |(name, _)| name)
     }
 
@@ -71,12 +86,40 @@ impl Verb {
     }
 
     /// Whether a request that comes twice may have done something twice, and its answer can be kept.
-    pub(super) fn can_repeat(self) -> bool {
+    fn can_repeat(self) -> bool {
         match self {
             Self::Create | Self::Upsert | Self::Replace | Self::Patch | Self::Batch => true,
             Self::Read | Self::Delete | Self::List | Self::Bulk | Self::Query | Self::DeletePartition => {
                 false
             }
+        }
+    }
+}
+
+/// What an operation does to documents or events.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Asked {
+    Documents(Verb),
+    Publish,
+    Queue(QueueAction),
+}
+
+impl Asked {
+    pub(super) fn name(self) -> &'static str {
+        match self {
+            Self::Documents(verb) => verb.name(),
+            Self::Publish => PUBLISH,
+            Self::Queue(wanted) => {
+                QUEUE_ACTIONS.iter().find(|(_, action)| *action == wanted).map_or("", |(name, _)| name)
+            }
+        }
+    }
+
+    /// Whether a key of the caller's can keep it from happening twice. Events have ids of their own for that.
+    pub(super) fn can_repeat(self) -> bool {
+        match self {
+            Self::Documents(verb) => verb.can_repeat(),
+            Self::Publish | Self::Queue(_) => false,
         }
     }
 }
@@ -88,13 +131,22 @@ pub(super) struct Known<'a> {
     pub(super) names: &'a Names<'a>,
     /// Those containers in which nothing is wrong.
     pub(super) containers: &'a BTreeMap<String, Container>,
+    /// Such topics.
+    pub(super) topics: &'a BTreeMap<String, Topic>,
+    /// Such subscriptions.
+    pub(super) subscriptions: &'a BTreeMap<String, EventSubscription>,
     /// The path of the operation, if nothing is wrong with it.
     pub(super) path: Option<&'a PathTemplate>,
 }
 
-/// Reads `to`; says what is asked of a container even where the rest is wrong.
-pub(super) fn read(node: &Node, known: Known<'_>, report: &mut Report) -> (Option<Verb>, Option<Target>) {
+/// Reads `to`; says what is asked even where the rest is wrong.
+pub(super) fn read(node: &Node, known: Known<'_>, report: &mut Report) -> (Option<Asked>, Option<Target>) {
     let Some(mut fields) = Fields::open(node, report) else { return (None, None) };
+    for key in ["topic", "queue"] {
+        if fields.has(key) {
+            return events(key, fields, known, report);
+        }
+    }
     if let Some(mock) = fields.optional("mock") {
         for key in TO_DOCUMENTS {
             if fields.optional(key).is_some() {
@@ -110,8 +162,7 @@ pub(super) fn read(node: &Node, known: Known<'_>, report: &mut Report) -> (Optio
     };
     let container = key("container", !elsewhere, report)
         .and_then(|node| fields::reference(node, "container", &known.names.containers, report));
-    let verb =
-        key("do", !elsewhere, report).and_then(|node| fields::choice(node, &VERBS, &DO_NOT_BUILT, report));
+    let verb = key("do", !elsewhere, report).and_then(|node| fields::choice(node, &VERBS, &[], report));
     let needs_id = verb.is_some_and(Verb::needs_id);
     let id = key("id", needs_id, report).map(|node| template(node, known.path, report));
     let partition = key("partition", verb.is_some_and(Verb::needs_partition), report);
@@ -141,7 +192,64 @@ pub(super) fn read(node: &Node, known: Known<'_>, report: &mut Report) -> (Optio
         let action = action(verb, partition, id.flatten(), query)?;
         Some(Target::Documents { container: container?, action })
     };
-    (verb, target())
+    (verb.map(Asked::Documents), target())
+}
+
+/// Reads `{ topic: …, do: publish }` or `{ queue: …, do: receive }`.
+fn events(
+    key: &'static str,
+    mut fields: Fields<'_>,
+    known: Known<'_>,
+    report: &mut Report,
+) -> (Option<Asked>, Option<Target>) {
+    for other in
+        TO_DOCUMENTS.into_iter().chain(["mock", "queue"]).filter(|other| !["do", key].contains(other))
+    {
+        if fields.optional(other).is_some() {
+            report.add(fields.place_of(other), format!("`{other}` does not go with `{key}`"));
+        }
+    }
+    let named = fields.optional(key);
+    let verb = fields.required("do", report);
+    let read = if key == "topic" {
+        let asked = verb.and_then(|node| fields::choice(node, &[(PUBLISH, Asked::Publish)], &[], report));
+        (asked, named.and_then(|node| publish(node, known, report)).filter(|_| asked.is_some()))
+    } else {
+        let action = verb.and_then(|node| fields::choice(node, &QUEUE_ACTIONS, &[], report));
+        let subscription = named.and_then(|node| queue(node, known, report));
+        let target = action.zip(subscription);
+        let target = target.map(|(action, subscription)| Target::Queue { subscription, action });
+        (action.map(Asked::Queue), target)
+    };
+    fields.finish(&ELSEWHERE, report);
+    read
+}
+
+/// Reads the name of a topic that callers may publish to.
+fn publish(node: &Node, known: Known<'_>, report: &mut Report) -> Option<Target> {
+    let topic = fields::reference(node, "topic", &known.names.topics, report)?;
+    if topic == SYSTEM_TOPIC {
+        report.add(node.place, format!("{} has events of the system alone", quoted(&topic)));
+        return None;
+    }
+    if let Some(Topic { source: TopicSource::Changes { container, .. }, .. }) = known.topics.get(&topic) {
+        let of = quoted(container);
+        report.add(node.place, format!("{} has the changes of {of}: nobody publishes to it", quoted(&topic)));
+        return None;
+    }
+    Some(Target::Publish { topic })
+}
+
+/// Reads the name of a subscription whose events are received.
+fn queue(node: &Node, known: Known<'_>, report: &mut Report) -> Option<String> {
+    let names = &known.names.event_subscriptions;
+    let name = fields::reference(node, "event subscription", names, report)?;
+    let to = known.subscriptions.get(&name).map(|subscription| &subscription.to);
+    if let Some(Destination::Webhook(_)) = to {
+        report.add(node.place, format!("the events of {} are sent: it is no `queue`", quoted(&name)));
+        return None;
+    }
+    Some(name)
 }
 
 fn action(

@@ -1,12 +1,15 @@
 //! An endpoint of webhooks with a memory: what came, how often, and what was answered.
 
+use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::sync::{Arc, Mutex};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use serde_json::Value;
 use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader};
 use tokio::net::{TcpListener, TcpStream};
+
+use super::server::AMPLE;
 
 /// One attempt as the endpoint saw it.
 #[derive(Debug, Clone)]
@@ -17,7 +20,11 @@ pub(crate) struct Hit {
     pub(crate) id: String,
     /// Header `x-delivery-attempt`.
     pub(crate) attempt: u32,
-    /// The event.
+    /// All headers, by their names in lower case.
+    pub(crate) headers: BTreeMap<String, String>,
+    /// The body as it came.
+    pub(crate) body: Vec<u8>,
+    /// The event, or a list of them.
     pub(crate) event: Value,
     /// What was answered.
     pub(crate) status: u16,
@@ -64,6 +71,21 @@ impl Sink {
         self.hits.lock().unwrap().clone()
     }
 
+    /// The attempts on this path, once there are as many that were answered with success.
+    pub(crate) async fn taken(&self, path: &str, number: usize) -> Vec<Hit> {
+        let deadline = Instant::now() + AMPLE;
+        loop {
+            let hits = self.hits();
+            let taken = |hit: &&Hit| hit.path == path && hit.status < 300;
+            let hits: Vec<_> = hits.iter().filter(taken).cloned().collect();
+            if hits.len() >= number {
+                return hits;
+            }
+            assert!(Instant::now() < deadline, "{} of {number} came to `{path}`", hits.len());
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+    }
+
     /// Connections that were ever made.
     pub(crate) fn connections(&self) -> usize {
         *self.connections.lock().unwrap()
@@ -77,12 +99,15 @@ async fn serve(stream: TcpStream, script: Arc<Script>, ledger: Arc<Mutex<Vec<Hit
         let mut line = String::new();
         stream.read_line(&mut line).await.ok()?;
         let path = line.split(' ').nth(1)?.trim_start_matches('/').to_owned();
-        let mut hit = Hit { path, id: String::new(), attempt: 0, event: Value::Null, status: 0 };
+        let (headers, body) = (BTreeMap::new(), Vec::new());
+        let mut hit =
+            Hit { path, id: String::new(), attempt: 0, headers, body, event: Value::Null, status: 0 };
         let mut length = 0;
         loop {
             let mut line = String::new();
             stream.read_line(&mut line).await.ok()?;
             let Some((name, value)) = line.trim_end().split_once(": ") else { break };
+            hit.headers.insert(name.to_ascii_lowercase(), value.to_owned());
             match name.to_ascii_lowercase().as_str() {
                 "content-length" => length = value.parse().ok()?,
                 "webhook-id" => hit.id = value.to_owned(),
@@ -93,6 +118,7 @@ async fn serve(stream: TcpStream, script: Arc<Script>, ledger: Arc<Mutex<Vec<Hit
         let mut body = vec![0; length];
         stream.read_exact(&mut body).await.ok()?;
         hit.event = serde_json::from_slice(&body).ok()?;
+        hit.body = body;
         let (status, pause) = script(&hit);
         hit.status = status;
         let answer = format!("HTTP/1.1 {} Said\r\ncontent-length: 0\r\n\r\n", hit.status);

@@ -4,19 +4,25 @@ use actix_web::HttpResponse;
 use actix_web::web::Bytes;
 use lanekeeper_actors::model::event::Event;
 use lanekeeper_actors::model::ids::Position;
+use lanekeeper_actors::model::time::Timestamp;
 use lanekeeper_actors::policy::filter::{Facts, Sample};
 use lanekeeper_actors::policy::health::Breaker;
-use lanekeeper_actors::protocol::subscriber::{AttemptRecord, ReplayStatus, Selection, SubscriptionStatus};
+use lanekeeper_actors::protocol::subscriber::{
+    AttemptRecord, ReplayRequest, ReplayStatus, Selection, SubscriptionStatus,
+};
 use lanekeeper_actors::subscriber::{DeadLetter, Destination, SubscriptionHandle};
 use serde::Deserialize;
 use serde_json::{Value, json};
 
-use super::{Admin, AdminError, read};
+use super::{Admin, AdminError, read, timestamp};
 use crate::http::path::query_value;
 use crate::http::problem::Problem;
+use crate::manifest;
 
 /// Dead letters in a page when nobody names a number.
 const PAGE: usize = 100;
+/// Events per second of a replay when nobody names a number: new events go first all the same.
+const REPLAY_RATE: u32 = 1_000;
 
 /// Which dead letters are meant.
 #[derive(Deserialize)]
@@ -25,6 +31,22 @@ struct Chosen {
     #[serde(default)]
     all: bool,
     ids: Option<Vec<String>>,
+}
+
+/// Which events of the past are meant. Without `from` it is as far back as the log goes, without `to` until now.
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Window {
+    from: Option<String>,
+    to: Option<String>,
+    rate: Option<u32>,
+}
+
+/// Which replay is meant.
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Job {
+    id: String,
 }
 
 pub(super) async fn list(admin: &Admin) -> Result<HttpResponse, Problem> {
@@ -49,6 +71,58 @@ pub(super) async fn pause(admin: &Admin, name: &str) -> Result<HttpResponse, Pro
 pub(super) async fn resume(admin: &Admin, name: &str) -> Result<HttpResponse, Problem> {
     find(admin, name)?.resume().await?;
     show(admin, name).await
+}
+
+pub(super) async fn attempts(admin: &Admin, name: &str) -> Result<HttpResponse, Problem> {
+    let attempts: Vec<_> = find(admin, name)?.attempts().await.iter().map(attempt).collect();
+    let count = attempts.len();
+    Ok(HttpResponse::Ok().json(json!({ "attempts": attempts, "count": count })))
+}
+
+/// Delivers events of the past again.
+pub(super) async fn replay_history(admin: &Admin, name: &str, body: &Bytes) -> Result<HttpResponse, Problem> {
+    let handle = find(admin, name)?;
+    let Window { from, to, rate } = read(body)?;
+    let (from, from_position) = edge("from", from.as_deref(), Timestamp(0))?;
+    let (to, to_position) = edge("to", to.as_deref(), admin.clock.now())?;
+    if from > to {
+        return Err(AdminError::Request("`from` is later than `to`".to_owned()).into());
+    }
+    let rate = rate.unwrap_or(REPLAY_RATE);
+    if rate == 0 {
+        return Err(
+            AdminError::Request("`rate` is a number of events per second, 1 or more".to_owned()).into()
+        );
+    }
+    let id = handle.replay_history(ReplayRequest { from, to, from_position, to_position, rate }).await?;
+    Ok(HttpResponse::Accepted().json(json!({ "id": &*id })))
+}
+
+/// One end of a replay: a time (RFC 3339) or a position such as `0-812`, which stands for that shard only.
+fn edge(
+    name: &str,
+    text: Option<&str>,
+    otherwise: Timestamp,
+) -> Result<(Timestamp, Option<Position>), AdminError> {
+    let Some(text) = text else { return Ok((otherwise, None)) };
+    if let Ok(position) = text.parse() {
+        return Ok((otherwise, Some(position)));
+    }
+    match manifest::timestamp(text) {
+        Some(time) => Ok((timestamp(time), None)),
+        None => Err(AdminError::Request(format!(
+            "`{name}` is a time such as `2026-01-31T08:30:00Z`, or a position such as `0-812`"
+        ))),
+    }
+}
+
+pub(super) async fn cancel_replay(admin: &Admin, name: &str, body: &Bytes) -> Result<HttpResponse, Problem> {
+    let handle = find(admin, name)?;
+    let Job { id } = read(body)?;
+    if !handle.cancel_replay(&id).await? {
+        return Err(AdminError::NoReplay(id).into());
+    }
+    Ok(HttpResponse::Ok().json(json!({ "cancelled": true })))
 }
 
 pub(super) fn test_filter(admin: &Admin, name: &str, body: &Bytes) -> Result<HttpResponse, Problem> {

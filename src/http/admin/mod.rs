@@ -17,6 +17,7 @@ mod rooms;
 mod scope;
 mod scrape;
 mod token;
+mod topics;
 mod usage;
 
 use std::panic::AssertUnwindSafe;
@@ -91,6 +92,9 @@ pub enum AdminError {
     /// There is no such container.
     #[error("there is no container `{0}`")]
     NoContainer(String),
+    /// There is no such replay.
+    #[error("there is no replay `{0}`")]
+    NoReplay(String),
     /// Nothing to reopen.
     #[error("there is no such partition awake")]
     NotAwake,
@@ -176,10 +180,14 @@ async fn answer(
         Route::Export => export::stream(admin, name, query).await,
         Route::Changes => changes::page(admin, name, query).await,
         Route::Query => queries::page(admin, name, body).await,
+        Route::Topics => Ok(topics::list(admin)),
         Route::Subscriptions => delivery::list(admin).await,
         Route::Subscription => delivery::show(admin, name).await,
         Route::Pause => delivery::pause(admin, name).await,
         Route::Resume => delivery::resume(admin, name).await,
+        Route::Attempts => delivery::attempts(admin, name).await,
+        Route::ReplayHistory => delivery::replay_history(admin, name, body).await,
+        Route::CancelReplay => delivery::cancel_replay(admin, name, body).await,
         Route::TestFilter => delivery::test_filter(admin, name, body),
         Route::DeadLetters if reads => delivery::dead_letters(admin, name, query),
         Route::DeadLetters => delivery::purge(admin, name, body).await,

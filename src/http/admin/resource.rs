@@ -21,10 +21,14 @@ pub(super) enum Route {
     Query,
     Import,
     Export,
+    Topics,
     Subscriptions,
     Subscription,
+    Attempts,
     Pause,
     Resume,
+    ReplayHistory,
+    CancelReplay,
     TestFilter,
     DeadLetters,
     ReplayDeadLetters,
@@ -38,7 +42,7 @@ pub(super) enum Route {
 
 /// Every path, its methods as in the header `Allow`, and what it stands for. A segment in braces stands for a name
 /// without a colon; what follows a colon is an action.
-pub(super) const ROUTES: [(&str, &str, Route); 26] = [
+pub(super) const ROUTES: [(&str, &str, Route); 30] = [
     ("/healthz", "GET, HEAD", Route::Health),
     ("/readyz", "GET, HEAD", Route::Ready),
     ("/metrics", "GET, HEAD", Route::Metrics),
@@ -52,9 +56,13 @@ pub(super) const ROUTES: [(&str, &str, Route); 26] = [
     ("/v1/containers/{container}/query", "POST", Route::Query),
     ("/v1/containers/{container}/import", "POST", Route::Import),
     ("/v1/containers/{container}/export", "GET, HEAD", Route::Export),
+    ("/v1/topics", "GET, HEAD", Route::Topics),
     ("/v1/subscriptions", "GET, HEAD", Route::Subscriptions),
     ("/v1/subscriptions/{subscription}", "GET, HEAD", Route::Subscription),
+    ("/v1/subscriptions/{subscription}/attempts", "GET, HEAD", Route::Attempts),
     ("/v1/subscriptions/{subscription}:pause", "POST", Route::Pause),
+    ("/v1/subscriptions/{subscription}:replay", "POST", Route::ReplayHistory),
+    ("/v1/subscriptions/{subscription}:cancel-replay", "POST", Route::CancelReplay),
     ("/v1/subscriptions/{subscription}:resume", "POST", Route::Resume),
     ("/v1/subscriptions/{subscription}:test-filter", "POST", Route::TestFilter),
     ("/v1/subscriptions/{subscription}/dead-letters", "DELETE, GET, HEAD", Route::DeadLetters),

@@ -11,9 +11,9 @@ use serde_json::{Map, Value, json};
 
 use super::delivery::without_query;
 use super::scope::key_part;
-use super::{Admin, AdminError, read};
+use super::{Admin, AdminError, read, topics};
 use crate::http::problem::Problem;
-use crate::manifest::{Manifest, Target, Tenancy};
+use crate::manifest::{Destination, Manifest, Target, Tenancy};
 
 /// Which partition is meant.
 #[derive(Deserialize)]
@@ -144,16 +144,13 @@ pub fn manifest(manifest: &Manifest) -> Value {
         };
         (name, json!({ "partition_key": container.partition_key.iter().map(ToString::to_string).collect::<Vec<_>>(), "tenancy": tenancy }))
     });
-    let topics = manifest.topics.iter().map(|(name, topic)| {
-        let types = &topic.types;
-        let types = json!({ "created": types.created, "replaced": types.replaced, "deleted": types.deleted });
-        (name, json!({ "from": { "container": topic.container, "types": types } }))
-    });
+    let topics = manifest.topics.iter().map(|(name, topic)| (name, topics::declared(topic)));
     let subscriptions = manifest.event_subscriptions.iter().map(|(name, subscription)| {
-        let webhook = without_query(&subscription.webhook.url);
-        let value =
-            json!({ "topic": subscription.topic, "types": subscription.types, "to": { "webhook": webhook } });
-        (name, value)
+        let to = match &subscription.to {
+            Destination::Webhook(webhook) => json!({ "webhook": without_query(&webhook.url) }),
+            Destination::Queue(_) => json!("queue"),
+        };
+        (name, json!({ "topic": subscription.topic, "types": subscription.types, "to": to }))
     });
     let apis = manifest.apis.iter().map(|(name, api)| {
         let operations: Vec<_> = api
@@ -162,6 +159,8 @@ pub fn manifest(manifest: &Manifest) -> Value {
             .map(|(name, operation)| {
                 let to = match &operation.target {
                     Target::Documents { container, .. } => json!({ "container": container }),
+                    Target::Publish { topic } => json!({ "topic": topic }),
+                    Target::Queue { subscription, .. } => json!({ "queue": subscription }),
                     Target::Mock(_) => json!("mock"),
                 };
                 let (method, route) = (operation.method.as_str(), operation.route.to_string());

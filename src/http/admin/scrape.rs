@@ -3,6 +3,7 @@
 use std::sync::atomic::AtomicU64;
 
 use actix_web::HttpResponse;
+use lanekeeper_actors::policy::health::Breaker;
 use prometheus_client::encoding::{EncodeLabelSet, text::encode};
 use prometheus_client::metrics::counter::Counter;
 use prometheus_client::metrics::family::Family;
@@ -123,6 +124,12 @@ async fn subscriptions(admin: &Admin, registry: &mut Registry) {
         ("subscription_dead_letters", "Events given up and kept"),
         ("subscription_paused", "1 while an operator stopped it"),
         ("subscription_quarantined", "1 while it waits for an operator after crashes"),
+        ("subscription_disabled", "1 while it gives up every event, until an operator resumes it"),
+        ("subscription_breaker_open", "1 while its endpoint is on probation, and attempts are held back"),
+        ("subscription_window", "Attempts that its endpoint may have at a time"),
+        ("subscription_locked", "Events of a queue that somebody has received and not settled"),
+        ("subscription_held", "Events that wait for an earlier one with their key"),
+        ("subscription_replays", "Replays of history that are not at their end"),
     ]
     .map(|about| (about, Family::<Subscription, Gauge>::default()));
     let counters = [
@@ -145,6 +152,12 @@ async fn subscriptions(admin: &Admin, registry: &mut Registry) {
             wide(status.dead_letters),
             i64::from(status.paused),
             i64::from(status.quarantined),
+            i64::from(status.disabled.is_some()),
+            i64::from(status.breaker.is_some_and(|breaker| breaker != Breaker::Closed)),
+            number(status.window),
+            number(status.locked),
+            number(status.held),
+            number(status.replays.len()),
         ];
         for ((_, family), value) in gauges.iter().zip(values) {
             family.get_or_create(&label).set(value);

@@ -55,6 +55,10 @@ pub(super) struct Extra {
     pub(super) charge: Option<RequestUnits>,
     /// Line and column, from 1, of what cannot be read.
     pub(super) place: Option<(usize, usize)>,
+    /// Which event of a batch is wrong, from 0.
+    pub(super) index: Option<usize>,
+    /// Lock tokens, each with its own reason.
+    pub(super) failed_tokens: Option<Value>,
 }
 
 impl Problem {
@@ -254,6 +258,13 @@ impl Problem {
         if let (Some((line, column)), Some(body)) = (extra.place, body.as_object_mut()) {
             body.insert("line".to_owned(), json!(line));
             body.insert("column".to_owned(), json!(column));
+        }
+        if let (Some(index), Some(body)) = (extra.index, body.as_object_mut()) {
+            body.insert("index".to_owned(), json!(index));
+        }
+        if let (Some(tokens), Some(body)) = (extra.failed_tokens, body.as_object_mut()) {
+            body.insert("succeededLockTokens".to_owned(), json!([]));
+            body.insert("failedLockTokens".to_owned(), tokens);
         }
         if extra.close {
             response.force_close();

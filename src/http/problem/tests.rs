@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use actix_web::body::to_bytes;
 use actix_web::http::header::{ALLOW, CONTENT_TYPE, RETRY_AFTER, WWW_AUTHENTICATE};
+use lanekeeper_actors::model::cloudevent::{CloudEventProblem, Fault, Part};
 use lanekeeper_actors::model::feed::{FeedMode, InvalidCursor};
 use lanekeeper_actors::model::ids::{DocumentId, Lsn};
 use lanekeeper_actors::model::session::InvalidSession;
@@ -14,11 +15,14 @@ use lanekeeper_actors::policy::keys::InvalidKey;
 use lanekeeper_actors::policy::patch::{InvalidOperation, PatchError, Refusal};
 use lanekeeper_actors::policy::rate::{Admission, Rate};
 use lanekeeper_actors::protocol::gateway::Rated;
+use lanekeeper_actors::protocol::subscriber::ReceiveRefused;
+use lanekeeper_actors::protocol::topic::PublishError;
 use lanekeeper_actors::query::Condition;
 use lanekeeper_actors::shard::CommitError;
 use serde_json::Value;
 
 use super::*;
+use crate::http::events::{QueueRefused, Unpublishable};
 use crate::http::trace::Trace;
 
 const VALID_TRACE: &str = "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01";
@@ -219,9 +223,39 @@ fn table() -> Vec<(Problem, Seen)> {
     add(AdminError::Route(Unroutable::NotFound).into(), 404, "route_not_found", None, false);
     add(AdminError::NoSubscription(name()).into(), 404, "subscription_not_found", None, false);
     add(AdminError::NoContainer(name()).into(), 404, "container_not_found", None, false);
+    add(AdminError::NoReplay(name()).into(), 404, "replay_not_found", None, false);
+    add(SubscriptionError::Busy.into(), 409, "busy", None, false);
     add(AdminError::NotAwake.into(), 404, "partition_not_awake", None, false);
     add(AdminError::Request(name()).into(), 400, "invalid_request", None, false);
     all.extend(reads());
+    all.extend(events());
+    all
+}
+
+/// Publishing and receiving.
+fn events() -> Vec<(Problem, Seen)> {
+    let name = || "x".to_owned();
+    let mut all: Vec<(Problem, Seen)> = Vec::new();
+    let mut add = |problem: Problem, status, code, retry| all.push((problem, (status, code, retry, false)));
+    add(PublishError::Overloaded.into(), 429, "topic_busy", Some(1));
+    add(PublishError::Behind.into(), 429, "topic_behind", Some(1));
+    add(PublishError::Unavailable.into(), 503, "unavailable", Some(1));
+    add(PublishError::NoRoom.into(), 507, "no_room", None);
+    add(PublishError::TooLarge.into(), 413, "event_too_large", None);
+    add(PublishError::Unknown.into(), 504, "outcome_unknown", None);
+    add(Unpublishable::Format.into(), 415, "unsupported_media_type", None);
+    let problem = CloudEventProblem { index: Some(3), part: Part::Data, fault: Fault::Base64 };
+    add(Unpublishable::from(problem).into(), 400, "invalid_event", None);
+    let many = CloudEventProblem { index: None, part: Part::Event, fault: Fault::TooManyEvents(5) };
+    add(Unpublishable::from(many).into(), 413, "too_many_events", None);
+    add(Unpublishable::TooLarge { index: 1, size: 2, limit: 1 }.into(), 413, "event_too_large", None);
+    add(QueueRefused::NotFound.into(), 404, "queue_not_found", None);
+    add(QueueRefused::Parameter { name: "maxEvents", what: name() }.into(), 400, "invalid_query", None);
+    add(QueueRefused::Tokens.into(), 400, "invalid_tokens", None);
+    add(QueueRefused::Lost { tokens: Value::Null }.into(), 400, "locks_lost", None);
+    add(ReceiveRefused::NotAQueue.into(), 404, "queue_not_found", None);
+    add(ReceiveRefused::TooMany.into(), 429, "queue_busy", Some(1));
+    add(ReceiveRefused::Unavailable.into(), 503, "unavailable", Some(1));
     all
 }
 

@@ -6,6 +6,8 @@ use std::sync::Arc;
 
 use lanekeeper_actors::query::Query;
 
+use super::events::QueueAction;
+
 /// A set of operations under one path.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Api {
@@ -130,6 +132,18 @@ pub enum Target {
         container: String,
         /// What is done to them.
         action: Action,
+    },
+    /// Events that are published to a topic.
+    Publish {
+        /// The topic, to which callers may publish.
+        topic: String,
+    },
+    /// Events of a queue.
+    Queue {
+        /// The event subscription, whose events are received.
+        subscription: String,
+        /// What is done to them.
+        action: QueueAction,
     },
     /// A fixed answer.
     Mock(Mock),

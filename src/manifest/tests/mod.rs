@@ -10,6 +10,7 @@ use proptest::prelude::*;
 use super::*;
 
 mod documents;
+mod events;
 mod layering;
 mod refusals;
 mod sections;
@@ -17,6 +18,8 @@ mod sections;
 const NORTHWIND: &str = include_str!("../../../config/northwind.yaml");
 const MINIMAL: &str = include_str!("../../../config/examples/minimal.yaml");
 const SECRET: &str = "test_0123456789_abc";
+const SIGNING: &str = "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw";
+const NORTHWIND_SECRETS: [(&str, &str); 2] = [("ACME_KEY", SECRET), ("PARTNER_SIGNING", SIGNING)];
 
 fn text(text: &str) -> Source {
     Source::Text { name: "m.yaml".to_owned(), text: text.to_owned() }
@@ -30,7 +33,7 @@ fn sources(files: impl IntoIterator<Item = Source>, environment: &[(&str, &str)]
 
 /// Everything that is wrong with a text, one problem to a line.
 fn problems(manifest: &str) -> Vec<String> {
-    let sources = sources([text(manifest)], &[("ACME_KEY", SECRET), ("EMPTY_KEY", "")]);
+    let sources = sources([text(manifest)], &[("ACME_KEY", SECRET), ("EMPTY_KEY", ""), ("SIGNING", SIGNING)]);
     match load(&sources) {
         Ok(_) => Vec::new(),
         Err(problems) => problems.to_string().lines().map(str::to_owned).collect(),
@@ -66,7 +69,7 @@ fn without_a_manifest_the_defaults_hold_an_empty_project() {
 
 #[test]
 fn the_freight_exchange_loads() {
-    let manifest = load(&sources([text(NORTHWIND)], &[("ACME_KEY", SECRET)])).unwrap();
+    let manifest = load(&sources([text(NORTHWIND)], &NORTHWIND_SECRETS)).unwrap();
     assert_eq!(manifest.project, "northwind");
     assert_eq!(manifest.containers["loads"].partition_key[0].to_string(), "/lane");
     let (loads, quotes) = (&manifest.containers["loads"], &manifest.containers["quotes"]);
@@ -77,10 +80,16 @@ fn the_freight_exchange_loads() {
     assert_eq!((loads.unique.len(), loads.indexes.len()), (1, 2));
     assert_eq!(loads.throughput, Throughput::autoscale(20_000).ok());
     assert_eq!(loads.change_retention, Duration::from_secs(7 * 86_400));
-    assert_eq!(manifest.topics["load-events"].types.replaced.as_deref(), Some("LoadUpdated"));
+    let TopicSource::Changes { types, .. } = &manifest.topics["load-events"].source else {
+        panic!("changes")
+    };
+    assert_eq!(types.replaced.as_deref(), Some("LoadUpdated"));
+    assert_eq!(manifest.topics["partner-events"].source, TopicSource::Published);
     let partner = &manifest.event_subscriptions["partner-webhook"];
-    assert_eq!(partner.webhook.url, "http://127.0.0.1:7002/hook");
-    assert!(partner.webhook.allow[0].contains("127.9.9.9".parse().unwrap()));
+    let Destination::Webhook(webhook) = &partner.to else { panic!("a webhook") };
+    assert_eq!(webhook.url, "http://127.0.0.1:7002/hook");
+    assert!(webhook.allow[0].contains("127.9.9.9".parse().unwrap()));
+    assert_eq!((webhook.sign.len(), partner.dead_letter.as_deref()), (1, Some("./data/dead-letters")));
     assert_eq!(
         partner.retry,
         Retry { max_attempts: 30, ttl: Duration::from_secs(86_400), scale: 1.0, probation: true }
@@ -172,7 +181,7 @@ api_keys:
 
 #[test]
 fn a_secret_is_never_printed() {
-    let manifest = load(&sources([text(NORTHWIND)], &[("ACME_KEY", SECRET)])).unwrap();
+    let manifest = load(&sources([text(NORTHWIND)], &NORTHWIND_SECRETS)).unwrap();
     let printed = format!("{manifest:?} {}", manifest.api_keys["acme-carrier"].primary);
     assert!(!printed.contains(SECRET) && printed.contains("***"));
 }
@@ -202,7 +211,7 @@ fn problems_are_json_for_scripts() {
 }
 
 /// Fragments that reach deep into the readers more often than arbitrary characters would.
-const PIECES: [&str; 70] = [
+const PIECES: [&str; 82] = [
     "manifest",
     "project",
     "server",
@@ -273,6 +282,18 @@ const PIECES: [&str; 70] = [
     "idempotency",
     "SELECT * FROM c WHERE c.a = @a",
     "{query.a}",
+    "filter",
+    "operator",
+    "NumberInRange",
+    "values",
+    "webhook",
+    "headers",
+    "sign",
+    "{{a}}",
+    "named_values",
+    "queue",
+    "batch",
+    "auth",
 ];
 
 proptest! {
@@ -295,7 +316,7 @@ proptest! {
         let mut manifest: Vec<u8> = NORTHWIND.into();
         manifest.splice(at..(at + until).min(NORTHWIND.len()), piece.bytes());
         let manifest = String::from_utf8_lossy(&manifest);
-        drop(load(&sources([text(&manifest)], &[("ACME_KEY", SECRET)])));
+        drop(load(&sources([text(&manifest)], &NORTHWIND_SECRETS)));
     }
 
     #[test]

@@ -86,7 +86,6 @@ fn unknown_keys_are_refused_with_a_suggestion() {
 #[test]
 fn what_the_design_promises_and_this_version_lacks_is_refused_by_name() {
     let manifest = "
-named_values: { partner-signing: { secret: { env: PARTNER_SIGNING } } }
 identities: {}
 edge: { limits: { body: 1MiB } }
 containers:
@@ -96,18 +95,15 @@ topics:
   partner-events: {}
 functions: { quote: { runtime: js } }
 event_subscriptions:
-  a: { topic: load-events, to: { webhook: 'http://example.com' }, batch: {}, filter: [], order: partition, dead_letter: {} }
-  b: { topic: load-events, to: { webhook: 'http://example.com', sign: x } }
+  a: { topic: load-events, to: { webhook: 'http://example.com', handshake: event_grid } }
   c: { topic: load-events, to: { function: matching } }
-  d: { topic: partner-events, to: { queue: { lock: 60s } } }
 apis:
   freight:
     path: /freight
     errors: apim
     operations:
       create: { method: POST, path: /l, to: { container: loads, do: create }, body: {} }
-      publish: { method: POST, path: /e, to: { topic: partner-events, do: publish } }
-      receive: { method: POST, path: /r, to: { queue: audit-pull, do: receive } }
+      hooks: { method: POST, path: /hooks, to: { subscriptions: load-events, do: create } }
       rates: { method: GET, path: /rates, to: { upstream: 'http://127.0.0.1:7003/rates' }, cache: { ttl: 30s } }
       quote: { method: POST, path: /quotes, to: { function: quote } }
 products:
@@ -115,22 +111,14 @@ products:
 ";
     let found = problems(&format!("manifest: 1{manifest}"));
     let lacking = [
-        "named_values",
         "identities",
         "edge",
         "functions",
-        "batch",
-        "filter",
-        "order",
-        "dead_letter",
-        "sign",
+        "handshake",
         "function",
-        "queue",
         "errors",
         "body",
-        "topic",
-        "publish",
-        "receive",
+        "subscriptions",
         "upstream",
         "cache",
         "quota",
@@ -142,10 +130,8 @@ products:
         let message = format!("`{key}` is not built yet");
         assert!(found.iter().any(|line| line.ends_with(&message)), "{key} in {found:#?}");
     }
-    let custom = "m.yaml:9:19: custom topic `partner-events` (without `from`) is not built yet";
-    assert!(found.iter().any(|line| line == custom), "{found:#?}");
-    // Nothing else is wrong with it: `function` and `queue` are there twice, and the custom topic once.
-    assert_eq!(found.len(), lacking.len() + 3, "{found:#?}");
+    // Nothing else is wrong with it: `function` is there twice.
+    assert_eq!(found.len(), lacking.len() + 1, "{found:#?}");
 }
 
 #[test]
