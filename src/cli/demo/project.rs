@@ -41,8 +41,6 @@ const LANES: usize = 20;
 const PORTS: [&str; 5] = ["AMS", "HAM", "LYO", "MIL", "WAW"];
 /// The revision of a document that was just created; an update has the next one.
 pub(super) const CREATED: u32 = 1;
-/// Attempts before the partner's events are dead-lettered: at 0, 0.1, 0.4 and 1 second.
-pub(super) const PARTNER_ATTEMPTS: u32 = 4;
 
 /// One write of a load, and so one event.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -132,11 +130,10 @@ event_subscriptions:
     for name in Name::ALL {
         let types = if name.wants(Write::update(0)) { "LoadCreated, LoadUpdated" } else { "LoadCreated" };
         // A hundredth of the real schedule, so that retries take tenths of seconds and not minutes.
-        let attempts = if name == Name::PartnerWebhook { PARTNER_ATTEMPTS } else { 30 };
         text.push_str(&format!(
             "  {name}:\n    topic: load-events\n    types: [{types}]\n    \
              to: {{ webhook: \"http://{subscribers}/{name}\", allow: [127.0.0.0/8] }}\n    \
-             retry: {{ max_attempts: {attempts}, scale: 0.01 }}\n",
+             retry: {{ scale: 0.01 }}\n",
             name = name.as_str()
         ));
     }

@@ -19,7 +19,7 @@ use super::requests::{Connection, Request};
 const OK: u16 = 204;
 const BAD_REQUEST: u16 = 400;
 const NOT_FOUND: u16 = 404;
-const BROKEN: u16 = 500;
+const GONE: u16 = 410;
 const BUSY: u16 = 503;
 
 /// How a subscriber feels.
@@ -30,8 +30,8 @@ pub(super) enum Mood {
     Well,
     /// Answers 503 to the first attempt of each event.
     Dizzy,
-    /// Answers 500 to everything.
-    Down,
+    /// Answers 410 to everything.
+    Gone,
 }
 
 /// What one subscriber was given.
@@ -52,9 +52,9 @@ impl Ledger {
             self.retried += 1;
         }
         match (self.mood, attempt) {
-            (Mood::Down, _) => {
+            (Mood::Gone, _) => {
                 self.refused += 1;
-                BROKEN
+                GONE
             }
             (Mood::Dizzy, 0 | 1) => {
                 self.refused += 1;
@@ -206,8 +206,8 @@ mod tests {
     async fn a_subscriber_counts_what_it_takes_and_answers_as_it_feels() {
         let subscribers = Subscribers::start().await.unwrap();
         let (name, write) = (Name::PartnerWebhook, Write::create(3));
-        subscribers.feel(name, Mood::Down);
-        assert_eq!(deliver(&subscribers, name, write, 1).await, 500);
+        subscribers.feel(name, Mood::Gone);
+        assert_eq!(deliver(&subscribers, name, write, 1).await, 410);
         subscribers.feel(name, Mood::Dizzy);
         assert_eq!(deliver(&subscribers, name, write, 1).await, 503);
         assert_eq!(deliver(&subscribers, name, write, 2).await, 204);
