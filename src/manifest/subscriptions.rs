@@ -273,15 +273,16 @@ fn destination(node: &Node, values: &NamedValues<'_>, report: &mut Report) -> Op
 
 fn queue(node: &Node, report: &mut Report) -> Option<QueueSettings> {
     let mut fields = Fields::open(node, report)?;
-    let mut queue = QUEUE;
-    if let Some(node) = fields.optional("lock") {
-        queue.lock = fields::duration(node, SECOND..=HOUR, report)?;
-    }
-    if let Some(node) = fields.optional("max_deliveries") {
-        queue.max_deliveries = u32::try_from(fields::count(node, 1..=DELIVERIES_MAX, report)?).ok()?;
-    }
+    let lock = match fields.optional("lock") {
+        Some(node) => fields::duration(node, SECOND..=HOUR, report),
+        None => Some(QUEUE.lock),
+    };
+    let deliveries = match fields.optional("max_deliveries") {
+        Some(node) => fields::count(node, 1..=DELIVERIES_MAX, report).and_then(|count| count.try_into().ok()),
+        None => Some(QUEUE.max_deliveries),
+    };
     fields.finish(&[], report);
-    Some(queue)
+    Some(QueueSettings { lock: lock?, max_deliveries: deliveries? })
 }
 
 /// Reads `{ blob: PLACE }`.

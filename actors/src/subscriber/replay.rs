@@ -146,18 +146,35 @@ impl Task {
                 };
                 let last = groups.last().map_or(row.end, CommittedGroup::last).min(row.end);
                 let events = self.matching(shard, row, position, &groups);
-                let began = self.clock.elapsed();
-                let count = u32::try_from(events.len()).unwrap_or(u32::MAX);
-                if !self.hand_over(shard, events, last).await {
+                if !self.spread(shard, row.rate.max(1), &events, last).await {
                     return;
                 }
                 position = last;
-                let due = began + Duration::from_secs(1) * count / row.rate.max(1);
-                tokio::time::sleep(due.saturating_sub(self.clock.elapsed())).await;
             }
         }
         // A subscriber that is gone has forgotten it.
         self.addr.send(ReplayEnded { id: self.id.clone() }).await.ok();
+    }
+
+    /// Gives events to the subscriber, those of one second at a time. False: the replay was ended.
+    async fn spread(&self, shard: &ShardHandle, rate: u32, events: &[Arc<Event>], last: Lsn) -> bool {
+        let second = usize::try_from(rate).unwrap_or(usize::MAX);
+        let mut rest = events;
+        loop {
+            let (piece, after) = rest.split_at(rest.len().min(second));
+            rest = after;
+            let reached = piece.last().filter(|_| !rest.is_empty()).map_or(last, |event| event.position.lsn);
+            let began = self.clock.elapsed();
+            if !self.hand_over(shard, piece.to_vec(), reached).await {
+                return false;
+            }
+            let count = u32::try_from(piece.len()).unwrap_or(u32::MAX);
+            let due = began + Duration::from_secs(1) * count / rate;
+            tokio::time::sleep(due.saturating_sub(self.clock.elapsed())).await;
+            if rest.is_empty() {
+                return true;
+            }
+        }
     }
 
     fn matching(

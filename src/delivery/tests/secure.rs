@@ -167,8 +167,8 @@ async fn peers_that_speak_old_tls_or_none_are_refused_and_the_version_is_not_low
     }
     let server = Server::start(|connection| async move { connection.reset() }).await;
     let outcome = webhooks.deliver(attempt(&server.secure_url())).await;
-    assert_eq!(outcome.kind, SocketError);
-    assert!(outcome.detail.starts_with("tls: "), "{outcome:?}");
+    // Whether before the handshake began or within it, nobody can say.
+    assert_eq!(outcome.kind, SocketError, "{outcome:?}");
 }
 
 #[tokio::test]

@@ -108,23 +108,23 @@ fn filters_are_checked_with_their_place() {
     table(&[
         (
             &filter("{ key: data.n, operator: NumberGreatrThan, value: 1 }"),
-            &["7:91: there is no operator `NumberGreatrThan`, did you mean `NumberGreaterThan`?"],
+            &["7:93: there is no operator `NumberGreatrThan`, did you mean `NumberGreaterThan`?"],
         ),
         (
             &filter("{ key: data.n, operator: StringIn, value: a }"),
-            &["7:91: `StringIn` takes `values`, a list of at least one text"],
+            &["7:93: `StringIn` takes `values`, a list of at least one text"],
         ),
         (
             &filter("{ key: 'da ta', operator: IsNotNull }"),
             &[
-                "7:66: condition on `da ta`: a key is the name of an attribute (letters and digits), or `data.` and names parted by dots",
+                "7:68: condition on `da ta`: a key is the name of an attribute (letters and digits), or `data.` and names parted by dots",
             ],
         ),
         (
             &filter("{ operator: IsNotNull, kee: 1 }"),
-            &["7:66: missing key `key`", "7:89: unknown key `kee`, did you mean `key`?"],
+            &["7:68: missing key `key`", "7:91: unknown key `kee`, did you mean `key`?"],
         ),
-        (&filter(&many), &["7:65: 26 conditions, the limit is 25"]),
+        (&filter(&many), &["7:67: 26 conditions, the limit is 25"]),
     ]);
 }
 
@@ -134,28 +134,28 @@ fn secrets_of_destinations_are_references() {
         (
             &to("sign: whsec_very_secret"),
             &[
-                "7:59: a secret is a reference, never a literal: write `\"{{name}}\"`, a name of `named_values`",
+                "7:63: a secret is a reference, never a literal: write `\"{{name}}\"`, a name of `named_values`",
             ],
         ),
-        (&to("sign: '{{kee}}'"), &["7:59: there is no named value `kee`, did you mean `{{key}}`?"]),
+        (&to("sign: '{{kee}}'"), &["7:63: there is no named value `kee`, did you mean `{{key}}`?"]),
         (
             &to("sign: '{{token}}'"),
-            &["7:59: this secret cannot sign: a signing key begins with `whsec_` or `whsk_`"],
+            &["7:63: this secret cannot sign: a signing key begins with `whsec_` or `whsk_`"],
         ),
         (
             &to("auth: { bearer: '{{plain}}' }"),
-            &["7:69: named value `plain` is no secret: give it `secret` instead of `value`"],
+            &["7:73: named value `plain` is no secret: give it `secret` instead of `value`"],
         ),
         (
             &to("headers: { x-a: '{{token}}' }"),
-            &["7:69: named value `token` is a secret, which would show here"],
+            &["7:73: named value `token` is a secret, which would show here"],
         ),
         (
             "named_values: { a: {}, b: { secret: { env: NOPE } }, c: { secret: { env: EMPTY_KEY } } }",
             &[
                 "2:20: expected either `value`, or `secret: { env: NAME }`, found a mapping",
                 "2:44: environment variable `NOPE` is not set",
-                "2:73: environment variable `EMPTY_KEY` does not hold a secret: 1 to 4096 bytes on one line",
+                "2:74: environment variable `EMPTY_KEY` does not hold a secret: 1 to 4096 bytes on one line",
             ],
         ),
     ]);
@@ -163,7 +163,7 @@ fn secrets_of_destinations_are_references() {
 
 #[test]
 fn destinations_are_checked() {
-    let own = |name: &str| format!("7:64: header `{name}` is written by the server itself");
+    let own = |name: &str| format!("7:68: header `{name}` is written by the server itself");
     table(&[
         (&to("headers: { Content-Type: a }"), &[&own("content-type")]),
         (&to("headers: { aeg-x: a }"), &[&own("aeg-x")]),
@@ -171,26 +171,26 @@ fn destinations_are_checked() {
         (&to("headers: { webhook-id: a }"), &[&own("webhook-id")]),
         (
             &to("headers: { x-a: { from: 'a b' } }"),
-            &["7:77: expected the name of an attribute, or `data.` and names parted by dots, found `a b`"],
+            &["7:81: expected the name of an attribute, or `data.` and names parted by dots, found `a b`"],
         ),
         (
             &to("rate: 60/h"),
-            &["7:59: expected deliveries per minute such as `600`, `600/min` or `10/s`, found `60/h`"],
+            &["7:63: expected deliveries per minute such as `600`, `600/min` or `10/s`, found `60/h`"],
         ),
         (
             &to("on_gone: disabled"),
-            &["7:62: expected one of `disable`, `retry`, found `disabled`, did you mean `disable`?"],
+            &["7:66: expected one of `disable`, `retry`, found `disabled`, did you mean `disable`?"],
         ),
         (
             &to(
                 "auth: { oauth2: { token_url: 'http://10.0.0.1/', client_id: a, client_secret: '{{token}}' } }",
             ),
-            &["7:82: `10.0.0.1` is not a public address, and `allow` does not cover it"],
+            &["7:86: `10.0.0.1` is not a public address, and `allow` does not cover it"],
         ),
-        (&subscription_of("t", "queue: {}, sign: '{{key}}'"), &["7:34: `sign` does not go with `queue`"]),
+        (&subscription_of("t", "queue: {}, sign: '{{key}}'"), &["7:35: `sign` does not go with `queue`"]),
         (
             &subscription_of("t", "queue: { lock: 2h, max_deliveries: 0 }"),
-            &["7:38: expected a duration from `1s` to `1h` (units ms, s, m, h, d), found `2h`"],
+            &["7:39: expected a duration from `1s` to `1h` (units ms, s, m, h, d), found `2h`"],
         ),
     ]);
 }

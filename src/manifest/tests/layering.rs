@@ -84,6 +84,7 @@ fn the_environment_wins_over_files_and_flags_over_both() {
 fn a_variable_finds_names_with_other_letters_and_dashes() {
     let environment = [
         ("ACME_KEY", SECRET),
+        ("PARTNER_SIGNING", SIGNING),
         ("LANEKEEPER__APIS__FREIGHT__OPERATIONS__PING__TO__MOCK__STATUS", "503"),
         ("LANEKEEPER__EVENT_SUBSCRIPTIONS__PARTNER_WEBHOOK__RETRY__SCALE", "0.01"),
         ("LANEKEEPER__APIS__FREIGHT__OPERATIONS__CREATELOAD__PATH", "/l"),
