@@ -76,6 +76,9 @@ pub(crate) struct Options {
     /// Play large rows at their full size
     #[arg(long)]
     full: bool,
+    /// Factor on what the machine may add to a time, for one that is slow or busy
+    #[arg(long, default_value_t = 1.0)]
+    patience: f64,
     /// Leave the temporary directories with manifests, logs and data
     #[arg(long)]
     keep: bool,
@@ -124,6 +127,7 @@ pub(crate) async fn run(options: Options, clock: Clock) -> anyhow::Result<Report
         keep: options.keep,
         failpoints: options.failpoints.clone(),
         full: options.full,
+        patience: options.patience.max(1.0),
     };
     let played =
         if options.prove { prove::run(&context).await } else { play_all(&rows, &context, &options).await };
@@ -247,6 +251,7 @@ mod tests {
             server: None,
             jobs: 1,
             full: false,
+            patience: 1.0,
             keep: false,
             failpoints: String::new(),
         }
@@ -273,8 +278,14 @@ mod tests {
     #[tokio::test]
     async fn a_row_that_panics_or_fails_is_a_miss_and_one_that_says_so_is_skipped() {
         let clock = Clock::start();
-        let context =
-            Context { binary: PathBuf::new(), clock, keep: false, failpoints: String::new(), full: false };
+        let context = Context {
+            binary: PathBuf::new(),
+            clock,
+            keep: false,
+            failpoints: String::new(),
+            full: false,
+            patience: 1.0,
+        };
         type Play = (fn(Context) -> Playing, Ending);
         let plays: [Play; 4] = [
             (|_| Box::pin(async { panic!("on purpose") }), Ending::Missed),

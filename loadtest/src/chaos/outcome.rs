@@ -16,6 +16,7 @@ pub(crate) struct Findings {
     faults: Vec<String>,
     left_out: Vec<String>,
     told: Vec<String>,
+    figures: Vec<String>,
     /// How the bystander fared; told last.
     others: Option<String>,
 }
@@ -50,6 +51,11 @@ impl Findings {
         self.told.push(text.into());
     }
 
+    /// What was measured; told whatever comes of it.
+    pub(crate) fn measured(&mut self, figures: impl Into<String>) {
+        self.figures.push(figures.into());
+    }
+
     /// How the bystander fared.
     pub(crate) fn tell_of_others(&mut self, text: String) {
         self.others = Some(text);
@@ -65,6 +71,7 @@ impl Findings {
         self.faults.extend(other.faults);
         self.left_out.extend(other.left_out);
         self.told.extend(other.told);
+        self.figures.extend(other.figures);
         self.others = other.others.or(self.others.take());
     }
 
@@ -74,18 +81,25 @@ impl Findings {
             self.faults.extend(self.left_out.iter().map(|part| format!("not played: {part}")));
         }
         let passed = self.faults.is_empty();
-        self.told.extend(self.others.take());
-        let mut parts = self.faults;
-        if passed {
-            parts = self.told;
-        } else if !self.told.is_empty() {
-            parts.push(format!("(beside that: {})", self.told.join("; ")));
-        }
+        let mut parts = if passed { self.told } else { some(self.faults) };
+        parts.extend(self.figures);
+        parts.extend(self.others);
         if !strict {
             parts.extend(self.left_out.iter().map(|part| format!("not played: {part}")));
         }
         Seen { passed, text: parts.join("; ") }
     }
+}
+
+/// The first of many faults, which often have one cause.
+fn some(mut faults: Vec<String>) -> Vec<String> {
+    const TOLD: usize = 4;
+    let more = faults.len().saturating_sub(TOLD);
+    if more > 0 {
+        faults.truncate(TOLD);
+        faults.push(format!("and {more} more"));
+    }
+    faults
 }
 
 #[cfg(test)]
@@ -98,8 +112,8 @@ mod tests {
         findings.tell("all is well");
         assert_eq!(findings.clone().seen(false), Seen { passed: true, text: "all is well".to_owned() });
         findings.want(false, || "one is lost".to_owned());
-        let text = "one is lost; (beside that: all is well)".to_owned();
-        assert_eq!(findings.seen(false), Seen { passed: false, text });
+        findings.measured("3 ms");
+        assert_eq!(findings.seen(false), Seen { passed: false, text: "one is lost; 3 ms".to_owned() });
     }
 
     #[test]

@@ -17,6 +17,8 @@ use crate::server;
 pub(crate) const SUBJECT: u32 = 0;
 /// The partition of the documents that only the bystander hears of.
 pub(crate) const OTHERS: u32 = 1;
+/// What a busy machine may add to a time, in seconds.
+const SLACK: f64 = 0.5;
 /// Bytes of a document.
 pub(crate) const DOCUMENT: usize = 1000;
 /// Leave for endpoints on this machine.
@@ -34,6 +36,8 @@ pub(crate) struct Context {
     pub(crate) failpoints: String,
     /// Play rows at their full size.
     pub(crate) full: bool,
+    /// Factor on what the machine may add to a time.
+    pub(crate) patience: f64,
 }
 
 /// A stage in the making.
@@ -51,6 +55,11 @@ pub(crate) struct Scene {
 }
 
 impl Context {
+    /// What the machine may add to a time, in seconds.
+    pub(crate) fn slack(&self) -> f64 {
+        SLACK * self.patience
+    }
+
     /// An endpoint on a port of its own.
     pub(crate) async fn endpoint(&self, script: Script) -> anyhow::Result<Arc<Endpoint>> {
         Ok(Arc::new(Endpoint::open(script, self.clock).await?))

@@ -38,8 +38,8 @@ pub(super) async fn hung_subscriber(context: Context) -> anyhow::Result<Findings
     let mut findings = Findings::default();
     let figures =
         format!("p99 of the others {beside:.2?} beside a hung one, {alone:.2?} without (ratio {ratio:.2})");
-    findings.want(ratio < GOAL, || figures.clone());
-    findings.tell(figures);
+    findings.want(ratio < GOAL, || format!("a ratio of {ratio:.2}"));
+    findings.measured(figures);
     Ok(findings)
 }
 
@@ -76,7 +76,7 @@ pub(super) async fn failing_tenant(context: Context) -> anyhow::Result<Findings>
     let figures = format!(
         "the other's p99 {beside:.2?} beside {failures} failures, {alone:.2?} alone (ratio {ratio:.2})"
     );
-    findings.want(ratio <= GOAL, || figures.clone());
-    findings.tell(figures);
+    findings.want(ratio <= GOAL, || format!("a ratio of {ratio:.2}"));
+    findings.measured(figures);
     Ok(findings)
 }

@@ -98,6 +98,7 @@ pub(crate) async fn run(options: Options, clock: Clock) -> anyhow::Result<Report
         keep: options.keep,
         failpoints: String::new(),
         full: options.full,
+        patience: 1.0,
     };
     let mut played: Vec<Played> = Vec::new();
     for (at, row) in (1..).zip(&chosen) {

@@ -50,7 +50,7 @@ pub(super) async fn fan_out(context: Context) -> anyhow::Result<Findings> {
     let (p50, p99) = (quantile(&mut delays, 0.5), quantile(&mut delays, 0.99));
     findings.want(p50 < Duration::from_millis(10), || format!("p50 {p50:.2?} at half load"));
     findings.want(p99 < Duration::from_millis(100), || format!("p99 {p99:.2?} at half load"));
-    findings.tell(format!("write to delivered at half load: p50 {p50:.2?}, p99 {p99:.2?}"));
+    findings.measured(format!("write to delivered at half load: p50 {p50:.2?}, p99 {p99:.2?}"));
     // The whole of it, for a minute.
     all.forget();
     let lasts = Duration::from_secs(60);
@@ -73,7 +73,7 @@ pub(super) async fn fan_out(context: Context) -> anyhow::Result<Findings> {
             whole.saturating_sub(lasts).as_secs_f64()
         )
     });
-    findings.tell(format!(
+    findings.measured(format!(
         "{taken:.0} events/s in, {delivered:.0} deliveries/s out; server {:.0} % of a core, RSS {} MB",
         used.cpu_percent_of_a_core,
         used.rss_bytes / MB
@@ -109,7 +109,7 @@ pub(super) async fn fan_out_wide(context: Context) -> anyhow::Result<Findings> {
     findings.want(all.count() == SUBSCRIPTIONS, || format!("{} of {SUBSCRIPTIONS} received it", all.count()));
     findings.want(slowest < goal, || format!("all reached after {slowest:.2?}"));
     let after = reading(&stage)?;
-    findings.tell(format!(
+    findings.measured(format!(
         "all reached after {:.2?} at best, {slowest:.2?} at worst; RSS {} MB before, {} MB at most; ready after {ready:.1?}",
         times.iter().min().copied().unwrap_or_default(),
         before / MB,
@@ -163,7 +163,7 @@ pub(super) async fn backlog(context: Context) -> anyhow::Result<Findings> {
     findings.want(count >= owed, || format!("{count} of {owed} delivered after {took:.0?}"));
     findings.want(rate >= GOAL * steady, || format!("{rate:.0}/s from the backlog, {steady:.0}/s steady"));
     findings.want(peak < RSS, || format!("{} MB resident", peak / MB));
-    findings.tell(format!(
+    findings.measured(format!(
         "{owed} deliveries in {took:.1?}: {rate:.0}/s ({:.2} of the steady {steady:.0}/s), RSS at most {} MB",
         rate / steady,
         peak / MB

@@ -56,7 +56,7 @@ pub(in crate::chaos) async fn hung(context: Context) -> anyhow::Result<Findings>
     findings
         .want(ratio <= 2.0, || format!("quiet p99 {beside:.1?} beside the hung one, {alone:.1?} without"));
     findings.want(most <= WINDOW, || format!("the hung one held {most} places"));
-    findings.tell(format!(
+    findings.measured(format!(
         "quiet p99 {beside:.1?} beside the hung one, {alone:.1?} without (ratio {ratio:.2}); it held at most {most} places"
     ));
     Ok(findings)
@@ -97,7 +97,7 @@ pub(in crate::chaos) async fn failing(context: Context) -> anyhow::Result<Findin
     findings.want(ratio <= 2.0, || format!("p99 {beside:.1?} beside {failures} failures, {alone:.1?} alone"));
     let lost = stage.balance_of("b").await?;
     lost.faults.into_iter().for_each(|fault| findings.fault(fault));
-    findings.tell(format!(
+    findings.measured(format!(
         "p99 {beside:.1?} beside {failures} failed attempts, {alone:.1?} alone (ratio {ratio:.2})"
     ));
     Ok(findings)
@@ -146,7 +146,7 @@ pub(in crate::chaos) async fn wide(context: Context) -> anyhow::Result<Findings>
     let grown = peak.saturating_sub(before) / MIB;
     // The places of all connections together hold some fifty megabytes of it; all subscriptions would hold a gigabyte.
     findings.want(grown < 200, || format!("the server grew by {grown} MiB over an event of {BODY} bytes"));
-    findings.tell(format!(
+    findings.measured(format!(
         "all reached after {slowest:.2?}; the server grew by {grown} MiB from {} MiB",
         before / MIB
     ));

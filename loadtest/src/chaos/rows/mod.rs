@@ -27,8 +27,6 @@ pub(super) const AMPLE: Duration = Duration::from_secs(60);
 /// Events of a row that are to fail. Few enough that ten failures in a row, which open a breaker, are not reached
 /// where that is not what the row is about.
 pub(super) const FEW: usize = 3;
-/// What a busy machine may add to a time.
-pub(super) const SLACK: f64 = 0.5;
 
 /// Wants so many dead letters of a subscription, with this last outcome and, unless it is empty, this reason.
 pub(super) async fn want_letters(

@@ -51,7 +51,7 @@ pub(in crate::chaos) async fn burst(context: Context) -> anyhow::Result<Findings
     if let Some(state) = stage.status("ill").await?.breaker() {
         findings.want(state == "closed", || format!("the breaker is {state} after the recovery"));
     }
-    findings.tell(format!(
+    findings.measured(format!(
         "{} attempts for {} events, peak {peak}/s at a steady {steady:.0}/s, retries spread over {spread:.2} s",
         hits.len(),
         3 * THIRD,

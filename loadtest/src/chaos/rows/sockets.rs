@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use super::{AMPLE, FEW, SLACK, want_between, want_letters, want_taken_at_once};
+use super::{AMPLE, FEW, want_between, want_letters, want_taken_at_once};
 use crate::chaos::manifest::Retry;
 use crate::chaos::outcome::Findings;
 use crate::chaos::scene::{Context, Scene};
@@ -58,7 +58,7 @@ pub(in crate::chaos) async fn refused(context: Context) -> anyhow::Result<Findin
         .filter(|(before, after)| before.event == after.event)
         .map(|(before, after)| Duration::from_millis(after.at.saturating_sub(before.at)))
         .collect();
-    want_between(&mut findings, "gap", &gaps, (1.0, 1.1 + SLACK));
+    want_between(&mut findings, "gap", &gaps, (1.0, 1.1 + context.slack()));
     findings.tell("second attempt after 10 s (scaled by 0.1)");
     // More failures in a row than an endpoint may have.
     if stage.status("worse").await?.breaker().is_none() {
@@ -90,7 +90,7 @@ async fn held(context: &Context, script: Script) -> anyhow::Result<Findings> {
     let mut findings = stage.audit().await?;
     want_letters(&mut findings, &stage, "ill", FEW, "TimedOut", "MaxDeliveryAttemptsExceeded").await?;
     let held: Vec<Duration> = ill.held().iter().map(|held| held.lasted).collect();
-    want_between(&mut findings, "held", &held, (DEADLINE - 0.5, DEADLINE + SLACK));
+    want_between(&mut findings, "held", &held, (DEADLINE - 0.5, DEADLINE + context.slack()));
     findings.tell(format!("{} attempts ended at the deadline of {DEADLINE} s", held.len()));
     Ok(findings)
 }
@@ -141,7 +141,7 @@ pub(in crate::chaos) async fn endless_body(context: Context) -> anyhow::Result<F
     let mut findings = stage.audit().await?;
     want_taken_at_once(&mut findings, &stage, "ill", FEW as u64).await?;
     let held: Vec<Duration> = ill.held().iter().map(|held| held.lasted).collect();
-    want_between(&mut findings, "held", &held, (0.0, DRAIN + SLACK));
+    want_between(&mut findings, "held", &held, (0.0, DRAIN + context.slack()));
     findings.want(ill.accepted() == FEW as u64, || {
         format!("{} connections for {FEW} events: one was used again", ill.accepted())
     });

@@ -66,7 +66,7 @@ pub(in crate::chaos) async fn due_retries(context: Context) -> anyhow::Result<Fi
     findings.want(p99 < GOAL, || format!("new events' p99 {p99:.2?} while {total} retries were due"));
     findings.want(peak < RSS, || format!("{} MiB resident", peak / MIB));
     let rate = total as f64 / took.as_secs_f64();
-    findings.tell(format!(
+    findings.measured(format!(
         "{total} due: ready after {ready:.2?}, {at_once} in the first second, all after {took:.0?} ({rate:.0}/s), \
          new events' p99 {p99:.0?}, RSS {} MiB",
         peak / MIB
