@@ -154,8 +154,9 @@ async fn a_partition_that_takes_no_writes_keeps_no_other_from_being_swept() {
             (0..40).map(|n| living(format!("{lane}-{n}"), lane, (n < 20).then_some(6))).collect();
         put(&system, &scope("brief", &[lane]), &documents).await;
     }
-    clock.advance(Duration::from_secs(11));
     let left = || stored(&system, "brief");
+    eventually("the view has them all", || left().len() == 1_280).await;
+    clock.advance(Duration::from_secs(11));
     eventually("others are swept", || left().iter().all(|id| id.starts_with("a-"))).await;
     assert_eq!(left().len(), 1_200);
     heal(system.directory(), &system, &stuck).await;
