@@ -190,7 +190,10 @@ fn destinations_are_checked() {
         (&subscription_of("t", "queue: {}, sign: '{{key}}'"), &["7:35: `sign` does not go with `queue`"]),
         (
             &subscription_of("t", "queue: { lock: 2h, max_deliveries: 0 }"),
-            &["7:39: expected a duration from `1s` to `1h` (units ms, s, m, h, d), found `2h`"],
+            &[
+                "7:39: expected a duration from `1s` to `1h` (units ms, s, m, h, d), found `2h`",
+                "7:59: expected a whole number from 1 to 100, found `0`",
+            ],
         ),
     ]);
 }
