@@ -11,14 +11,17 @@
 )]
 
 mod admin_data;
+mod apart;
 mod backups;
 mod bad_input;
 mod batches;
 mod connections;
 mod crash;
+mod credentials;
 mod documents;
 mod feed;
 mod full_disk;
+mod isolation;
 mod keys;
 mod ledger;
 mod outside;
