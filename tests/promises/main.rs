@@ -11,12 +11,14 @@
 )]
 
 mod admin_data;
+mod apart;
 mod backups;
 mod bad_input;
 mod batches;
 mod bulk;
 mod connections;
 mod crash;
+mod credentials;
 mod documents;
 mod events_delivery;
 mod events_operator;
@@ -25,6 +27,7 @@ mod events_publish;
 mod events_queue;
 mod feed;
 mod full_disk;
+mod isolation;
 mod keys;
 mod ledger;
 mod outside;
