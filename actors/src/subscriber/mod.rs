@@ -71,6 +71,9 @@ const RECENT: usize = 10;
 /// The last outcomes that it remembers.
 const LOG: usize = 200;
 
+/// Attempts that one endpoint has at a time, at most (as wide as the connections kept to it).
+const ENDPOINT_WINDOW: usize = 64;
+
 /// What all subscribers of a system share.
 #[derive(Clone)]
 pub struct Surroundings {
@@ -164,7 +167,7 @@ impl Subscriber {
         Self {
             rng: fastrand::Rng::with_seed(settings.seed),
             schedule: Schedule::new(settings.retry_page),
-            health: Health::new(settings.window, &config.retry),
+            health: Health::new(settings.window.min(ENDPOINT_WINDOW), &config.retry),
             rate,
             paced_until: None,
             log: VecDeque::new(),
