@@ -256,12 +256,21 @@ impl Stage {
         limit: Duration,
         holds: impl Fn(&BTreeMap<String, Status>) -> bool,
     ) -> anyhow::Result<bool> {
+        let most = if self.subscription(Self::BYSTANDER).is_ok() { CHATTER_MAX } else { 0 };
+        self.watch(limit, most, holds).await
+    }
+
+    async fn watch(
+        &self,
+        limit: Duration,
+        most: u32,
+        holds: impl Fn(&BTreeMap<String, Status>) -> bool,
+    ) -> anyhow::Result<bool> {
         let give_up = self.now().plus(limit);
         let mut line = self.gateway()?.line();
-        let has_bystander = self.subscription(Self::BYSTANDER).is_ok();
         let (mut chatter, mut next) = (0, self.now());
         loop {
-            if has_bystander && chatter < CHATTER_MAX && self.now() >= next {
+            if chatter < most && self.now() >= next {
                 self.publish_on(&mut line, OTHERS).await?;
                 chatter += 1;
                 next = self.now().plus(CHATTER_EVERY);
@@ -278,7 +287,13 @@ impl Stage {
 
     /// Waits until nothing is left to do, dead letters aside.
     pub(crate) async fn rest(&self, limit: Duration) -> anyhow::Result<()> {
-        if self.until(limit, |all| all.values().all(Status::is_at_rest)).await? {
+        // While the bystander gets events it has always one whose outcome is not on the disk yet.
+        let others = |all: &BTreeMap<String, Status>| {
+            all.values().filter(|status| status.name != Self::BYSTANDER).all(Status::is_at_rest)
+        };
+        if self.until(limit, others).await?
+            && self.watch(limit, 0, |all| all.values().all(Status::is_at_rest)).await?
+        {
             return Ok(());
         }
         let busy = self.statuses().await?;
