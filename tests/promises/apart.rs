@@ -40,6 +40,7 @@ pub(crate) fn operations(container: &str, key: &str) -> String {
       delete: {{ method: DELETE, path: "/one{key}/{{id}}", to: {{ {one}, do: delete }} }}
       list: {{ method: GET, path: "/all{key}", to: {{ {many}, do: list }} }}
       batch: {{ method: POST, path: "/batch{key}", to: {{ {many}, do: batch }}, idempotency: optional }}
+      bulk: {{ method: POST, path: "/bulk{key}", to: {{ {many}, do: bulk }} }}
       query: {{ method: GET, path: "/find{key}", to: {{ {many}, do: query, sql: SELECT * FROM c }} }}
       query-prefix: {{ method: GET, path: "/under/{prefix}", to: {{ container: {container}, partition: {first}, do: query, sql: SELECT c.secret FROM c ORDER BY c.ref }} }}
       query-everything: {{ method: GET, path: /find, to: {{ container: {container}, do: query, sql: SELECT VALUE COUNT(1) FROM c }} }}
@@ -180,7 +181,7 @@ pub(crate) fn requests(
         "read" | "delete" | "list" | "query" | "delete_partition" | "ping" => vec![plain()],
         "create" | "upsert" | "replace" => vec![plain().json(&document)],
         "patch" => vec![plain().json(&change)],
-        "batch" => [
+        "batch" | "bulk" => [
             json!({ "op": "read", "id": id }),
             json!({ "op": "create", "document": document }),
             json!({ "op": "upsert", "document": document }),
