@@ -21,7 +21,7 @@ pub(crate) struct Signer {
 }
 
 enum Key {
-    V1(hmac::Key),
+    V1(Box<hmac::Key>),
     V1a(Ed25519KeyPair),
 }
 
@@ -63,7 +63,7 @@ impl Signer {
 
 fn ready(key: &SigningKey) -> Result<Key, BadKey> {
     match key {
-        SigningKey::V1(secret) => Ok(Key::V1(hmac::Key::new(hmac::HMAC_SHA256, secret.expose()))),
+        SigningKey::V1(secret) => Ok(Key::V1(Box::new(hmac::Key::new(hmac::HMAC_SHA256, secret.expose())))),
         SigningKey::V1a(secret) => {
             let (seed, public) = secret.expose().split_at_checked(SEED).ok_or(BadKey)?;
             let pair = if public.is_empty() {
