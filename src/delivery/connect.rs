@@ -32,8 +32,7 @@ use super::names::Lookups;
 const STAGGER: Duration = Duration::from_millis(250);
 /// Addresses of one name that are tried.
 const ADDRESSES: usize = 8;
-/// Header fields and their total size that an answer may have.
-const HEADER_FIELDS: usize = 100;
+/// Bytes of header fields that an answer may have. Hyper takes no more than 100 fields.
 const HEADER_BYTES: usize = 64 * 1024;
 /// A connection that many requests share is asked this often whether it lives, and has as long to say so.
 const PING: Duration = Duration::from_secs(5);
@@ -185,7 +184,6 @@ where
         Speaking::Http2(sender)
     } else {
         let (sender, connection) = http1::Builder::new()
-            .max_headers(HEADER_FIELDS)
             .max_buf_size(HEADER_BYTES)
             .handshake(stream)
             .await

@@ -1,6 +1,6 @@
 //! Stands between a request and its answer: one header block out of one connection, within one deadline.
 //! Invariant: a request is sent once, or twice when the first connection was an old one that the peer had closed
-//! without a byte of an answer; it is never sent a third time.
+//! without a byte of an answer or a look at the request; it is never sent a third time.
 
 use std::time::Duration;
 
@@ -15,7 +15,7 @@ use tracing::debug;
 
 use super::connect::{Link, Payload, Speaking};
 use super::endpoint::Place;
-use super::failure::failure;
+use super::failure::{failure, is_unprocessed};
 use super::pool::{Lease, Pool};
 
 /// Time given to the rest of an answer once its header block has decided.
@@ -159,7 +159,7 @@ async fn sent(mut link: Link, place: &Place, call: Call<'_>, deadline: Instant) 
     let response = match answered {
         Ok(Ok(response)) => response,
         Ok(Err(mut problem)) => {
-            let unsent = problem.take_message().is_some();
+            let unsent = problem.take_message().is_some() || is_unprocessed(problem.error());
             let silent = link.received() == received && begun.elapsed() < STALE;
             return Err(Broken { outcome: failure(problem.error()), stale: unsent || silent });
         }

@@ -25,6 +25,16 @@ pub(crate) fn failure(error: &(dyn Error + 'static)) -> Outcome {
     socket_error(&detail)
 }
 
+/// Whether the peer says that it has not looked at the request: it is closing the connection, or will take no
+/// more requests on it for now (RFC 9113, section 8.7).
+pub(crate) fn is_unprocessed(error: &(dyn Error + 'static)) -> bool {
+    find::<h2::Error>(error).is_some_and(|problem| {
+        let reason = problem.reason();
+        let closing = problem.is_go_away() && reason == Some(h2::Reason::NO_ERROR);
+        problem.is_remote() && (closing || reason == Some(h2::Reason::REFUSED_STREAM))
+    })
+}
+
 /// What came of a handshake that failed. Whatever the socket did, it did it in place of TLS.
 pub(crate) fn of_handshake(error: &io::Error) -> Outcome {
     let outcome = failure(error);

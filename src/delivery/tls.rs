@@ -160,7 +160,7 @@ fn certificates(pem: &[u8], what: &'static str) -> Result<Vec<CertificateDer<'st
 }
 
 /// Says in words what went wrong in a handshake, or what the peer said about it afterwards.
-#[expect(clippy::wildcard_enum_match_arm, reason = "the other errors of rustls say what they are")]
+#[expect(clippy::wildcard_enum_match_arm, reason = "what the library adds is said in its own words")]
 pub(crate) fn words(problem: &rustls::Error) -> String {
     use rustls::AlertDescription as Alert;
     use rustls::Error as E;
@@ -191,7 +191,7 @@ pub(crate) fn words(problem: &rustls::Error) -> String {
     text.to_owned()
 }
 
-#[expect(clippy::wildcard_enum_match_arm, reason = "the other errors of rustls say what they are")]
+#[expect(clippy::wildcard_enum_match_arm, reason = "what the library adds is said in its own words")]
 fn certificate_words(problem: &CertificateError) -> String {
     use CertificateError as C;
 

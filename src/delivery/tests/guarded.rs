@@ -65,6 +65,12 @@ async fn a_loopback_canary_sees_no_connection_however_its_address_is_written() {
         "localhost.",
         "LocalHost",
         "user:secret@127.0.0.1",
+        "0x7f.1",
+        "[fd00::1]",
+        "[fe80::1]",
+        "100.64.0.1",
+        "169.254.169.254",
+        "192.168.0.1",
     ] {
         for allow in [&[][..], &["10.0.0.0/8"]] {
             let outcome = webhooks.deliver(attempt_allowing(&format!("http://{host}:{port}/"), allow)).await;
@@ -84,6 +90,41 @@ async fn a_name_for_a_private_address_is_forbidden_and_the_canary_sees_no_connec
     assert_eq!(outcome.kind, Forbidden, "{outcome:?}");
     assert_eq!(outcome.detail, "address `127.0.0.1` may not be contacted: it is loopback");
     assert_eq!((canary.accepted(), scripted.asked.load(Ordering::SeqCst)), (0, 1));
+}
+
+#[tokio::test]
+async fn a_name_whose_addresses_only_lead_inside_is_forbidden_however_they_are_dressed() {
+    for ip in [
+        "::1",
+        "::ffff:127.0.0.1",
+        "::ffff:8.8.8.8",
+        "64:ff9b::7f00:1",
+        "64:ff9b:1::a00:1",
+        "2002:7f00:1::",
+        "fd12::1",
+        "fe80::1",
+        "100.64.0.1",
+        "169.254.169.254",
+        "168.63.129.16",
+        "0.0.0.0",
+    ] {
+        let (webhooks, _) = webhooks_with(&[&[ip]]);
+        let outcome = webhooks.deliver(attempt_allowing("http://hook.example/", &["127.0.0.0/8"])).await;
+        if ip == "::ffff:127.0.0.1" {
+            // Allowed, as the IPv4 address in it is; whether anybody listens there is another matter.
+            assert_ne!(outcome.kind, Forbidden);
+            continue;
+        }
+        assert_eq!((outcome.kind, outcome.status), (Forbidden, None), "{ip}: {outcome:?}");
+    }
+}
+
+#[tokio::test]
+async fn of_several_permitted_addresses_one_that_answers_is_enough() {
+    let server = Server::answering(EMPTY_200).await;
+    let (webhooks, _) = webhooks_with(&[&["127.0.0.2", "10.0.0.1", "127.0.0.1"]]);
+    let url = format!("http://hook.example:{}/", server.address.port());
+    assert!(webhooks.deliver(attempt(&url)).await.is_delivered());
 }
 
 #[tokio::test]

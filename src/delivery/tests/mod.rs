@@ -5,6 +5,7 @@ mod connections;
 mod guarded;
 mod handshakes;
 mod headers;
+mod pooled;
 mod secure;
 mod server;
 mod stale;

@@ -22,10 +22,10 @@ use super::server::Server;
 use super::{EMPTY_200, SHORT, attempt, attempt_to, clock, endpoint, webhooks};
 use crate::delivery::{WebhookSettings, Webhooks};
 
-type Issuer = CertifiedIssuer<'static, KeyPair>;
+pub(super) type Issuer = CertifiedIssuer<'static, KeyPair>;
 
 /// An authority with a name of its own.
-fn authority() -> Issuer {
+pub(super) fn authority() -> Issuer {
     static NUMBER: AtomicUsize = AtomicUsize::new(0);
     let mut params = CertificateParams::new([]).unwrap();
     let name = format!("authority {}", NUMBER.fetch_add(1, Ordering::SeqCst));
@@ -35,7 +35,7 @@ fn authority() -> Issuer {
 }
 
 /// A certificate and its key.
-struct Leaf {
+pub(super) struct Leaf {
     certificate: rcgen::Certificate,
     key: KeyPair,
 }
@@ -52,7 +52,7 @@ impl Leaf {
         Self { certificate, key }
     }
 
-    fn good(issuer: &Issuer) -> Self {
+    pub(super) fn good(issuer: &Issuer) -> Self {
         Self::new(Some(issuer), "127.0.0.1", |_| {})
     }
 
@@ -64,7 +64,7 @@ impl Leaf {
     }
 
     /// A server with this certificate, which asks clients for one by `clients`, if given.
-    fn server(&self, clients: Option<&Issuer>) -> Arc<ServerConfig> {
+    pub(super) fn server(&self, clients: Option<&Issuer>) -> Arc<ServerConfig> {
         let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
         let builder = ServerConfig::builder_with_provider(Arc::clone(&provider));
         let builder = builder.with_safe_default_protocol_versions().unwrap();
@@ -88,7 +88,7 @@ async fn secure(setting: Arc<ServerConfig>) -> (Server, Arc<Mutex<Arc<ServerConf
     (Server::secure(Arc::clone(&setting), EMPTY_200).await, setting)
 }
 
-fn trusting(url: &str, authority: &Issuer) -> Endpoint {
+pub(super) fn trusting(url: &str, authority: &Issuer) -> Endpoint {
     let mut endpoint = endpoint(url);
     endpoint.tls.ca = Some(Arc::from(authority.pem().as_bytes()));
     endpoint

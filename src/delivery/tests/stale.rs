@@ -8,7 +8,7 @@ use lanekeeper_actors::model::delivery::OutcomeKind::*;
 use lanekeeper_actors::model::delivery::Transport;
 
 use super::server::{Connection, Server};
-use super::{EMPTY_200, attempt, webhooks};
+use super::{EMPTY_200, attempt, secure, webhooks};
 
 /// What a server does with the second request of its first connection.
 type Behaviour = fn(Connection) -> futures_util::future::BoxFuture<'static, ()>;
@@ -62,6 +62,41 @@ async fn a_request_on_an_old_connection_that_is_closed_without_a_byte_is_sent_on
         assert_eq!((server.accepted(), requests.len()), (2, 3));
         assert_eq!(requests[1], requests[2], "the very same request, and the same attempt");
     }
+}
+
+/// Under HTTP/2 the peer can say that it did not look at a request.
+#[tokio::test]
+async fn a_request_that_the_peer_refused_to_look_at_is_sent_once_more() {
+    let ours = secure::authority();
+    let mut setting = Arc::unwrap_or_clone(secure::Leaf::good(&ours).server(None));
+    setting.alpn_protocols = vec![b"h2".to_vec()];
+    let acceptor = tokio_rustls::TlsAcceptor::from(Arc::new(setting));
+    let seen = Arc::new(AtomicUsize::new(0));
+    let server = Server::start({
+        let seen = Arc::clone(&seen);
+        move |connection| {
+            let (acceptor, seen) = (acceptor.clone(), Arc::clone(&seen));
+            async move {
+                let stream = acceptor.accept(connection.socket).await.unwrap();
+                let mut requests = h2::server::handshake(stream).await.unwrap();
+                while let Some(Ok((_, mut reply))) = requests.accept().await {
+                    if seen.fetch_add(1, Ordering::SeqCst) == 1 {
+                        reply.send_reset(h2::Reason::REFUSED_STREAM);
+                    } else {
+                        reply.send_response(hyper::Response::new(()), true).unwrap();
+                    }
+                }
+            }
+        }
+    })
+    .await;
+    let webhooks = webhooks();
+    let attempt = super::attempt_to(secure::trusting(&server.secure_url(), &ours));
+    for _ in 0..3 {
+        let outcome = webhooks.deliver(attempt.clone()).await;
+        assert!(outcome.is_delivered(), "{outcome:?}");
+    }
+    assert_eq!((server.accepted(), seen.load(Ordering::SeqCst)), (2, 4));
 }
 
 #[tokio::test]
