@@ -14,6 +14,7 @@ mod admin_data;
 mod backups;
 mod bad_input;
 mod batches;
+mod bucket;
 mod bulk;
 mod connections;
 mod crash;
