@@ -56,7 +56,8 @@ const SAME_FLOOR: [(&str, &[&str]); 9] = [
 ];
 
 /// A crate that has a home, so that it can be exchanged: its name and the folders or files that may name it.
-const HOMES: [(&str, &[&str]); 11] = [
+const HOMES: [(&str, &[&str]); 12] = [
+    ("object_store", &["src/blob/"]),
     ("geo", &["actors/src/query/functions/"]),
     ("redb", &["actors/src/store/"]),
     ("rmp_serde", &["actors/src/log/", "actors/src/store/"]),

@@ -108,6 +108,11 @@ impl Admin {
         self.call(Method::POST, join(&self.base, path)?, Some(body)).await
     }
 
+    /// Does something that takes its time.
+    pub(super) async fn post_long(&self, path: &[&str], body: Value) -> Result<Value, Failure> {
+        self.finish(self.client.post(self.url(path, &[])?).timeout(LONG_TIMEOUT).json(&body)).await
+    }
+
     /// Removes something.
     pub(super) async fn delete(&self, path: &[&str]) -> Result<Value, Failure> {
         self.call(Method::DELETE, join(&self.base, path)?, None).await

@@ -15,6 +15,7 @@ mod apart;
 mod backups;
 mod bad_input;
 mod batches;
+mod bucket;
 mod bulk;
 mod connections;
 mod crash;

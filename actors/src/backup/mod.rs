@@ -1,16 +1,17 @@
 //! A copy of a running system that another process can start from, and such a start.
 //!
-//! A backup is a directory: the rows of each view as they were at one position, the log from its first
+//! A backup is a directory, or the same files in an object store: the rows of each view as they were at one position, the log from its first
 //! position to beyond that one, and a list of the files with their checksums, written last. So events that were
 //! owed when it was made are owed after the restore.
 //! Invariant: a backup without its list is none; nothing is restored whose checksum does not hold, and
 //! nothing into a directory that has something in it.
 
 mod restore;
+mod shelf;
 
 use std::fs::{self, File};
 use std::io::{self, BufWriter, Write};
-use std::path::{Path, PathBuf};
+use std::path::{Component, Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
 
@@ -19,11 +20,12 @@ use crate::shard::{ShardHandle, ShardReadError};
 use crate::store::export::{ExportError, export};
 
 pub use restore::restore;
+pub use shelf::{Folder, Piece, Shelf, require_empty};
 
 /// Layout of a backup directory.
 const FORMAT: u32 = 1;
 /// The list of files.
-const LIST: &str = "backup.json";
+pub const LIST: &str = "backup.json";
 /// Rows of a shard's view.
 const ROWS: &str = "view.rows";
 /// Files beside the shards that belong to the data.
@@ -50,6 +52,28 @@ pub struct BackupList {
     pub files: Vec<BackupFile>,
 }
 
+impl BackupList {
+    /// Reads the list of a backup.
+    ///
+    /// # Errors
+    /// It is damaged, of a newer format, or names files outside of its backup.
+    pub fn read(text: &[u8]) -> Result<Self, BackupError> {
+        let damaged = || BackupError::Damaged(LIST.into());
+        let list: serde_json::Value = serde_json::from_slice(text).map_err(|_| damaged())?;
+        let format = list.get("format").and_then(serde_json::Value::as_u64).ok_or_else(damaged)?;
+        if format != u64::from(FORMAT) {
+            return Err(BackupError::Newer { found: u32::try_from(format).unwrap_or(u32::MAX) });
+        }
+        let list: Self = serde_json::from_value(list).map_err(|_| damaged())?;
+        // A list that somebody changed must not lead out of the directories that it is about.
+        let is_inside = |file: &BackupFile| {
+            let mut parts = file.path.components();
+            parts.clone().next().is_some() && parts.all(|part| matches!(part, Component::Normal(_)))
+        };
+        if list.files.iter().all(is_inside) { Ok(list) } else { Err(damaged()) }
+    }
+}
+
 /// A file of a backup.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct BackupFile {
@@ -65,7 +89,7 @@ pub struct BackupFile {
 #[derive(Debug, thiserror::Error)]
 pub enum BackupError {
     /// Something is there already.
-    #[error("`{0}` is not empty: name a directory that is empty or does not exist")]
+    #[error("`{0}` is not empty: name a place with nothing in it")]
     NotEmpty(PathBuf),
     /// There is no list of files.
     #[error("`{0}` is no backup, or one that was not finished: it has no `{LIST}`")]
@@ -87,6 +111,9 @@ pub enum BackupError {
         /// Why.
         source: io::Error,
     },
+    /// The store of the backup failed.
+    #[error("{0}")]
+    Store(String),
     /// A view could not be copied.
     #[error("shard {shard}: {source}")]
     Rows {
@@ -103,16 +130,16 @@ pub enum BackupError {
     Directory(#[from] crate::store::superblock::DirectoryError),
 }
 
-/// Copies the data of running shards from the directory `data` into `out`, which must be empty. Takes as long
+/// Copies the data of running shards from the directory `data` to `shelf`, which must be empty. Takes as long
 /// as writing that much; writes go on meanwhile. Must not run on a thread of actors.
 pub fn backup(
     shards: &[ShardHandle],
     data: &Path,
     id: &str,
-    out: &Path,
+    shelf: &dyn Shelf,
     now_ms: u64,
 ) -> Result<BackupList, BackupError> {
-    make_empty(out)?;
+    shelf.require_empty()?;
     let mut list = BackupList {
         format: FORMAT,
         id: id.to_owned(),
@@ -126,43 +153,73 @@ pub fn backup(
         // Nothing of the log may go while it is copied.
         let _held = shard.hold_log();
         let name = PathBuf::from(format!("shard-{:02}", shard.id().0));
-        let folder = out.join(&name).join("log");
-        fs::create_dir_all(&folder).map_err(|source| io_error(&folder, source))?;
-        let rows = name.join(ROWS);
-        let (position, count) = copy_rows(shard, &out.join(&rows))?;
+        let view = shard.view()?;
+        let number = shard.id().0;
+        let rows = |out: &mut dyn Write| {
+            export(&view, out).map_err(|source| BackupError::Rows { shard: number, source })
+        };
+        let (file, (position, count)) = put(shelf, name.join(ROWS), rows)?;
         list.positions.push(position);
         list.rows += count;
-        list.files.push(described(out, rows)?);
+        list.files.push(file);
         // The rows first: the log then reaches at least as far as they do.
         let source = data.join(&name).join("log");
-        for file in segments(&source)? {
-            let path = name.join("log").join(&file);
-            match copy(&source.join(&file), &out.join(&path)) {
-                Ok(()) => list.files.push(described(out, path)?),
-                Err(source) => return Err(io_error(&path, source)),
-            }
+        for segment in segments(&source)? {
+            list.files.push(put_copy(shelf, &source.join(&segment), name.join("log").join(&segment))?);
         }
     }
     for name in BESIDE {
         let source = data.join(name);
         if source.exists() {
-            copy(&source, &out.join(name)).map_err(|error| io_error(&source, error))?;
-            list.files.push(described(out, name.into())?);
+            list.files.push(put_copy(shelf, &source, name.into())?);
         }
     }
-    write_list(out, &list)?;
+    let text = serde_json::to_vec_pretty(&list).map_err(|error| io_error(Path::new(LIST), error.into()))?;
+    shelf.complete(&list.files, &text)?;
     Ok(list)
 }
 
-fn copy_rows(shard: &ShardHandle, path: &Path) -> Result<(Lsn, u64), BackupError> {
-    let view = shard.view()?;
-    let file = File::create(path).map_err(|source| io_error(path, source))?;
-    let mut out = BufWriter::with_capacity(CHUNK, file);
-    let copied =
-        export(&view, &mut out).map_err(|source| BackupError::Rows { shard: shard.id().0, source })?;
-    let file = out.into_inner().map_err(|error| io_error(path, error.into_error()))?;
-    file.sync_all().map_err(|source| io_error(path, source))?;
-    Ok(copied)
+/// Puts a file on the shelf, and says what is in it.
+fn put<T>(
+    shelf: &dyn Shelf,
+    path: PathBuf,
+    write: impl FnOnce(&mut dyn Write) -> Result<T, BackupError>,
+) -> Result<(BackupFile, T), BackupError> {
+    let failed = |source| io_error(&path, source);
+    let piece = shelf.create(&path).map_err(failed)?;
+    let mut out = BufWriter::with_capacity(CHUNK, Summed { piece, bytes: 0, crc: 0 });
+    let written = write(&mut out)?;
+    let summed = out.into_inner().map_err(|error| failed(error.into_error()))?;
+    summed.piece.finish().map_err(failed)?;
+    Ok((BackupFile { path, bytes: summed.bytes, crc32c: summed.crc }, written))
+}
+
+fn put_copy(shelf: &dyn Shelf, from: &Path, to: PathBuf) -> Result<BackupFile, BackupError> {
+    let copy = |out: &mut dyn Write| {
+        let copied = File::open(from).and_then(|mut file| io::copy(&mut file, out));
+        copied.map_err(|source| io_error(from, source))
+    };
+    put(shelf, to, copy).map(|(file, _)| file)
+}
+
+/// A file with the sums of what was written to it.
+struct Summed<'s> {
+    piece: Box<dyn Piece + 's>,
+    bytes: u64,
+    crc: u32,
+}
+
+impl Write for Summed<'_> {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        let written = self.piece.write(bytes)?;
+        self.crc = crc32c::crc32c_append(self.crc, bytes.get(..written).unwrap_or_default());
+        self.bytes += written as u64;
+        Ok(written)
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        self.piece.flush()
+    }
 }
 
 /// The files of a log, in order. The one that is prepared for later is not one of them.
@@ -182,19 +239,9 @@ fn segments(folder: &Path) -> Result<Vec<String>, BackupError> {
 }
 
 fn copy(from: &Path, to: &Path) -> io::Result<()> {
-    let mut out = File::create(to)?;
-    #[cfg(unix)]
-    if from.file_name().is_some_and(|name| name == "pepper") {
-        use std::os::unix::fs::PermissionsExt;
-        out.set_permissions(fs::Permissions::from_mode(0o600))?;
-    }
+    let mut out = shelf::create(to)?;
     io::copy(&mut File::open(from)?, &mut out)?;
     out.sync_all()
-}
-
-fn described(out: &Path, path: PathBuf) -> Result<BackupFile, BackupError> {
-    let (bytes, crc32c) = checksum(&out.join(&path)).map_err(|source| io_error(&path, source))?;
-    Ok(BackupFile { path, bytes, crc32c })
 }
 
 fn checksum(path: &Path) -> io::Result<(u64, u32)> {
@@ -209,23 +256,6 @@ fn checksum(path: &Path) -> io::Result<(u64, u32)> {
         crc = crc32c::crc32c_append(crc, chunk.get(..read).unwrap_or_default());
         bytes += read as u64;
     }
-}
-
-fn write_list(out: &Path, list: &BackupList) -> Result<(), BackupError> {
-    let path = out.join(LIST);
-    let write = || -> io::Result<()> {
-        let mut file = File::create(&path)?;
-        file.write_all(&serde_json::to_vec_pretty(list)?)?;
-        file.sync_all()?;
-        File::open(out)?.sync_all()
-    };
-    write().map_err(|source| io_error(&path, source))
-}
-
-fn make_empty(path: &Path) -> Result<(), BackupError> {
-    fs::create_dir_all(path).map_err(|source| io_error(path, source))?;
-    let mut entries = fs::read_dir(path).map_err(|source| io_error(path, source))?;
-    if entries.next().is_some() { Err(BackupError::NotEmpty(path.to_owned())) } else { Ok(()) }
 }
 
 fn io_error(path: &Path, source: io::Error) -> BackupError {

@@ -4,7 +4,8 @@ use std::fs::{self, File};
 use std::io::BufReader;
 use std::path::Path;
 
-use super::{BackupError, BackupList, CHUNK, FORMAT, LIST, ROWS, checksum, copy, io_error, make_empty};
+use super::shelf::make_empty;
+use super::{BackupError, BackupList, CHUNK, LIST, ROWS, checksum, copy, io_error};
 use crate::log::disk::RealDisk;
 use crate::store::export::import;
 use crate::store::superblock::DataDirectory;
@@ -50,12 +51,5 @@ pub fn restore(from: &Path, data: &Path) -> Result<BackupList, BackupError> {
 }
 
 fn read_list(from: &Path) -> Result<BackupList, BackupError> {
-    let text = fs::read(from.join(LIST)).map_err(|_| BackupError::NoBackup(from.to_owned()))?;
-    let damaged = || BackupError::Damaged(LIST.into());
-    let list: serde_json::Value = serde_json::from_slice(&text).map_err(|_| damaged())?;
-    let format = list.get("format").and_then(serde_json::Value::as_u64).ok_or_else(damaged)?;
-    if format != u64::from(FORMAT) {
-        return Err(BackupError::Newer { found: u32::try_from(format).unwrap_or(u32::MAX) });
-    }
-    serde_json::from_value(list).map_err(|_| damaged())
+    BackupList::read(&fs::read(from.join(LIST)).map_err(|_| BackupError::NoBackup(from.to_owned()))?)
 }

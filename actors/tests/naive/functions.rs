@@ -6,16 +6,50 @@ use super::naive::{number, same};
 
 /// The value of a function for these arguments.
 pub(crate) fn call(name: &str, arguments: &[Option<Value>]) -> Option<Value> {
-    let get = |at: usize| arguments.get(at).cloned().flatten();
-    let text = |at: usize| get(at)?.as_str().map(|text| text.chars().collect::<Vec<char>>());
-    let double = |at: usize| get(at)?.as_f64();
-    // A position or length has 64 bits.
-    let whole =
-        |at: usize| double(at).filter(|number| number.fract() == 0.0 && number.abs() <= 2_f64.powi(63));
-    let array = |at: usize| get(at)?.as_array().cloned();
-    let string = |chars: &[char]| Some(Value::from(chars.iter().collect::<String>()));
-    let is = |holds: fn(&Value) -> bool| Some(Value::Bool(get(0).is_some_and(|value| holds(&value))));
-    match name {
+    let given = Given(arguments);
+    let families = [kinds, texts, parts, numbers, arrays];
+    let found = families.iter().find_map(|family| family(name, &given));
+    found.unwrap_or_else(|| panic!("`{name}` is not known here"))
+}
+
+/// The arguments of a call, by type.
+struct Given<'a>(&'a [Option<Value>]);
+
+impl Given<'_> {
+    fn get(&self, at: usize) -> Option<Value> {
+        self.0.get(at).cloned().flatten()
+    }
+
+    fn text(&self, at: usize) -> Option<Vec<char>> {
+        self.get(at)?.as_str().map(|text| text.chars().collect())
+    }
+
+    fn double(&self, at: usize) -> Option<f64> {
+        self.get(at)?.as_f64()
+    }
+
+    /// A position or length has 64 bits.
+    fn whole(&self, at: usize) -> Option<f64> {
+        self.double(at).filter(|number| number.fract() == 0.0 && number.abs() <= 2_f64.powi(63))
+    }
+
+    fn array(&self, at: usize) -> Option<Vec<Value>> {
+        self.get(at)?.as_array().cloned()
+    }
+
+    fn count(&self) -> usize {
+        self.0.len()
+    }
+}
+
+fn string(chars: &[char]) -> Option<Value> {
+    Some(Value::from(chars.iter().collect::<String>()))
+}
+
+/// Questions about the type of a value, which undefined has none of. `None` for the name of another family.
+fn kinds(name: &str, given: &Given<'_>) -> Option<Option<Value>> {
+    let is = |holds: fn(&Value) -> bool| Some(Value::Bool(given.get(0).is_some_and(|value| holds(&value))));
+    let known = || match name {
         "IS_DEFINED" => is(|_| true),
         "IS_NULL" => is(|value| *value == Value::Null),
         "IS_BOOL" => is(|value| matches!(value, Value::Bool(_))),
@@ -27,9 +61,29 @@ pub(crate) fn call(name: &str, arguments: &[Option<Value>]) -> Option<Value> {
         "IS_INTEGER" => is(|value| {
             value.as_f64().is_some_and(|number| number.fract() == 0.0 && number.abs() <= 2_f64.powi(63))
         }),
+        _ => None,
+    };
+    matches!(
+        name,
+        "IS_DEFINED"
+            | "IS_NULL"
+            | "IS_BOOL"
+            | "IS_NUMBER"
+            | "IS_STRING"
+            | "IS_ARRAY"
+            | "IS_OBJECT"
+            | "IS_PRIMITIVE"
+            | "IS_INTEGER"
+    )
+    .then(known)
+}
+
+/// Texts as a whole. `None` for the name of another family.
+fn texts(name: &str, given: &Given<'_>) -> Option<Option<Value>> {
+    let known = || match name {
         "CONTAINS" | "STARTSWITH" | "ENDSWITH" | "StringEquals" => {
-            let (mut long, mut short) = (text(0)?, text(1)?);
-            let folds = if arguments.len() > 2 { get(2)?.as_bool()? } else { false };
+            let (mut long, mut short) = (given.text(0)?, given.text(1)?);
+            let folds = if given.count() > 2 { given.get(2)?.as_bool()? } else { false };
             if folds {
                 (long, short) = (lower(&long), lower(&short));
             }
@@ -40,27 +94,52 @@ pub(crate) fn call(name: &str, arguments: &[Option<Value>]) -> Option<Value> {
                 _ => long == short,
             }))
         }
-        "LOWER" => string(&lower(&text(0)?)),
-        "UPPER" => string(&text(0)?.iter().flat_map(|c| c.to_uppercase()).collect::<Vec<_>>()),
-        "LENGTH" => Some(Value::from(text(0)?.len())),
-        "REVERSE" => string(&text(0)?.into_iter().rev().collect::<Vec<_>>()),
+        "LOWER" => string(&lower(&given.text(0)?)),
+        "UPPER" => string(&given.text(0)?.iter().flat_map(|c| c.to_uppercase()).collect::<Vec<_>>()),
+        "LENGTH" => Some(Value::from(given.text(0)?.len())),
+        "REVERSE" => string(&given.text(0)?.into_iter().rev().collect::<Vec<_>>()),
         "CONCAT" => {
             let mut all = Vec::new();
-            for at in 0..arguments.len() {
-                all.extend(text(at)?);
+            for at in 0..given.count() {
+                all.extend(given.text(at)?);
             }
             string(&all)
         }
+        "ToString" => match given.get(0)? {
+            Value::String(text) => Some(Value::from(text)),
+            other => Some(Value::from(other.to_string())),
+        },
+        _ => None,
+    };
+    matches!(
+        name,
+        "CONTAINS"
+            | "STARTSWITH"
+            | "ENDSWITH"
+            | "StringEquals"
+            | "LOWER"
+            | "UPPER"
+            | "LENGTH"
+            | "REVERSE"
+            | "CONCAT"
+            | "ToString"
+    )
+    .then(known)
+}
+
+/// Parts of texts, in characters. `None` for the name of another family.
+fn parts(name: &str, given: &Given<'_>) -> Option<Option<Value>> {
+    let known = || match name {
         "LEFT" => {
-            let (text, length) = (text(0)?, whole(1)?);
+            let (text, length) = (given.text(0)?, given.whole(1)?);
             string(&text[..(length.max(0.0) as usize).min(text.len())])
         }
         "RIGHT" => {
-            let (text, length) = (text(0)?, whole(1)?);
+            let (text, length) = (given.text(0)?, given.whole(1)?);
             string(&text[text.len() - (length.max(0.0) as usize).min(text.len())..])
         }
         "SUBSTRING" => {
-            let (text, start, length) = (text(0)?, whole(1)?, whole(2)?);
+            let (text, start, length) = (given.text(0)?, given.whole(1)?, given.whole(2)?);
             if start < 0.0 || length <= 0.0 || start as usize >= text.len() {
                 return string(&[]);
             }
@@ -68,13 +147,13 @@ pub(crate) fn call(name: &str, arguments: &[Option<Value>]) -> Option<Value> {
             string(&text[start..start.saturating_add(length as usize).min(text.len())])
         }
         "INDEX_OF" => {
-            let (long, short) = (text(0)?, text(1)?);
-            let start = if arguments.len() > 2 { whole(2)?.max(0.0) as usize } else { 0 };
+            let (long, short) = (given.text(0)?, given.text(1)?);
+            let start = if given.count() > 2 { given.whole(2)?.max(0.0) as usize } else { 0 };
             let found = (start..=long.len()).find(|at| long[*at..].starts_with(&short));
             Some(found.map_or(Value::from(-1), Value::from))
         }
         "REPLACE" => {
-            let (long, old, new) = (text(0)?, text(1)?, text(2)?);
+            let (long, old, new) = (given.text(0)?, given.text(1)?, given.text(2)?);
             if old.is_empty() {
                 return None;
             }
@@ -91,7 +170,7 @@ pub(crate) fn call(name: &str, arguments: &[Option<Value>]) -> Option<Value> {
             string(&all)
         }
         "TRIM" | "LTRIM" | "RTRIM" => {
-            let mut text = text(0)?;
+            let mut text = given.text(0)?;
             while name != "RTRIM" && text.first().is_some_and(|c| c.is_whitespace()) {
                 text.remove(0);
             }
@@ -100,12 +179,17 @@ pub(crate) fn call(name: &str, arguments: &[Option<Value>]) -> Option<Value> {
             }
             string(&text)
         }
-        "ToString" => match get(0)? {
-            Value::String(text) => Some(Value::from(text)),
-            other => Some(Value::from(other.to_string())),
-        },
+        _ => None,
+    };
+    matches!(name, "LEFT" | "RIGHT" | "SUBSTRING" | "INDEX_OF" | "REPLACE" | "TRIM" | "LTRIM" | "RTRIM")
+        .then(known)
+}
+
+/// Numbers. `None` for the name of another family.
+fn numbers(name: &str, given: &Given<'_>) -> Option<Option<Value>> {
+    let known = || match name {
         "StringToNumber" => {
-            let text: String = text(0)?.into_iter().collect();
+            let text: String = given.text(0)?.into_iter().collect();
             let text = text.trim_matches(|c: char| " \t\n\r".contains(c));
             let digits = text.strip_prefix('-').unwrap_or(text);
             let is_plain = !digits.is_empty()
@@ -116,45 +200,55 @@ pub(crate) fn call(name: &str, arguments: &[Option<Value>]) -> Option<Value> {
                 && (!digits.starts_with('0') || digits == "0" || digits.starts_with("0."));
             number(text.parse().ok().filter(|_| is_plain)?)
         }
-        "ABS" => number(double(0)?.abs()),
-        "CEILING" => number(double(0)?.ceil()),
-        "FLOOR" => number(double(0)?.floor()),
-        "TRUNC" => number(double(0)?.trunc()),
-        "SQRT" => number(double(0)?.sqrt()),
-        "POWER" => number(double(0)?.powf(double(1)?)),
+        "ABS" => number(given.double(0)?.abs()),
+        "CEILING" => number(given.double(0)?.ceil()),
+        "FLOOR" => number(given.double(0)?.floor()),
+        "TRUNC" => number(given.double(0)?.trunc()),
+        "SQRT" => number(given.double(0)?.sqrt()),
+        "POWER" => number(given.double(0)?.powf(given.double(1)?)),
         "ROUND" => {
             // Half goes away from zero; beyond this there are no halves.
-            let number_of = double(0)?;
+            let number_of = given.double(0)?;
             if number_of.abs() >= 2_f64.powi(52) {
                 return number(number_of);
             }
             let (whole, rest) = (number_of.trunc(), number_of - number_of.trunc());
             number(if rest.abs() >= 0.5 { whole + rest.signum() } else { whole })
         }
-        "ARRAY_LENGTH" => Some(Value::from(array(0)?.len())),
+        _ => None,
+    };
+    matches!(name, "StringToNumber" | "ABS" | "CEILING" | "FLOOR" | "TRUNC" | "SQRT" | "POWER" | "ROUND")
+        .then(known)
+}
+
+/// Arrays, and the choice between two values. `None` for the name of another family.
+fn arrays(name: &str, given: &Given<'_>) -> Option<Option<Value>> {
+    let known = || match name {
+        "ARRAY_LENGTH" => Some(Value::from(given.array(0)?.len())),
         "ARRAY_CONCAT" => {
             let mut all = Vec::new();
-            for at in 0..arguments.len() {
-                all.extend(array(at)?);
+            for at in 0..given.count() {
+                all.extend(given.array(at)?);
             }
             Some(Value::Array(all))
         }
         "ARRAY_SLICE" => {
-            let (items, start) = (array(0)?, whole(1)?);
-            let length = if arguments.len() > 2 { whole(2)?.max(0.0) as usize } else { items.len() };
+            let (items, start) = (given.array(0)?, given.whole(1)?);
+            let length = if given.count() > 2 { given.whole(2)?.max(0.0) as usize } else { items.len() };
             let count = items.len() as f64;
             let start = if start < 0.0 { (count + start).max(0.0) } else { start.min(count) } as usize;
             Some(Value::Array(items[start..start.saturating_add(length).min(items.len())].to_vec()))
         }
         "ARRAY_CONTAINS" => {
-            let (items, wanted) = (array(0)?, get(1)?);
-            let partly = if arguments.len() > 2 { get(2)?.as_bool()? } else { false };
+            let (items, wanted) = (given.array(0)?, given.get(1)?);
+            let partly = if given.count() > 2 { given.get(2)?.as_bool()? } else { false };
             let fits = |item: &Value| same(item, &wanted) || (partly && is_part(item, &wanted));
             Some(Value::Bool(items.iter().any(fits)))
         }
-        "IIF" => get(if get(0) == Some(Value::Bool(true)) { 1 } else { 2 }),
-        other => panic!("`{other}` is not known here"),
-    }
+        "IIF" => given.get(if given.get(0) == Some(Value::Bool(true)) { 1 } else { 2 }),
+        _ => None,
+    };
+    matches!(name, "ARRAY_LENGTH" | "ARRAY_CONCAT" | "ARRAY_SLICE" | "ARRAY_CONTAINS" | "IIF").then(known)
 }
 
 /// Whether an object has all properties of another one.

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use futures_util::future::join_all;
-use lanekeeper_actors::backup::{BackupError, backup, restore};
+use lanekeeper_actors::backup::{BackupError, Folder, backup, restore};
 use lanekeeper_actors::system::System;
 
 use crate::support::{Endpoints, config, create, event, id, lane, quick, start, stop, subscription, until};
@@ -17,7 +17,9 @@ async fn back_up(system: &System, out: &std::path::Path) -> Result<(), BackupErr
     let (shards, data, id) =
         (system.shards().to_vec(), system.data().to_owned(), system.data_id().to_owned());
     let out = out.to_owned();
-    tokio::task::spawn_blocking(move || backup(&shards, &data, &id, &out, 7).map(|_| ())).await.unwrap()
+    tokio::task::spawn_blocking(move || backup(&shards, &data, &id, &Folder::at(out), 7).map(|_| ()))
+        .await
+        .unwrap()
 }
 
 #[actix::test]
@@ -105,6 +107,12 @@ async fn a_backup_is_refused_where_something_is_and_when_it_was_changed() {
     fs::write(&rows, &whole).unwrap();
     restore(&out, &folder.path().join("copy")).unwrap();
     let list = fs::read_to_string(out.join("backup.json")).unwrap();
+    for outside in ["../pepper", "/tmp/pepper", "shard-00/../../pepper", ""] {
+        fs::write(out.join("backup.json"), list.replace("\"pepper\"", &format!("{outside:?}"))).unwrap();
+        let refused = restore(&out, &folder.path().join("outside"));
+        assert!(matches!(refused, Err(BackupError::Damaged(_))), "{outside}: {refused:?}");
+        assert!(!folder.path().join("outside").exists(), "{outside}");
+    }
     fs::write(out.join("backup.json"), list.replace("\"format\": 1", "\"format\": 2")).unwrap();
     let newer = restore(&out, &folder.path().join("newer"));
     assert!(matches!(newer, Err(BackupError::Newer { found: 2 })), "{newer:?}");

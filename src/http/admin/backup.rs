@@ -1,13 +1,12 @@
-//! `POST /v1/backup`: copies the data of the running process into a directory of its machine.
-
-use std::path::PathBuf;
+//! `POST /v1/backup`: copies the data of the running process into a directory of its machine, or into an object store.
 
 use actix_web::HttpResponse;
 use actix_web::web::Bytes;
-use lanekeeper_actors::backup::{self, BackupError};
+use lanekeeper_actors::backup::{self, BackupError, BackupList, Folder, Shelf};
 use serde::Deserialize;
 
 use super::{Admin, AdminError, read};
+use crate::blob::{Blobs, InvalidPlace, Place, StoreShelf};
 use crate::http::problem::Problem;
 
 /// Where to.
@@ -20,18 +19,25 @@ struct Wanted {
 /// Makes a backup, and answers once it is whole and on disk.
 pub(super) async fn make(admin: &Admin, body: &Bytes) -> Result<HttpResponse, Problem> {
     let Wanted { to } = read(body)?;
-    if to.contains("://") {
-        let text = "`to` is a directory of the server's machine; object stores are not built yet";
-        return Err(AdminError::Request(text.to_owned()).into());
-    }
-    let out = PathBuf::from(to);
-    if !out.is_absolute() {
-        return Err(AdminError::Request("`to` is an absolute path".to_owned()).into());
+    let place: Place = to.parse().map_err(refused)?;
+    if let Place::Directory(path) = &place
+        && !path.is_absolute()
+    {
+        return Err(AdminError::Request("a directory is an absolute path".to_owned()).into());
     }
     let (shards, data) = (admin.system.shards().to_vec(), admin.system.data().to_owned());
     let (id, now) = (admin.system.data_id().to_owned(), admin.clock.now().0);
     // It goes on when the caller gives up; a backup that was not finished has no list, and is none.
-    let copy = move || backup::backup(&shards, &data, &id, &out, now);
+    let copy = move || -> Result<BackupList, AdminError> {
+        let shelf: Box<dyn Shelf> = match place {
+            Place::Directory(path) => Box::new(Folder::at(path)),
+            Place::Store { .. } => {
+                let shelf = StoreShelf::new(Blobs::open(&place).map_err(refused)?);
+                Box::new(shelf.map_err(|error| AdminError::Backup(error.to_string()))?)
+            }
+        };
+        Ok(backup::backup(&shards, &data, &id, &*shelf, now)?)
+    };
     let list = tokio::task::spawn_blocking(copy).await.map_err(|_| Problem::crashed())??;
     Ok(HttpResponse::Created().json(&list))
 }
@@ -42,8 +48,6 @@ impl From<BackupError> for AdminError {
     }
 }
 
-impl From<BackupError> for Problem {
-    fn from(error: BackupError) -> Self {
-        AdminError::from(error).into()
-    }
+fn refused(error: InvalidPlace) -> AdminError {
+    AdminError::Request(format!("`to`: {error}"))
 }
