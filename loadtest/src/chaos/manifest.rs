@@ -47,17 +47,24 @@ pub(crate) struct Retry {
     pub(crate) ttl: String,
     /// Factor on the steps of the schedule.
     pub(crate) scale: f64,
+    /// Whether an endpoint that fails may be left alone for a while.
+    pub(crate) probation: bool,
 }
 
 impl Retry {
     /// So many attempts, at a hundredth of the schedule: 0.1 s, 0.3 s, 0.6 s, 3 s.
     pub(crate) fn quick(attempts: u32) -> Self {
-        Self { attempts, ttl: "1h".to_owned(), scale: 0.01 }
+        Self { attempts, ttl: "1h".to_owned(), scale: 0.01, probation: true }
     }
 
     /// The same attempts at another pace.
     pub(crate) fn scaled(self, scale: f64) -> Self {
         Self { scale, ..self }
+    }
+
+    /// The same attempts, however often the endpoint fails.
+    pub(crate) fn relentless(self) -> Self {
+        Self { probation: false, ..self }
     }
 
     /// The same attempts with another time to live.
@@ -160,7 +167,8 @@ api_keys:
 
 impl Subscription {
     fn write(&self, text: &mut String) {
-        let Retry { attempts, ttl, scale } = &self.retry;
+        let Retry { attempts, ttl, scale, probation } = &self.retry;
+        let probation = if *probation { "" } else { ", probation: false" };
         let subject = match self.wants {
             Wants::All | Wants::Published | Wants::Nothing => String::new(),
             Wants::Lane(lane) => {
@@ -170,7 +178,7 @@ impl Subscription {
         let more = if self.more.is_empty() { String::new() } else { format!(", {}", self.more) };
         writeln!(
             text,
-            "  {}: {{ topic: {},{subject} to: {{ {} }}, retry: {{ max_attempts: {attempts}, ttl: {ttl}, scale: {scale} }}{more} }}",
+            "  {}: {{ topic: {},{subject} to: {{ {} }}, retry: {{ max_attempts: {attempts}, ttl: {ttl}, scale: {scale}{probation} }}{more} }}",
             self.name, self.topic, self.to,
         )
         .unwrap_or_default();

@@ -87,6 +87,23 @@ impl Status {
     }
 }
 
+/// How a breaker stands.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Opened {
+    /// Milliseconds since 1970.
+    pub(crate) until: u64,
+    pub(crate) reason: String,
+}
+
+impl Status {
+    /// The breaker, if it is open.
+    pub(crate) fn opened(&self) -> Option<Opened> {
+        let breaker = self.raw.get("breaker")?;
+        let until = breaker.get("until").and_then(Value::as_str).and_then(millis)?;
+        Some(Opened { until, reason: text(breaker, "reason") })
+    }
+}
+
 impl Recent {
     fn read(raw: &Value) -> Self {
         Self {

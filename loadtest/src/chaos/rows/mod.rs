@@ -52,6 +52,47 @@ pub(super) async fn want_letters(
     Ok(())
 }
 
+/// The partition of the documents that put an endpoint on probation.
+pub(super) const PROBATION: u32 = 9;
+
+/// Publishes more events than an endpoint may fail in a row, and wants that it is left alone for so many seconds, for
+/// this reason. The subscription wants the partition [`PROBATION`].
+pub(super) async fn want_probation(
+    findings: &mut Findings,
+    stage: &Stage,
+    name: &str,
+    (outcome, seconds): (&str, f64),
+) -> anyhow::Result<()> {
+    /// Attempts that were under way when it was decided end a little later.
+    const EARLIER: f64 = 1.0;
+    if stage.status(name).await?.breaker().is_none() {
+        findings.leave_out("probation (no `breaker` in the status)");
+        return Ok(());
+    }
+    let mut line = stage.gateway()?.line();
+    for _ in 0..12 {
+        stage.publish_on(&mut line, PROBATION).await?;
+    }
+    let give_up = stage.now().plus(AMPLE);
+    while stage.now() < give_up {
+        let status = stage.status(name).await?;
+        let Some(opened) = status.opened() else {
+            tokio::time::sleep(Duration::from_millis(5)).await;
+            continue;
+        };
+        let newest = status.recent.iter().map(|recent| recent.at).max().unwrap_or_default();
+        let long = Duration::from_millis(opened.until.saturating_sub(newest)).as_secs_f64();
+        findings.want(opened.reason == outcome, || format!("{name}: on probation for {}", opened.reason));
+        findings.want(long >= seconds - EARLIER && long <= seconds + 0.01, || {
+            format!("{name}: left alone for {long:.2} s instead of {seconds:.2} s")
+        });
+        findings.tell(format!("on probation for {outcome}"));
+        return Ok(());
+    }
+    findings.fault(format!("{name}: 12 events failed, and there is no probation"));
+    Ok(())
+}
+
 /// Wants that a subscription took so many events, each on its first attempt and without a failed one.
 pub(super) async fn want_taken_at_once(
     findings: &mut Findings,

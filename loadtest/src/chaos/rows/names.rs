@@ -8,8 +8,8 @@ use std::time::Duration;
 use tokio::net::UdpSocket;
 use tokio::task::JoinSet;
 
-use super::{AMPLE, FEW, want_letters, want_taken_at_once};
-use crate::chaos::manifest::{Manifest, Retry, Subscription};
+use super::{AMPLE, FEW, PROBATION, want_letters, want_probation, want_taken_at_once};
+use crate::chaos::manifest::{Manifest, Retry, Subscription, Wants};
 use crate::chaos::outcome::{Findings, Skip};
 use crate::chaos::scene::{Context, Scene};
 use crate::chaos::tools;
@@ -177,6 +177,10 @@ pub(in crate::chaos) async fn failures(context: Context) -> anyhow::Result<Findi
         subscribe(&mut scene, name, &format!("{name}.test"), 80);
     }
     subscribe_at(&mut scene, "good", "good.test", &good);
+    subscribe(&mut scene, "worse", "missing.test", 80);
+    if let Some(worse) = scene.manifest.subscriptions.last_mut() {
+        (worse.wants, worse.retry) = (Wants::Lane(PROBATION), Retry::quick(30));
+    }
     let stage = scene.open().await?;
     stage.publish(FEW).await?;
     stage.rest(AMPLE).await?;
@@ -191,9 +195,7 @@ pub(in crate::chaos) async fn failures(context: Context) -> anyhow::Result<Findi
     findings.want(slowest < Duration::from_secs(1), || {
         format!("a name that resolves waited {:.1} s for others", slowest.as_secs_f64())
     });
-    if stage.status("missing").await?.breaker().is_none() {
-        findings.leave_out("probation of 5 min (no `breaker` in the status)");
-    }
+    want_probation(&mut findings, &stage, "worse", ("ResolutionError", 300.0 * 0.01)).await?;
     findings.tell("3 names fail with ResolutionError, a good one is not held up");
     Ok(findings)
 }
@@ -277,7 +279,7 @@ pub(in crate::chaos) async fn spellings(context: Context) -> anyhow::Result<Find
             number: 1,
             topic: "load-events".to_owned(),
             to,
-            wants: crate::chaos::manifest::Wants::All,
+            wants: Wants::All,
             retry: Retry::quick(2),
             more: String::new(),
         };

@@ -2,8 +2,8 @@
 
 use std::time::Duration;
 
-use super::{AMPLE, FEW, want_between, want_letters, want_taken_at_once};
-use crate::chaos::manifest::Retry;
+use super::{AMPLE, FEW, PROBATION, want_between, want_letters, want_probation, want_taken_at_once};
+use crate::chaos::manifest::{Retry, Wants};
 use crate::chaos::outcome::Findings;
 use crate::chaos::scene::{Context, Scene};
 use crate::endpoint::doors::{Blackhole, Refusing};
@@ -43,7 +43,7 @@ pub(in crate::chaos) async fn refused(context: Context) -> anyhow::Result<Findin
     scene.subscribe_to("ill", &url, Retry::quick(2).scaled(0.1));
     let second = Refusing::take()?;
     let url = second.url(scene.next());
-    scene.subscribe_to("worse", &url, Retry::quick(30).scaled(0.1));
+    scene.subscribe_to("worse", &url, Retry::quick(30).scaled(0.1)).wants = Wants::Lane(PROBATION);
     let stage = scene.open().await?;
     stage.publish(FEW).await?;
     let settled = stage.until(AMPLE, |all| all.get("ill").is_some_and(|ill| ill.is_at_rest())).await?;
@@ -60,19 +60,7 @@ pub(in crate::chaos) async fn refused(context: Context) -> anyhow::Result<Findin
         .collect();
     want_between(&mut findings, "gap", &gaps, (1.0, 1.1 + context.slack()));
     findings.tell("second attempt after 10 s (scaled by 0.1)");
-    // More failures in a row than an endpoint may have.
-    if stage.status("worse").await?.breaker().is_none() {
-        findings.leave_out("probation (no `breaker` in the status)");
-    } else {
-        stage.publish(12).await?;
-        let opened = stage.until(AMPLE, |all| {
-            all.get("worse")
-                .and_then(super::super::status::Status::breaker)
-                .is_some_and(|state| state != "closed")
-        });
-        findings.want(opened.await?, || "the breaker did not open after 12 refused events".to_owned());
-        findings.tell("the breaker opened");
-    }
+    want_probation(&mut findings, &stage, "worse", ("SocketError", 30.0 * 0.1)).await?;
     drop((door, second));
     findings.join(stage.audit().await?);
     Ok(findings)

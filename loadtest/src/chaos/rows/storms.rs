@@ -23,7 +23,7 @@ pub(in crate::chaos) async fn due_retries(context: Context) -> anyhow::Result<Fi
     let mut scene = Scene::new(&context).await?;
     for number in 1..=SUBSCRIPTIONS {
         // The retries come late enough for all first attempts to be over.
-        scene.subscribe(&format!("s{number}"), &ill, Retry::quick(30).living("24h").scaled(1.0));
+        scene.subscribe(&format!("s{number}"), &ill, Retry::quick(30).living("24h").scaled(1.0).relentless());
     }
     let mut stage = scene.open().await?;
     let total = (events * SUBSCRIPTIONS) as u64;

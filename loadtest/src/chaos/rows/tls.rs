@@ -252,10 +252,7 @@ async fn private_authority(
     let mut scene = Scene::new(context).await?;
     let url = endpoint.url(scene.next());
     let file = authority.path("ca.pem");
-    scene
-        .subscribe_to("private", &url, Retry::quick(5))
-        .to
-        .push_str(&format!(", tls: {{ ca: {{ file: \"{file}\" }} }}"));
+    scene.subscribe_to("private", &url, Retry::quick(5)).to.push_str(&format!(", ca: \"{file}\""));
     let stage = match scene.open().await {
         Ok(stage) => stage,
         Err(error) if error.downcast_ref::<Skip>().is_some() => {
