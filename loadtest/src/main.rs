@@ -1,4 +1,4 @@
-//! The load tool: `steady`, `idle` and `peak` measure a Lanekeeper over HTTP and end with a verdict.
+//! The load tool: `steady`, `idle`, `peak` and `scan` measure a Lanekeeper over HTTP and end with a verdict.
 //! Stands between the command line and the verbs; the last line and the exit code say the same.
 //!
 //! Exit codes: 0 pass, 1 fail, 64 wrong usage.
@@ -10,6 +10,7 @@ mod idle;
 mod peak;
 mod process;
 mod report;
+mod scan;
 mod schedule;
 mod server;
 mod sink;
@@ -20,6 +21,7 @@ mod tally;
 mod target;
 mod units;
 mod verdict;
+mod wire;
 
 use std::ffi::OsString;
 use std::fmt::Display;
@@ -80,6 +82,14 @@ enum Verb {
         #[command(flatten)]
         tool: Tool,
     },
+    /// What a full scan of one large partition does to point reads of the others
+    #[command(after_help = "Example: lanekeeper-loadtest scan --documents 1000000 --rate 2000 --rounds 5")]
+    Scan {
+        #[command(flatten)]
+        options: scan::Options,
+        #[command(flatten)]
+        tool: Tool,
+    },
     /// Plays a scenario file (not built yet)
     #[command(disable_help_flag = true)]
     Run(NotBuiltYet),
@@ -125,6 +135,9 @@ fn main() -> ExitCode {
         }
         Verb::Peak { options, tool } => {
             finish("peak", perform(peak::run(options, clock), tool), tool, |report| &report.verdict)
+        }
+        Verb::Scan { options, tool } => {
+            finish("scan", perform(scan::run(options, clock), tool), tool, |report| &report.verdict)
         }
         Verb::Run(_) => not_built_yet("run"),
         Verb::Chaos(_) => not_built_yet("chaos"),
@@ -204,7 +217,7 @@ fn conclude(verdict: &Verdict, tool: Tool) {
 }
 
 fn not_built_yet(verb: &str) -> ExitCode {
-    eprintln!("error: `{verb}` is not built yet; `steady`, `idle` and `peak` are");
+    eprintln!("error: `{verb}` is not built yet; `steady`, `idle`, `peak` and `scan` are");
     ExitCode::from(WRONG_USAGE)
 }
 
