@@ -1,4 +1,4 @@
-//! The load tool: `steady`, `idle`, `peak` and `run` measure a Lanekeeper over HTTP, `chaos` plays its bad days.
+//! The load tool: `steady`, `idle`, `peak`, `scan` and `run` measure a Lanekeeper over HTTP, `chaos` plays its bad days.
 //! Stands between the command line and the verbs; the last line and the exit code say the same.
 //!
 //! Exit codes: 0 pass, 1 fail, 64 wrong usage.
@@ -13,6 +13,7 @@ mod idle;
 mod peak;
 mod process;
 mod report;
+mod scan;
 mod scenarios;
 mod schedule;
 mod server;
@@ -24,6 +25,7 @@ mod tally;
 mod target;
 mod units;
 mod verdict;
+mod wire;
 
 use std::ffi::OsString;
 use std::fmt::Display;
@@ -84,6 +86,14 @@ enum Verb {
         #[command(flatten)]
         tool: Tool,
     },
+    /// What a full scan of one large partition does to point reads of the others
+    #[command(after_help = "Example: lanekeeper-loadtest scan --documents 1000000 --rate 2000 --rounds 5")]
+    Scan {
+        #[command(flatten)]
+        options: scan::Options,
+        #[command(flatten)]
+        tool: Tool,
+    },
     /// Plays named scenarios of delivery: speed, fairness, backlog
     #[command(after_help = scenarios::EXAMPLES)]
     Run {
@@ -133,6 +143,9 @@ pub fn run(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
         }
         Verb::Peak { options, tool } => {
             finish("peak", perform(peak::run(options, clock), tool), tool, |report| &report.verdict)
+        }
+        Verb::Scan { options, tool } => {
+            finish("scan", perform(scan::run(options, clock), tool), tool, |report| &report.verdict)
         }
         Verb::Run { options, tool } => {
             finish("run", perform(scenarios::run(options, clock), tool), tool, |report| &report.verdict)

@@ -7,11 +7,9 @@ use std::fmt;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use anyhow::{Context as _, bail};
+use anyhow::bail;
 use hdrhistogram::Histogram;
 use serde::Serialize;
-use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
-use tokio::net::TcpStream;
 use tokio::task::JoinSet;
 
 use crate::clock::{Clock, Moment};
@@ -24,9 +22,8 @@ use crate::tally::histogram;
 use crate::target::Target;
 use crate::units;
 use crate::verdict::Verdict;
+use crate::wire::{self, Connection};
 
-/// Longest head of an answer.
-const HEAD_MAX: usize = 16 * 1_024;
 /// Where the numbers of documents of later cells begin, so that none is created twice.
 const CELL_NUMBERS: u64 = 1 << 32;
 
@@ -276,7 +273,7 @@ impl Bench {
                     let key = self.key(random.u64(..u64::from(self.options.documents)));
                     let id = template.id(key);
                     let path = format!("/freight/v1/loads/{}/{id}", document::lane(key.partition));
-                    (self.head("GET", &path, 0), 200, Some(id))
+                    (wire::head(&self.target, "GET", &path, None), 200, Some(id))
                 }
             };
             let status = connection.ask(&request).await?;
@@ -304,86 +301,8 @@ impl Bench {
     fn create(&self, template: &Template, number: u64) -> Vec<u8> {
         let now = self.clock.now();
         let body = template.body(self.key(number), now, now);
-        let mut request = self.head("POST", "/freight/v1/loads", body.len());
+        let mut request = wire::head(&self.target, "POST", "/freight/v1/loads", Some(body.len()));
         request.extend_from_slice(&body);
         request
-    }
-
-    fn head(&self, method: &str, path: &str, length: usize) -> Vec<u8> {
-        let host = self.target.host.to_str().unwrap_or_default();
-        let key = self.target.key.to_str().unwrap_or_default();
-        let mut head = format!("{method} {path} HTTP/1.1\r\nhost: {host}\r\nx-api-key: {key}\r\n");
-        if method == "POST" {
-            head.push_str("content-type: application/json\r\n");
-            head.push_str(&format!("content-length: {length}\r\n"));
-        }
-        head.push_str("\r\n");
-        head.into_bytes()
-    }
-}
-
-/// One kept-alive HTTP/1.1 connection, with as little work as it takes: the tool shares its cores with the server.
-struct Connection {
-    stream: TcpStream,
-    buffer: Vec<u8>,
-    body: std::ops::Range<usize>,
-}
-
-impl Connection {
-    async fn open(target: &Target) -> anyhow::Result<Self> {
-        let stream = TcpStream::connect(target.address).await.context("the server takes no connection")?;
-        stream.set_nodelay(true)?;
-        Ok(Self { stream, buffer: Vec::with_capacity(HEAD_MAX), body: 0..0 })
-    }
-
-    /// Sends one request and reads its whole answer; returns the status.
-    async fn ask(&mut self, request: &[u8]) -> anyhow::Result<u16> {
-        self.stream.write_all(request).await?;
-        self.buffer.clear();
-        let head = loop {
-            if let Some(end) = find(&self.buffer, b"\r\n\r\n") {
-                break end + 4;
-            }
-            if self.buffer.len() > HEAD_MAX {
-                bail!("the head of an answer is too long");
-            }
-            self.more().await?;
-        };
-        let text = self.buffer.get(..head).unwrap_or_default();
-        let status = text.get(9..12).and_then(|digits| std::str::from_utf8(digits).ok());
-        let status = status.and_then(|digits| digits.parse().ok()).context("an answer without a status")?;
-        let length = length(text).context("an answer without `content-length`")?;
-        while self.buffer.len() < head + length {
-            self.more().await?;
-        }
-        self.body = head..head + length;
-        Ok(status)
-    }
-
-    fn body(&self) -> &[u8] {
-        self.buffer.get(self.body.clone()).unwrap_or_default()
-    }
-
-    async fn more(&mut self) -> anyhow::Result<()> {
-        if self.stream.read_buf(&mut self.buffer).await? == 0 {
-            bail!("the server closed a connection");
-        }
-        Ok(())
-    }
-}
-
-fn find(text: &[u8], needle: &[u8]) -> Option<usize> {
-    text.windows(needle.len()).position(|window| window == needle)
-}
-
-/// The value of `content-length`; 0 for an answer that has no body.
-fn length(head: &[u8]) -> Option<usize> {
-    let head = std::str::from_utf8(head).ok()?;
-    let line = head
-        .split("\r\n")
-        .find(|line| line.get(..15).is_some_and(|name| name.eq_ignore_ascii_case("content-length:")));
-    match line {
-        Some(line) => line.get(15..)?.trim().parse().ok(),
-        None => Some(0).filter(|_| head.starts_with("HTTP/1.1 204")),
     }
 }

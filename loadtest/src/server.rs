@@ -100,6 +100,8 @@ apis:
     version: {{ by: path, name: v1 }}
     operations:
       createLoad: {{ method: POST, path: /loads, to: {{ container: loads, do: create }} }}
+      bulkLoads: {{ method: POST, path: /bulk, to: {{ container: loads, do: bulk }} }}
+      scanLane: {{ method: GET, path: "/scans/{{lane}}", to: {{ container: loads, do: query, partition: "{{lane}}", sql: SELECT VALUE c.id FROM c WHERE c.nowhere = 1 }} }}
       getLoad: {{ method: GET, path: "/loads/{{lane}}/{{id}}", to: {{ container: loads, do: read, partition: "{{lane}}", id: "{{id}}" }} }}
 products:
   loadtest: {{ apis: [freight], rate: {{ calls: 1000000, per: 1s }} }}
