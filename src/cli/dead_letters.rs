@@ -24,13 +24,18 @@ pub(super) enum Verb {
     },
     /// Deliver dead letters again, with all attempts anew
     #[command(after_help = "Examples:\n  lanekeeper dead-letters replay partner-webhook --all\n  \
-                            lanekeeper dead-letters replay partner-webhook 0-812 0-815")]
+                            lanekeeper dead-letters replay partner-webhook 0-812 0-815\n  \
+                            lanekeeper dead-letters replay partner-webhook --filter \
+                            '[{\"key\":\"data.weight\",\"operator\":\"NumberGreaterThan\",\"value\":1000}]'")]
     Replay {
         /// Name of the subscription
         subscription: String,
         /// Ids of the events
-        #[arg(value_name = "ID", required_unless_present = "all", conflicts_with = "all")]
+        #[arg(value_name = "ID", required_unless_present_any = ["all", "filter"], conflicts_with_all = ["all", "filter"])]
         ids: Vec<String>,
+        /// Those that meet all of these conditions: a JSON array, as in the manifest
+        #[arg(long, value_name = "JSON", conflicts_with = "all", value_parser = conditions)]
+        filter: Option<Value>,
         /// All of them
         #[arg(long)]
         all: bool,
@@ -51,8 +56,11 @@ pub(super) async fn run(verb: &Verb, admin: &Admin, as_json: bool) -> Result<Str
             let text = list(&answer);
             (answer, text)
         }
-        Verb::Replay { subscription, ids, all } => {
-            let answer = replay(admin, subscription, if *all { None } else { Some(ids) }).await?;
+        Verb::Replay { subscription, ids, filter, all } => {
+            let answer = match filter {
+                Some(filter) => ask(admin, subscription, json!({ "filter": filter })).await?,
+                None => replay(admin, subscription, if *all { None } else { Some(ids) }).await?,
+            };
             let text = match replayed(&answer) {
                 Some(number) => format!("{} delivered again", counted(number, "event")),
                 None => "delivered again".to_owned(),
@@ -101,7 +109,17 @@ pub(super) async fn replay(
         Some(ids) => json!({ "ids": ids }),
         None => json!({ "all": true }),
     };
+    ask(admin, subscription, body).await
+}
+
+async fn ask(admin: &Admin, subscription: &str, body: Value) -> Result<Value, Failure> {
     admin.post(&["v1", "subscriptions", subscription, "dead-letters:replay"], body).await
+}
+
+/// Reads conditions; what they may say, the server knows.
+fn conditions(text: &str) -> Result<Value, String> {
+    let value: Value = serde_json::from_str(text).map_err(|error| error.to_string())?;
+    if value.is_array() { Ok(value) } else { Err("a JSON array of conditions is needed".to_owned()) }
 }
 
 /// How many were taken out of the mailbox.

@@ -1,7 +1,10 @@
 //! What an operator sees of events and can do with those of the past.
 
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU16, Ordering};
+
 use reqwest::Method;
-use serde_json::json;
+use serde_json::{Value, json};
 
 use super::events_project::{self as project, QUEUE, event, load, publish, subscription};
 use super::server::answer;
@@ -72,6 +75,38 @@ async fn a_replay_can_be_cancelled_and_survives_a_restart() {
         let request = server.operator(Method::POST, "/v1/subscriptions/told:replay").json(&wrong);
         assert_eq!(answer(request).await.refused(), (400, "invalid_request"), "{wrong}");
     }
+}
+
+#[tokio::test]
+async fn dead_letters_are_replayed_by_what_is_in_them() {
+    let mood = Arc::new(AtomicU16::new(400));
+    let chosen = mood.clone();
+    let sink = Sink::start(move |_| chosen.load(Ordering::SeqCst));
+    let house = project::house("", QUEUE, &[subscription(&sink, "told", "partner-events", ("", ""))]);
+    let server = house.start().await;
+    for number in 0..6 {
+        publish(&server, &event(&format!("e{number}"), &json!({ "n": number }))).await;
+    }
+    server.until("/v1/subscriptions/told", |answer| answer.body["dead_lettered"] == json!(6)).await;
+    mood.store(200, Ordering::SeqCst);
+    let replay = |body: Value| {
+        let request = server.operator(Method::POST, "/v1/subscriptions/told/dead-letters:replay");
+        answer(request.json(&body))
+    };
+    let filter = json!([{ "key": "data.n", "operator": "NumberIn", "values": [1, 4, 9] }]);
+    assert_eq!(replay(json!({ "filter": filter })).await.body["replayed"], json!(2));
+    let mut ids: Vec<_> = sink.taken("told", 2).await.iter().map(|hit| hit.id.clone()).collect();
+    ids.sort_unstable();
+    assert_eq!(ids, ["e1", "e4"]);
+    server.until("/v1/subscriptions/told", |answer| answer.body["dead_lettered"] == json!(4)).await;
+    for wrong in [
+        json!([{ "key": "data.n", "operator": "Is" }]),
+        json!([{ "key": "" , "operator": "IsNotNull" }]),
+        json!({}),
+    ] {
+        assert_eq!(replay(json!({ "filter": wrong })).await.refused(), (400, "invalid_request"));
+    }
+    assert_eq!(replay(json!({ "filter": [], "all": true })).await.refused(), (400, "invalid_request"));
 }
 
 #[tokio::test]

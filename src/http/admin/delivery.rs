@@ -14,6 +14,7 @@ use lanekeeper_actors::subscriber::{DeadLetter, Destination, SubscriptionHandle}
 use serde::Deserialize;
 use serde_json::{Value, json};
 
+use super::chosen::chosen;
 use super::{Admin, AdminError, read, timestamp};
 use crate::http::path::query_value;
 use crate::http::problem::Problem;
@@ -164,12 +165,14 @@ pub(super) fn dead_letters(admin: &Admin, name: &str, query: &str) -> Result<Htt
 }
 
 pub(super) async fn replay(admin: &Admin, name: &str, body: &Bytes) -> Result<HttpResponse, Problem> {
-    let replayed = find(admin, name)?.replay(selection(body, false)?).await?;
+    let handle = find(admin, name)?;
+    let replayed = handle.replay(chosen(&handle, body, false).await?).await?;
     Ok(HttpResponse::Ok().json(json!({ "replayed": replayed })))
 }
 
 pub(super) async fn purge(admin: &Admin, name: &str, body: &Bytes) -> Result<HttpResponse, Problem> {
-    let purged = find(admin, name)?.purge(selection(body, true)?).await?;
+    let handle = find(admin, name)?;
+    let purged = handle.purge(chosen(&handle, body, true).await?).await?;
     Ok(HttpResponse::Ok().json(json!({ "purged": purged })))
 }
 
@@ -184,7 +187,7 @@ fn position(text: &str) -> Result<Position, AdminError> {
 }
 
 /// `{"all": true}` or `{"ids": ["0-812"]}`. A `DELETE` without a body means all, as it does elsewhere.
-fn selection(body: &Bytes, empty_is_all: bool) -> Result<Selection, AdminError> {
+pub(super) fn selection(body: &Bytes, empty_is_all: bool) -> Result<Selection, AdminError> {
     if body.is_empty() && empty_is_all {
         return Ok(Selection::All);
     }
@@ -194,7 +197,7 @@ fn selection(body: &Bytes, empty_is_all: bool) -> Result<Selection, AdminError> 
             Ok(Selection::Events(ids.iter().map(|id| position(id)).collect::<Result<_, _>>()?))
         }
         Chosen { .. } => {
-            Err(AdminError::Request("name either `all: true` or `ids: [\"0-812\", …]`".to_owned()))
+            Err(AdminError::Request("name `all: true`, `ids: [\"0-812\", …]`, or a `filter`".to_owned()))
         }
     }
 }

@@ -5,6 +5,7 @@
 
 mod backup;
 mod changes;
+mod chosen;
 mod containers;
 mod delivery;
 mod export;
