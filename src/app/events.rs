@@ -74,6 +74,7 @@ fn subscription(
         to: Destination::Webhook(Webhook::plain(Endpoint::plain(webhook.url.clone(), allow))),
         retry: RetryPolicy { max_attempts: retry.max_attempts, ttl: retry.ttl, scale: retry.scale },
         order: Order::None,
-        export: false,
+        export: None,
+        handshake: None,
     }
 }

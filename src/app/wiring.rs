@@ -194,6 +194,7 @@ pub(super) fn system(manifest: &Manifest) -> SystemConfig {
             timeout: limits.delivery_timeout,
             connections: limits.delivery_connections,
             hops: HOPS,
+            public_url: manifest.server.public_url.as_deref().map(Name::from),
             retry_page: limits.retry_page,
             backoff: limits.crash_backoff,
             crash_budget: small(limits.crash_budget),

@@ -10,7 +10,7 @@ use bytes::Bytes;
 use tokio::sync::oneshot;
 
 use super::rows::{Progress, advance, prefix};
-use super::{DeliverySettings, SubscriptionConfig, SubscriptionHandle, Surroundings, handle, replay};
+use super::{DeliverySettings, SubscriptionConfig, SubscriptionHandle, Surroundings, handle, handshake, replay};
 use crate::model::change::{Mutation, Table};
 use crate::model::ids::Name;
 use crate::protocol::subscriber::SubscriptionError;
@@ -66,6 +66,17 @@ impl Subscriptions {
     /// The one of this name.
     pub fn find(&self, name: &str) -> Option<SubscriptionHandle> {
         self.all().iter().find(|subscription| subscription.name() == name).cloned()
+    }
+
+    /// Starts those that have their beginning in every shard, on the current arbiter.
+    pub fn start_all(&self, configs: Vec<SubscriptionConfig>) {
+        let first = self.all().len();
+        let started = configs.into_iter().enumerate().map(|(number, config)| {
+            start(config, self.settings(first + number), self.around.clone())
+        });
+        let started: Vec<_> = started.collect();
+        let mut all = self.all.lock().unwrap_or_else(PoisonError::into_inner);
+        *all = all.iter().cloned().chain(started).collect();
     }
 
     /// Starts one that has its beginning in every shard, on the current arbiter.
@@ -184,6 +195,7 @@ async fn forget(shard: &ShardHandle, name: &str) -> Result<(), SubscriptionError
         (Table::Progress, name.as_bytes().to_vec()),
         (Table::System, handle::pause_key(name)),
         (Table::System, handle::disabled_key(name)),
+        (Table::System, handshake::validated_key(name)),
     ];
     let gone = single.map(|(table, key)| Mutation::Delete { table, key: key.into() });
     commit(shard, gone.to_vec()).await

@@ -208,7 +208,8 @@ pub(crate) fn subscription(name: &str, retry: RetryPolicy) -> SubscriptionConfig
         to: Destination::Webhook(Webhook::plain(Endpoint::plain(format!("http://{name}.example/"), vec![]))),
         retry,
         order: Order::None,
-        export: false,
+        export: None,
+        handshake: None,
     }
 }
 
@@ -249,6 +250,7 @@ pub(crate) fn config(data: &Path, subscriptions: Vec<SubscriptionConfig>) -> Sys
         delivery: DeliverySettings {
             connections: 256,
             hops: 16,
+            public_url: None,
             window: 16,
             queue: 64,
             timeout: Duration::from_secs(5),
