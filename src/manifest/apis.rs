@@ -8,7 +8,7 @@ use std::collections::btree_map::Entry;
 use super::Names;
 use super::fields::{self, Fields};
 use super::model::{
-    Api, Container, Idempotency, Method, Operation, PathTemplate, PathVersion, Segment, Target,
+    Api, Container, Idempotency, Method, Operation, PathTemplate, PathVersion, Segment, Target, Topic,
 };
 use super::problem::{Place, Report, quoted};
 use super::targets::{self, Known};
@@ -69,7 +69,7 @@ impl Routes {
 pub(super) fn read(
     name: &str,
     node: &Node,
-    known: (&Names<'_>, &BTreeMap<String, Container>),
+    known: (&Names<'_>, &BTreeMap<String, Container>, &BTreeMap<String, Topic>),
     routes: &mut Routes,
     report: &mut Report,
 ) -> Option<Api> {
@@ -145,14 +145,14 @@ struct Parts {
 
 fn read_operation(
     node: &Node,
-    (names, containers): (&Names<'_>, &BTreeMap<String, Container>),
+    (names, containers, topics): (&Names<'_>, &BTreeMap<String, Container>, &BTreeMap<String, Topic>),
     report: &mut Report,
 ) -> Option<Parts> {
     let mut fields = Fields::open(node, report)?;
     let method =
         fields.required("method", report).and_then(|node| fields::choice(node, &METHODS, &[], report));
     let path = fields.required("path", report).and_then(|node| path(node, report));
-    let known = Known { names, containers, path: path.as_ref() };
+    let known = Known { names, containers, topics, path: path.as_ref() };
     let to = fields.required("to", report);
     let (verb, target) = to.map_or((None, None), |node| targets::read(node, known, report));
     let idempotency = fields.optional("idempotency");
@@ -164,7 +164,11 @@ fn read_operation(
             Some(verb) => {
                 report.add(place, format!("`idempotency` does not go with `do: {}`", verb.name()));
             }
-            None => report.add(place, "`idempotency` does not go with `mock`"),
+            None => {
+                let of = matches!(target, Some(Target::Webhooks { .. }));
+                let what = if of { "subscriptions" } else { "mock" };
+                report.add(place, format!("`idempotency` does not go with `{what}`"));
+            }
         }
     }
     fields.finish(&OPERATION_NOT_BUILT, report);

@@ -26,11 +26,13 @@ mod targets;
 mod tests;
 mod tree;
 mod units;
+mod webhooks;
 
 pub use self::model::{
-    Action, Api, ApiKey, ChangeTypes, Container, DocumentAt, EventSubscription, Idempotency, KeyPart, Limits,
-    Listener, Manifest, Method, Mock, Operation, Parameter, PathTemplate, PathVersion, Pointer, Product,
+    Action, Api, ApiKey, ChangeTypes, Container, DocumentAt, EventSubscription, Idempotency, HandshakeRule, KeyPart,
+    Limits, Listener, Manifest, Method, Mock, Operation, Parameter, PathTemplate, PathVersion, Pointer, Product,
     Rate, Retry, Secret, Segment, Server, SubjectFilter, Target, Template, Tenancy, Topic, Webhook,
+    WebhookAction, WebhookRules,
 };
 pub use self::problem::{Problem, Problems};
 pub(crate) use self::units::{duration, timestamp};
@@ -147,7 +149,7 @@ fn read(root: &Node, environment: &[(String, String)], report: &mut Report) -> O
     });
     let mut routes = apis::Routes::default();
     let apis = section(&mut fields, "apis", report, |name, node, report| {
-        apis::read(name, node, (&names, &containers), &mut routes, report)
+        apis::read(name, node, (&names, &containers, &topics), &mut routes, report)
     });
     let products = section(&mut fields, "products", report, |_, node, report| {
         access::read_product(node, &names, report)

@@ -13,10 +13,11 @@ use super::Names;
 use super::fields::{self, Fields};
 use super::mock;
 use super::model::{
-    Action, Container, DocumentAt, KeyPart, Parameter, PathTemplate, Segment, Target, Template,
+    Action, Container, DocumentAt, KeyPart, Parameter, PathTemplate, Segment, Target, Template, Topic,
 };
 use super::problem::{Place, Report, closest, quoted};
 use super::tree::{Node, Value};
+use super::webhooks;
 
 /// Longest literal of a template, in bytes.
 const LITERAL_MAX: usize = 255;
@@ -92,6 +93,8 @@ pub(super) struct Known<'a> {
     pub(super) names: &'a Names<'a>,
     /// Those containers in which nothing is wrong.
     pub(super) containers: &'a BTreeMap<String, Container>,
+    /// Such topics.
+    pub(super) topics: &'a BTreeMap<String, Topic>,
     /// The path of the operation, if nothing is wrong with it.
     pub(super) path: Option<&'a PathTemplate>,
 }
@@ -99,6 +102,9 @@ pub(super) struct Known<'a> {
 /// Reads `to`; says what is asked of a container even where the rest is wrong.
 pub(super) fn read(node: &Node, known: Known<'_>, report: &mut Report) -> (Option<Verb>, Option<Target>) {
     let Some(mut fields) = Fields::open(node, report) else { return (None, None) };
+    if fields.has("subscriptions") {
+        return (None, webhooks::read_target(fields, known, report));
+    }
     if let Some(mock) = fields.optional("mock") {
         for key in TO_DOCUMENTS {
             if fields.optional(key).is_some() {
@@ -276,7 +282,11 @@ fn reference<'t>(
 }
 
 /// Reads a literal or one `{parameter}`; `path` is where the parameter must be.
-fn template(node: &Node, path: Option<&PathTemplate>, report: &mut Report) -> Option<Template> {
+pub(super) fn template(
+    node: &Node,
+    path: Option<&PathTemplate>,
+    report: &mut Report,
+) -> Option<Template> {
     let text = fields::text(node, report)?;
     match reference(node, text, path, report)? {
         Some(Reference::Segment(name)) => Some(Template::Parameter(name.to_owned())),

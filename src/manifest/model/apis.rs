@@ -6,6 +6,8 @@ use std::sync::Arc;
 
 use lanekeeper_actors::query::Query;
 
+use super::WebhookAction;
+
 /// A set of operations under one path.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Api {
@@ -130,6 +132,13 @@ pub enum Target {
         container: String,
         /// What is done to them.
         action: Action,
+    },
+    /// Webhooks that the caller makes.
+    Webhooks {
+        /// The topic that they listen to.
+        topic: String,
+        /// What is done to them.
+        action: WebhookAction,
     },
     /// A fixed answer.
     Mock(Mock),
