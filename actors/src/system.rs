@@ -250,7 +250,7 @@ impl System {
     }
 
     /// Ends a subscription and forgets all that it has, dead letters included. `also` becomes durable first.
-    /// False: there is none of this name.
+    /// False: none of this name runs; what was left of one is forgotten all the same.
     ///
     /// # Errors
     /// [`SubscriptionError::Unavailable`] when the shards take no writes; it may be half forgotten then, and

@@ -20,10 +20,12 @@ pub(super) struct Events {
     pub(super) published: Vec<Arc<Topic>>,
     /// The subscriptions.
     pub(super) subscriptions: Vec<SubscriptionConfig>,
+    /// All topics, for subscriptions that are made later.
+    pub(super) topics: BTreeMap<Name, Listened>,
 }
 
 /// A topic, and what the filters of its subscriptions ask of its events.
-type Listened = (Arc<Topic>, Arc<KeyTable>);
+pub(super) type Listened = (Arc<Topic>, Arc<KeyTable>);
 
 pub(super) fn events(manifest: &Manifest) -> Events {
     let topics: BTreeMap<&str, Listened> = manifest
@@ -36,7 +38,8 @@ pub(super) fn events(manifest: &Manifest) -> Events {
         Some(self::subscription(name, subscription, topics.get(subscription.topic.as_str())?))
     };
     let subscriptions = manifest.event_subscriptions.iter().filter_map(config).collect();
-    Events { published: Vec::new(), subscriptions }
+    let topics = topics.into_iter().map(|(name, listened)| (name.into(), listened)).collect();
+    Events { published: Vec::new(), subscriptions, topics }
 }
 
 fn name(text: &String) -> Name {

@@ -27,10 +27,10 @@ use lanekeeper_actors::system::SystemConfig;
 use lanekeeper_actors::topic::TopicSettings;
 use lanekeeper_actors::upkeep::UpkeepSettings;
 
-use super::events::events;
-use crate::delivery::{WallClock, WebhookSettings};
+use super::events::{Events, Listened};
+use crate::delivery::{WallClock, WebhookSettings, host_of};
 use crate::http::admin::timestamp;
-use crate::http::{BodyLimits, DocumentLimits, ListenerLimits};
+use crate::http::{self, BodyLimits, DocumentLimits, ListenerLimits, TenantWebhookSettings};
 use crate::manifest::{self, Limits, Manifest, Secret, Tenancy};
 
 /// Most threads that serve the public listeners, and most that partitions are spread over.
@@ -168,10 +168,32 @@ fn container_rules(manifest: &Manifest, name: &str, container: &manifest::Contai
     }
 }
 
-pub(super) fn system(manifest: &Manifest) -> SystemConfig {
+/// What tenants may make of webhooks on these topics.
+pub(super) fn tenant_webhooks(
+    manifest: &Manifest,
+    topics: &BTreeMap<Name, Listened>,
+) -> TenantWebhookSettings {
+    let limits = &manifest.limits;
+    let topic = |(name, (topic, keys)): (&Name, &Listened)| {
+        (name.clone(), http::Listened { topic: topic.clone(), keys: keys.clone() })
+    };
+    let host = manifest.server.public_url.as_deref().and_then(host_of);
+    TenantWebhookSettings {
+        topics: topics.iter().map(topic).collect(),
+        products: manifest
+            .products
+            .iter()
+            .map(|(name, product)| (Name::from(name.as_str()), product.webhooks.clone()))
+            .collect(),
+        origin: host.unwrap_or_else(|| manifest.project.clone()),
+        body: BodyLimits { bytes: bytes(limits.body), time: limits.body_timeout },
+        page_max: limits.page_max,
+    }
+}
+
+pub(super) fn system(manifest: &Manifest, events: Events) -> SystemConfig {
     let limits = &manifest.limits;
     let shards = u16::try_from(manifest.server.shards).unwrap_or(u16::MAX);
-    let events = events(manifest);
     SystemConfig {
         data: manifest.server.data.clone(),
         shards: manifest.server.shards_given.then_some(shards),

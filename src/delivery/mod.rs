@@ -7,6 +7,7 @@
 
 mod cidr;
 mod clients;
+pub mod dead_letters;
 mod guard;
 mod names;
 mod retry_after;
@@ -27,7 +28,7 @@ use tokio::sync::oneshot;
 use tokio::time::Instant;
 
 pub use cidr::{Cidr, CidrProblem};
-pub use guard::{Refused, UrlProblem, check_url, vet};
+pub use guard::{Refused, UrlProblem, check_url, host_of, vet};
 pub use names::{Names, SystemNames};
 
 use send::Sender;

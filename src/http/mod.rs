@@ -18,6 +18,7 @@ mod routes;
 mod tests;
 mod trace;
 mod usage;
+mod webhooks;
 
 use std::io;
 use std::net::{SocketAddr, TcpListener};
@@ -38,6 +39,7 @@ pub use gateway::Gateway;
 pub use metrics::Metrics;
 pub use problem::Problem;
 pub use routes::Routes;
+pub use webhooks::{Listened, Settings as TenantWebhookSettings, Shelf, WebhookRefused, Webhooks};
 
 /// Connections that wait in the kernel until a worker takes them.
 const BACKLOG: u32 = 1_024;

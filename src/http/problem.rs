@@ -6,6 +6,7 @@
 mod answer;
 #[cfg(test)]
 mod tests;
+mod webhooks;
 
 use actix_web::http::StatusCode;
 use lanekeeper_actors::directory;

@@ -18,7 +18,7 @@ use lanekeeper_actors::query::Query;
 use super::metrics::{Metrics, RouteMetrics};
 use crate::manifest::{self, Idempotency, Manifest, Parameter, PathTemplate, Segment, Target};
 
-pub(super) use place::{At, Key, Location};
+pub(super) use place::{At, Key, Location, Value};
 
 /// All operations of a manifest.
 #[derive(Debug, Default)]
@@ -51,8 +51,46 @@ pub struct Operation {
 pub enum Work {
     /// Documents of a container.
     Documents(Documents),
+    /// Webhooks of the caller.
+    Webhooks(WebhookWork),
     /// A fixed answer.
     Mock(manifest::Mock),
+}
+
+/// What an operation does to webhooks, and to which.
+#[derive(Debug)]
+pub struct WebhookWork {
+    /// The topic that they listen to.
+    pub topic: Name,
+    /// What is done.
+    pub action: WebhookAction,
+    /// Which one is meant, where one is.
+    pub id: Option<Value>,
+}
+
+/// What is done to webhooks.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum WebhookAction {
+    /// Makes one.
+    Create,
+    /// Returns all.
+    List,
+    /// Returns one.
+    Show,
+    /// Changes one.
+    Update,
+    /// Gives one a new secret.
+    RotateSecret,
+    /// Sends an event for a test.
+    Test,
+    /// Returns the last attempts.
+    Attempts,
+    /// Returns events that were given up.
+    DeadLetters,
+    /// Delivers such events again.
+    Replay,
+    /// Ends one.
+    Delete,
 }
 
 /// What an operation does, and to which documents.
@@ -215,13 +253,16 @@ pub(super) fn key_pointer(container: &Container) -> String {
 fn work(operation: &manifest::Operation, api: &manifest::Api, catalog: &Catalog) -> Option<Work> {
     let (container, action) = match &operation.target {
         Target::Mock(mock) => return Some(Work::Mock(mock.clone())),
+        Target::Webhooks { topic, action } => {
+            return Some(Work::Webhooks(webhook_work(topic, action, &operation.route)));
+        }
         Target::Documents { container, action } => (container, action),
     };
     let location = api.operations.values().find_map(|reader| match &reader.target {
         Target::Documents { container: found, action: manifest::Action::Read(at) } if found == container => {
             Location::new(&reader.route, at, catalog.get(container)?)
         }
-        Target::Documents { .. } | Target::Mock(_) => None,
+        Target::Documents { .. } | Target::Webhooks { .. } | Target::Mock(_) => None,
     });
     // A manifest is refused when a container is not in it.
     let container = catalog.get(container)?.clone();
@@ -250,6 +291,23 @@ fn work(operation: &manifest::Operation, api: &manifest::Api, catalog: &Catalog)
     let scope = format!("{} {route}", operation.method.as_str());
     let idempotency = operation.idempotency;
     Some(Work::Documents(Documents { container, action, location, idempotency, scope }))
+}
+
+fn webhook_work(topic: &str, action: &manifest::WebhookAction, route: &PathTemplate) -> WebhookWork {
+    use manifest::WebhookAction as Wanted;
+    let (action, id) = match action {
+        Wanted::Create => (WebhookAction::Create, None),
+        Wanted::List => (WebhookAction::List, None),
+        Wanted::Show(id) => (WebhookAction::Show, Some(id)),
+        Wanted::Update(id) => (WebhookAction::Update, Some(id)),
+        Wanted::RotateSecret(id) => (WebhookAction::RotateSecret, Some(id)),
+        Wanted::Test(id) => (WebhookAction::Test, Some(id)),
+        Wanted::Attempts(id) => (WebhookAction::Attempts, Some(id)),
+        Wanted::DeadLetters(id) => (WebhookAction::DeadLetters, Some(id)),
+        Wanted::Replay(id) => (WebhookAction::Replay, Some(id)),
+        Wanted::Delete(id) => (WebhookAction::Delete, Some(id)),
+    };
+    WebhookWork { topic: topic.into(), action, id: id.map(|id| Value::new(id, route)) }
 }
 
 impl Argument {

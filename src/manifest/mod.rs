@@ -29,10 +29,10 @@ mod units;
 mod webhooks;
 
 pub use self::model::{
-    Action, Api, ApiKey, ChangeTypes, Container, DocumentAt, EventSubscription, Idempotency, HandshakeRule, KeyPart,
-    Limits, Listener, Manifest, Method, Mock, Operation, Parameter, PathTemplate, PathVersion, Pointer, Product,
-    Rate, Retry, Secret, Segment, Server, SubjectFilter, Target, Template, Tenancy, Topic, Webhook,
-    WebhookAction, WebhookRules,
+    Action, Api, ApiKey, ChangeTypes, Container, DocumentAt, EventSubscription, HandshakeRule, Idempotency,
+    KeyPart, Limits, Listener, Manifest, Method, Mock, Operation, Parameter, PathTemplate, PathVersion,
+    Pointer, Product, Rate, Retry, Secret, Segment, Server, SubjectFilter, Target, Template, Tenancy, Topic,
+    Webhook, WebhookAction, WebhookRules,
 };
 pub use self::problem::{Problem, Problems};
 pub(crate) use self::units::{duration, timestamp};

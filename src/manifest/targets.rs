@@ -282,11 +282,7 @@ fn reference<'t>(
 }
 
 /// Reads a literal or one `{parameter}`; `path` is where the parameter must be.
-pub(super) fn template(
-    node: &Node,
-    path: Option<&PathTemplate>,
-    report: &mut Report,
-) -> Option<Template> {
+pub(super) fn template(node: &Node, path: Option<&PathTemplate>, report: &mut Report) -> Option<Template> {
     let text = fields::text(node, report)?;
     match reference(node, text, path, report)? {
         Some(Reference::Segment(name)) => Some(Template::Parameter(name.to_owned())),

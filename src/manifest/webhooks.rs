@@ -26,7 +26,7 @@ const HANDSHAKES: [(&str, HandshakeRule); 3] = [
 ];
 
 /// What is asked of webhooks, before its template is known.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Clone, Copy)]
 enum Verb {
     Create,
     List,
@@ -64,12 +64,13 @@ pub(super) fn read_target(mut fields: Fields<'_>, known: Known<'_>, report: &mut
             let id = fields.required("id", report);
             id.and_then(|node| targets::template(node, known.path, report)).map(action)
         }
-        Some(verb @ (Verb::Create | Verb::List)) => {
-            if fields.optional("id").is_some() {
-                let name = VERBS.iter().find(|(_, it)| *it == verb).map_or("", |(name, _)| name);
-                report.add(fields.place_of("id"), format!("`id` does not go with `do: {name}`"));
-            }
-            Some(if verb == Verb::Create { WebhookAction::Create } else { WebhookAction::List })
+        Some(Verb::Create) => {
+            no_id(&mut fields, "create", report);
+            Some(WebhookAction::Create)
+        }
+        Some(Verb::List) => {
+            no_id(&mut fields, "list", report);
+            Some(WebhookAction::List)
         }
         None => {
             fields.optional("id");
@@ -78,6 +79,12 @@ pub(super) fn read_target(mut fields: Fields<'_>, known: Known<'_>, report: &mut
     };
     fields.finish(&[], report);
     Some(Target::Webhooks { topic: topic?, action: action? })
+}
+
+fn no_id(fields: &mut Fields<'_>, verb: &str, report: &mut Report) {
+    if fields.optional("id").is_some() {
+        report.add(fields.place_of("id"), format!("`id` does not go with `do: {verb}`"));
+    }
 }
 
 fn topic(node: &Node, known: Known<'_>, report: &mut Report) -> Option<String> {

@@ -35,3 +35,4 @@ mod store;
 mod traps;
 mod usage;
 mod webhooks;
+mod webhooks_tenant;

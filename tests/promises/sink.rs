@@ -17,6 +17,8 @@ pub(crate) struct Hit {
     pub(crate) id: String,
     /// Header `x-delivery-attempt`.
     pub(crate) attempt: u32,
+    /// Header `webhook-signature`.
+    pub(crate) signature: String,
     /// The event.
     pub(crate) event: Value,
     /// What was answered.
@@ -77,7 +79,8 @@ async fn serve(stream: TcpStream, script: Arc<Script>, ledger: Arc<Mutex<Vec<Hit
         let mut line = String::new();
         stream.read_line(&mut line).await.ok()?;
         let path = line.split(' ').nth(1)?.trim_start_matches('/').to_owned();
-        let mut hit = Hit { path, id: String::new(), attempt: 0, event: Value::Null, status: 0 };
+        let (id, signature) = (String::new(), String::new());
+        let mut hit = Hit { path, id, signature, attempt: 0, event: Value::Null, status: 0 };
         let mut length = 0;
         loop {
             let mut line = String::new();
@@ -86,6 +89,7 @@ async fn serve(stream: TcpStream, script: Arc<Script>, ledger: Arc<Mutex<Vec<Hit
             match name.to_ascii_lowercase().as_str() {
                 "content-length" => length = value.parse().ok()?,
                 "webhook-id" => hit.id = value.to_owned(),
+                "webhook-signature" => hit.signature = value.to_owned(),
                 "x-delivery-attempt" => hit.attempt = value.parse().ok()?,
                 _ => {}
             }

@@ -232,7 +232,8 @@ fn path_of(name: &str, letter: &DeadLetter) -> String {
 /// whose positions were the same.
 fn guid(name: &str, letter: &DeadLetter) -> uuid::Uuid {
     let mut hash = Sha256::new();
-    for part in [name, &letter.event.position().to_string(), &letter.at.to_string(), &letter.event.cloud().id] {
+    for part in [name, &letter.event.position().to_string(), &letter.at.to_string(), &letter.event.cloud().id]
+    {
         hash.update(part.as_bytes());
         hash.update([0]);
     }

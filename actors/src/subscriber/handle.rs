@@ -15,9 +15,10 @@ use crate::model::cloudevent::CloudEvent;
 use crate::model::delivery::Outcome;
 use crate::model::ids::{Name, Position};
 use crate::protocol::subscriber::{
-    AttemptRecord, CancelReplay, ConfirmEndpoint, Decision, DrainDeliveries, EndSubscription, ListAttempts, LockLost, Pause,
-    PurgeDeadLetters, ReceiveEvents, ReceiveRefused, Received, ReplayDeadLetters, ReplayHistory,
-    ReplayRequest, ReportStatus, Resume, Selection, SendTrial, SettleEvents, SubscriptionError, SubscriptionStatus, TrialRefused,
+    AttemptRecord, CancelReplay, ConfirmEndpoint, Decision, DrainDeliveries, EndSubscription, ListAttempts,
+    LockLost, Pause, PurgeDeadLetters, ReceiveEvents, ReceiveRefused, Received, ReplayDeadLetters,
+    ReplayHistory, ReplayRequest, ReportStatus, Resume, Selection, SendTrial, SettleEvents,
+    SubscriptionError, SubscriptionStatus, TrialRefused,
 };
 use crate::router::RouterHandle;
 use crate::shard::{CommitError, ShardReadError};

@@ -64,8 +64,7 @@ fn last_code(endpoints: &Endpoints) -> String {
 async fn nothing_is_sent_before_the_endpoint_agreed_and_then_everything() {
     let folder = tempfile::tempdir().unwrap();
     let endpoints = Endpoints::all_well();
-    let system =
-        start(config(folder.path(), vec![asking("s", HandshakeKind::EventGrid)]), &endpoints).await;
+    let system = start(config(folder.path(), vec![asking("s", HandshakeKind::EventGrid)]), &endpoints).await;
     let partition = lane(&system, "a");
     for n in 0..20 {
         create(&partition, &format!("load-{n}")).await.unwrap();
@@ -137,8 +136,7 @@ async fn without_a_public_url_there_is_nothing_to_wait_for() {
     let folder = tempfile::tempdir().unwrap();
     let endpoints = Endpoints::all_well();
     endpoints.say(Validated::AwaitingManualAction);
-    let system =
-        start(config(folder.path(), vec![asking("s", HandshakeKind::EventGrid)]), &endpoints).await;
+    let system = start(config(folder.path(), vec![asking("s", HandshakeKind::EventGrid)]), &endpoints).await;
     until(&system, "s", is_failed).await;
     stop(system).await;
 }
@@ -172,7 +170,8 @@ async fn the_rate_that_an_endpoint_grants_is_kept() {
 async fn what_waits_goes_to_the_new_endpoint_and_the_new_filter_holds_from_then_on() {
     for order in [Order::None, Order::Partition] {
         let folder = tempfile::tempdir().unwrap();
-        let endpoints = Endpoints::new(|attempt| status(if attempt.endpoint.url.contains("old") { 500 } else { 204 }));
+        let endpoints =
+            Endpoints::new(|attempt| status(if attempt.endpoint.url.contains("old") { 500 } else { 204 }));
         let filtered = |begins: &str, url: &str| {
             let filter = Filter::new(None, Some(begins.to_owned()), None, false).into();
             to(SubscriptionConfig { filter, order, ..subscription("s", patient()) }, url)

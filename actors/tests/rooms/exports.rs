@@ -70,7 +70,10 @@ async fn a_store_that_is_away_gets_every_dead_letter_once_it_is_back() {
         assert_eq!(event["specversion"], "1.0");
         assert_eq!(event["type"], "LoadCreated");
         assert_eq!(event["deadletterreason"], "MaxDeliveryAttemptsExceeded");
-        assert_eq!((&event["deliveryattempts"], &event["lastdeliveryoutcome"]), (&1.into(), &"Rejected".into()));
+        assert_eq!(
+            (&event["deliveryattempts"], &event["lastdeliveryoutcome"]),
+            (&1.into(), &"Rejected".into())
+        );
         assert!(event["publishtime"].is_string() && event["lastdeliveryattempttime"].is_string());
     }
     stop(system).await;

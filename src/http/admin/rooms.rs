@@ -162,6 +162,7 @@ pub fn manifest(manifest: &Manifest) -> Value {
             .map(|(name, operation)| {
                 let to = match &operation.target {
                     Target::Documents { container, .. } => json!({ "container": container }),
+                    Target::Webhooks { topic, .. } => json!({ "subscriptions": topic }),
                     Target::Mock(_) => json!("mock"),
                 };
                 let (method, route) = (operation.method.as_str(), operation.route.to_string());
