@@ -43,3 +43,4 @@ mod store;
 mod traps;
 mod usage;
 mod webhooks;
+mod webhooks_tenant;

@@ -10,6 +10,7 @@ mod delivery;
 mod export;
 mod import;
 mod keys;
+pub(super) mod letters;
 mod lines;
 mod queries;
 mod resource;
