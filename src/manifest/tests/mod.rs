@@ -13,6 +13,7 @@ mod documents;
 mod layering;
 mod refusals;
 mod sections;
+mod webhooks;
 
 const NORTHWIND: &str = include_str!("../../../config/northwind.yaml");
 const MINIMAL: &str = include_str!("../../../config/examples/minimal.yaml");
