@@ -6,6 +6,7 @@ use std::time::Duration;
 use actix::Message;
 use tokio::sync::oneshot;
 
+use crate::model::change::Mutation;
 use crate::model::cloudevent::CloudEvent;
 use crate::model::delivery::Outcome;
 use crate::model::event::Event;
@@ -127,6 +128,20 @@ pub struct ConfirmEndpoint {
     pub code: String,
     /// Deliveries per minute that the endpoint takes, if it says so.
     pub rate: Option<u32>,
+}
+
+/// Sender: `SubscriptionHandle`. Receiver: `Subscriber`. What waits goes to the new endpoint, and the new filter
+/// holds for what is routed from now on. Reply: when that is durable. What a configuration is, only the room
+/// itself knows.
+#[derive(Message)]
+#[rtype(result = "Result<(), SubscriptionError>")]
+pub struct Reconfigure<Config> {
+    /// With the name, topic, tenant and order that it had.
+    pub config: Arc<Config>,
+    /// Whether it wants other events than before.
+    pub reroute: bool,
+    /// Becomes durable before the new configuration is used.
+    pub also: Vec<Mutation>,
 }
 
 /// Sender: `SubscriptionHandle`. Receiver: `Subscriber`. One event is sent at once, and never again. Reply: what

@@ -8,7 +8,6 @@ use arc_swap::ArcSwap;
 use bytes::Bytes;
 use tokio::sync::oneshot;
 
-use super::reconfigure::Reconfigure;
 use super::rows::{DeadLetter, decode, parse_lsn, prefix};
 use super::{DeliverySettings, Subscriber, SubscriptionConfig, Surroundings};
 use crate::model::change::{Mutation, Table};
@@ -17,9 +16,9 @@ use crate::model::delivery::Outcome;
 use crate::model::ids::{Name, Position};
 use crate::protocol::subscriber::{
     AttemptRecord, CancelReplay, ConfirmEndpoint, Decision, DrainDeliveries, EndSubscription, ListAttempts,
-    LockLost, Pause, PurgeDeadLetters, ReceiveEvents, ReceiveRefused, Received, ReplayDeadLetters,
-    ReplayHistory, ReplayRequest, ReportStatus, Resume, Selection, SendTrial, SettleEvents,
-    SubscriptionError, SubscriptionStatus, TrialRefused,
+    LockLost, Pause, PurgeDeadLetters, ReceiveEvents, ReceiveRefused, Received, Reconfigure,
+    ReplayDeadLetters, ReplayHistory, ReplayRequest, ReportStatus, Resume, Selection, SendTrial,
+    SettleEvents, SubscriptionError, SubscriptionStatus, TrialRefused,
 };
 use crate::router::RouterHandle;
 use crate::shard::{CommitError, ShardReadError};

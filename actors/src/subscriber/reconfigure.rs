@@ -5,33 +5,20 @@
 
 use std::sync::Arc;
 
-use actix::{ActorFutureExt, Context, Handler, Message, ResponseActFuture, WrapFuture};
+use actix::{ActorFutureExt, Context, Handler, ResponseActFuture, WrapFuture};
 use bytes::Bytes;
 use tokio::sync::oneshot;
 
 use super::config::Destination;
 use super::{Subscriber, SubscriptionConfig, handle};
 use crate::model::change::{Mutation, Table};
-use crate::protocol::subscriber::{SubscriptionError, ValidationState};
+use crate::protocol::subscriber::{Reconfigure, SubscriptionError, ValidationState};
 use crate::shard::CommitError;
 
-/// Sender: `SubscriptionHandle`. Receiver: `Subscriber`. What waits goes to the new endpoint, and the new filter
-/// holds for what is routed from now on. Reply: when that is durable.
-#[derive(Message)]
-#[rtype(result = "Result<(), SubscriptionError>")]
-pub(super) struct Reconfigure {
-    /// With the name, topic, tenant and order that it had.
-    pub(super) config: Arc<SubscriptionConfig>,
-    /// Whether it wants other events than before.
-    pub(super) reroute: bool,
-    /// Becomes durable before the new configuration is used.
-    pub(super) also: Vec<Mutation>,
-}
-
-impl Handler<Reconfigure> for Subscriber {
+impl Handler<Reconfigure<SubscriptionConfig>> for Subscriber {
     type Result = ResponseActFuture<Self, Result<(), SubscriptionError>>;
 
-    fn handle(&mut self, change: Reconfigure, ctx: &mut Self::Context) -> Self::Result {
+    fn handle(&mut self, change: Reconfigure<SubscriptionConfig>, ctx: &mut Self::Context) -> Self::Result {
         let Reconfigure { config, reroute, mut also } = change;
         let Some(shard) = self.routers.first().map(|router| router.shard().clone()) else {
             return Box::pin(actix::fut::ready(Err(SubscriptionError::Unavailable)));
@@ -100,13 +87,10 @@ impl Subscriber {
             self.changing = false;
             return self.open(ctx);
         }
-        match self.routers.first().map(|router| router.shard().view()) {
-            Some(Ok(view)) => {
-                if let Err(why) = self.load_validation(&view) {
-                    tracing::warn!(subscription = %self.config.name, why, "validation not read");
-                }
-            }
-            Some(Err(_)) | None => {}
+        if let Some(Ok(view)) = self.routers.first().map(|router| router.shard().view())
+            && let Err(why) = self.load_validation(&view)
+        {
+            tracing::warn!(subscription = %self.config.name, why, "validation not read");
         }
         self.ask_if_needed(ctx);
         self.schedule.hasten(self.clock.now());

@@ -139,7 +139,8 @@ async fn headers_of_the_subscription_are_sent_but_stand_for_none_of_ours_and_fra
 
 #[tokio::test]
 async fn an_endpoint_whose_keys_or_headers_are_broken_is_refused_at_registration_and_at_send() {
-    let broken: [(&str, fn(&mut Endpoint)); 4] = [
+    type Breaks = fn(&mut Endpoint);
+    let broken: [(&str, Breaks); 4] = [
         ("a `whsk_` key does not fit its public half", |endpoint| {
             endpoint.signing = vec![SigningKey::V1a(Secret::new(vec![1; 64]))];
         }),

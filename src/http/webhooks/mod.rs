@@ -31,7 +31,7 @@ use super::body::BodyLimits;
 use crate::manifest::WebhookRules;
 use hook::{Hook, PREFIX};
 use seal::Seal;
-pub(super) use seal::Unsealable;
+pub use seal::Unsealable;
 
 pub(super) use actions::{Call, answer};
 pub(super) use confirm::{PATH as CONFIRM, confirm};

@@ -254,10 +254,7 @@ fn headers(node: &Node, values: &NamedValues<'_>, report: &mut Report) -> Vec<De
         };
         let name = header.as_str();
         let begins = |begin: &&str| name.starts_with(*begin);
-        if RESERVED.contains(&name)
-            || RESERVED_BEGINNINGS.iter().any(|begin| begins(&begin))
-            || name == "x-replay-id"
-        {
+        if RESERVED.contains(&name) || RESERVED_BEGINNINGS.iter().any(begins) || name == "x-replay-id" {
             report.add(place, format!("header `{name}` is written by the server itself"));
             continue;
         }
