@@ -26,12 +26,12 @@ use lanekeeper_actors::gateway::{
 };
 use lanekeeper_actors::kernel::clock::{SharedClock, SystemClock};
 use lanekeeper_actors::model::delivery::Transport;
-use lanekeeper_actors::shard::Fatal;
+use lanekeeper_actors::shard::{Fatal, ShardHandle};
 use lanekeeper_actors::system::{StartError, System};
 
 use crate::delivery::{Webhooks, WebhooksProblem};
 use crate::http::admin::{self, Admin, Token, TokenError};
-use crate::http::{self, Connections, Flight, Gateway, Metrics, Routes};
+use crate::http::{self, Connections, Flight, Gateway, Metrics, Routes, Shelf, Webhooks as TenantWebhooks};
 use crate::manifest::Manifest;
 use crate::telemetry;
 
@@ -97,6 +97,9 @@ pub enum RunError {
     /// The keys of the manifest cannot be stored.
     #[error("the api keys of the manifest: {0}")]
     Seeds(#[source] KeysError),
+    /// Nothing can be sealed with the pepper; it never is so.
+    #[error("the pepper cannot seal the webhooks of tenants")]
+    Seal,
     /// There is no admin token.
     #[error("the admin token: {0}")]
     Token(#[from] TokenError),
@@ -143,6 +146,7 @@ pub async fn run(manifest: Manifest, options: RunOptions) -> Result<Ended, RunEr
     let (system, flight) = (admin.system.clone(), gateway.flight.clone());
     let usage = admin.usage.clone();
     let counting = actix_web::rt::spawn(usage.clone().keep());
+    let renewing = actix_web::rt::spawn(gateway.webhooks.clone().keep());
     let limits = wiring::listeners(&manifest);
     let (connections, state) = (admin.connections.clone(), admin.gateway.clone());
     let public = http::serve_gateway(listeners, Data::new(gateway), state, connections, limits);
@@ -158,6 +162,7 @@ pub async fn run(manifest: Manifest, options: RunOptions) -> Result<Ended, RunEr
     };
     tracing::info!("shutting down");
     counting.abort();
+    renewing.abort();
     let drained = drain((&system, &usage), &flight, &public, &private, manifest.limits.drain_timeout).await;
     tracing::info!(drained, "stopped");
     match failed {
@@ -180,8 +185,13 @@ async fn build(
         None => Arc::new(Webhooks::new(wiring::webhooks(manifest), wiring::wall_clock(clock.clone()))?),
     };
     let seeds = wiring::seeds(manifest)?;
-    let system = System::start(wiring::system(manifest)?, transport, clock.clone(), fatal).await?;
-    match assemble(manifest, environment, clock, (system.clone(), settings, seeds)).await {
+    let events = events::events(manifest)?;
+    let mut shelf = Shelf::new(wiring::tenant_webhooks(manifest, &events.topics));
+    let (data, now) = (manifest.server.data.clone(), clock.now());
+    let rooms = (transport, clock.clone(), fatal);
+    let stored = |shards: &[ShardHandle]| shelf.load(shards, &data, now);
+    let system = System::start_with(wiring::system(manifest, events), rooms, stored).await?;
+    match assemble(manifest, environment, clock, (system.clone(), settings, seeds, shelf)).await {
         Ok(made) => Ok(made),
         Err(error) => {
             // The data directory is let go in order.
@@ -195,7 +205,7 @@ async fn assemble(
     manifest: &Manifest,
     environment: &[(String, String)],
     clock: SharedClock,
-    (system, settings, seeds): (System, GatewaySettings, Vec<Seed>),
+    (system, settings, seeds, shelf): (System, GatewaySettings, Vec<Seed>, Shelf),
 ) -> Result<(Gateway, Admin), RunError> {
     let data = system.data().to_owned();
     let first = system.shards().first().ok_or_else(|| RunError::NoShards(data.clone()))?.clone();
@@ -204,6 +214,9 @@ async fn assemble(
     keys.seed(seeds).await.map_err(RunError::Seeds)?;
     let usage = UsageHandle::new(first, clock.clone(), &random);
     let token = Token::load(&data, environment, &*random, state.pepper())?;
+    let sources = (clock.clone(), random.clone());
+    let webhooks = TenantWebhooks::open(shelf, system.clone(), state.pepper(), sources);
+    let webhooks = webhooks.map_err(|_| RunError::Seal)?;
     let metrics = Metrics::default();
     let limits = wiring::documents(manifest);
     let routes = Routes::new(manifest, &wiring::catalog(manifest), &metrics);
@@ -214,7 +227,7 @@ async fn assemble(
         limits,
         events,
         clock.clone(),
-        usage.clone(),
+        (usage.clone(), webhooks),
     );
     let admin = Admin {
         system,

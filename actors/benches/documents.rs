@@ -357,6 +357,7 @@ async fn start(data: &Path, document_cache: usize, indexes: &[&str]) -> System {
         topics: Vec::new(),
         publishing: TopicSettings::default(),
         delivery: DeliverySettings {
+            public_url: None,
             connections: 64,
             hops: 16,
             window: 64,

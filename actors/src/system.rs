@@ -72,6 +72,9 @@ pub enum StartError {
     /// The first cursor of a subscription could not be written or read.
     #[error("subscription `{subscription}` has no cursor in shard {shard}: {why}")]
     Cursor { subscription: Name, shard: ShardId, why: String },
+    /// What the store tells of subscriptions cannot be read.
+    #[error("the stored subscriptions: {0}")]
+    Stored(String),
     /// A thread did not come up.
     #[error("a thread of actors did not start")]
     Thread,
@@ -104,10 +107,24 @@ impl System {
         clock: SharedClock,
         fatal: Fatal,
     ) -> Result<Self, StartError> {
+        Self::start_with(config, (transport, clock, fatal), |_| Ok(Vec::new())).await
+    }
+
+    /// As [`Self::start`], with the subscriptions that the shards themselves tell of: those that were made
+    /// while an earlier system ran. They are known before anything of the log is let go.
+    ///
+    /// # Errors
+    /// As [`Self::start`]; [`StartError::Stored`] with what `stored` says.
+    pub async fn start_with(
+        mut config: SystemConfig,
+        (transport, clock, fatal): (Arc<dyn Transport>, SharedClock, Fatal),
+        stored: impl FnOnce(&[ShardHandle]) -> Result<Vec<SubscriptionConfig>, String>,
+    ) -> Result<Self, StartError> {
         let id = uuid::Uuid::new_v4().to_string();
         let mut folder =
             DataDirectory::open_or_create(&config.data, config.shards, config.default_shards, &id)?;
         let shards = open_shards(&mut folder, &config, &clock, &fatal)?;
+        config.subscriptions.extend(stored(&shards).map_err(StartError::Stored)?);
         let names: Vec<Name> =
             config.subscriptions.iter().map(|subscription| subscription.name.clone()).collect();
         begin_cursors(&names, &shards).await?;
@@ -159,9 +176,7 @@ impl System {
                 };
                 let topics: Vec<_> = topics.iter().filter_map(start).collect();
                 let subscriptions = Subscriptions::new(around, delivery);
-                for config in subscriptions_declared {
-                    subscriptions.start(config);
-                }
+                subscriptions.start_all(subscriptions_declared);
                 (routers, topics, subscriptions)
             }
         };
@@ -235,7 +250,7 @@ impl System {
     }
 
     /// Ends a subscription and forgets all that it has, dead letters included. `also` becomes durable first.
-    /// False: there is none of this name.
+    /// False: none of this name runs; what was left of one is forgotten all the same.
     ///
     /// # Errors
     /// [`SubscriptionError::Unavailable`] when the shards take no writes; it may be half forgotten then, and

@@ -129,7 +129,13 @@ pub(crate) async fn run(options: Options, clock: Clock) -> anyhow::Result<Report
     let binary = server::binary(options.server.clone())?;
     let manifest = server::manifest(0, ([127, 0, 0, 1], 9).into(), "");
     let key = server::fresh_key();
-    let launch = Launch { binary, manifest, data: options.data.clone(), keep: false, key: key.clone() };
+    let launch = Launch {
+        binary,
+        manifests: vec![manifest],
+        data: options.data.clone(),
+        key: key.clone(),
+        ..Launch::default()
+    };
     let server = Server::start(launch, clock).await?;
     let target = Target::new(&server.gateway, &key, false).await?;
     fill_scanned(&target, &options).await?;

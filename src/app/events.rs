@@ -14,6 +14,7 @@ use lanekeeper_actors::policy::retry::RetryPolicy;
 use lanekeeper_actors::subscriber::{Destination, SubscriptionConfig, Webhook};
 
 use super::wiring::WiringError;
+use crate::delivery::dead_letters;
 use crate::manifest::{self, Manifest};
 
 /// What a manifest says of events.
@@ -24,16 +25,18 @@ pub(super) struct Events {
     pub(super) subscriptions: Vec<SubscriptionConfig>,
     /// How long events can be replayed: the longest time that a topic asks for.
     pub(super) retention: Duration,
+    /// All topics, for subscriptions that are made later.
+    pub(super) topics: BTreeMap<Name, Listened>,
 }
 
 /// A topic, and what the filters of its subscriptions ask of its events.
-type Listened = (Arc<Topic>, Arc<KeyTable>);
+pub(super) type Listened = (Arc<Topic>, Arc<KeyTable>);
 
 /// All topics by name.
-fn topics(manifest: &Manifest) -> BTreeMap<String, Listened> {
+fn topics(manifest: &Manifest) -> BTreeMap<Name, Listened> {
     let declared = manifest.topics.iter().map(|(name, topic)| self::topic(name, topic));
     let all = declared.chain([Topic::published(SYSTEM_TOPIC.into())]);
-    all.map(|topic| (topic.name.to_string(), (Arc::new(topic), Arc::default()))).collect()
+    all.map(|topic| (topic.name.clone(), (Arc::new(topic), Arc::default()))).collect()
 }
 
 pub(super) fn events(manifest: &Manifest) -> Result<Events, WiringError> {
@@ -41,13 +44,13 @@ pub(super) fn events(manifest: &Manifest) -> Result<Events, WiringError> {
     let mut subscriptions = Vec::with_capacity(manifest.event_subscriptions.len());
     for (name, subscription) in &manifest.event_subscriptions {
         // A manifest is refused when a topic is not in it.
-        let Some(listened) = topics.get(&subscription.topic) else { continue };
+        let Some(listened) = topics.get(&*subscription.topic) else { continue };
         subscriptions.push(self::subscription(name, subscription, listened)?);
     }
     let all = topics.values().map(|(topic, _)| topic);
     let published = all.filter(|topic| topic.source == TopicSource::Published).cloned().collect();
     let retention = manifest.topics.values().map(|topic| topic.retention).max().unwrap_or_default();
-    Ok(Events { published, subscriptions, retention })
+    Ok(Events { published, subscriptions, retention, topics })
 }
 
 fn name(text: &str) -> Name {
@@ -90,6 +93,12 @@ fn subscription(
     let filter = filter.map_err(|source| WiringError::Filter { name: key.to_owned(), source })?;
     let tenant = subscription.tenant.as_ref().map(|tenant| TenantId::new(tenant)).transpose();
     let tenant = tenant.map_err(|source| WiringError::Owner { name: key.to_owned(), source })?;
+    let export = subscription.dead_letter.as_deref().map(dead_letters::open).transpose();
+    let export = export.map_err(|source| WiringError::DeadLetters { name: key.to_owned(), source })?;
+    let handshake = match &subscription.to {
+        manifest::Destination::Webhook(to) => to.handshake.kind(),
+        manifest::Destination::Queue(_) => None,
+    };
     let retry = subscription.retry;
     Ok(SubscriptionConfig {
         name: name(key),
@@ -108,7 +117,8 @@ fn subscription(
             probation: retry.probation,
         },
         order: subscription.order,
-        export: subscription.dead_letter.is_some(),
+        export,
+        handshake,
     })
 }
 

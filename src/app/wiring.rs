@@ -28,10 +28,13 @@ use lanekeeper_actors::system::SystemConfig;
 use lanekeeper_actors::topic::TopicSettings;
 use lanekeeper_actors::upkeep::UpkeepSettings;
 
-use super::events::events;
-use crate::delivery::{WallClock, WebhookSettings};
+use super::events::{Events, Listened};
+use crate::delivery::dead_letters::StoreProblem;
+use crate::delivery::{WallClock, WebhookSettings, host_of};
 use crate::http::admin::timestamp;
-use crate::http::{BodyLimits, BulkLimits, DocumentLimits, EventLimits, ListenerLimits};
+use crate::http::{
+    self, BodyLimits, BulkLimits, DocumentLimits, EventLimits, ListenerLimits, TenantWebhookSettings,
+};
 use crate::manifest::{self, Limits, Manifest, Secret, Tenancy};
 
 /// Most threads that serve the public listeners, and most that partitions are spread over.
@@ -43,7 +46,7 @@ const HINTS: usize = 256;
 const RECORD_SLACK: u64 = 1 << 20;
 
 /// A manifest that asks for something that a room cannot do.
-#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[derive(Debug, thiserror::Error)]
 pub enum WiringError {
     /// A rate that cannot be counted.
     #[error("the rate of {place}: {source}")]
@@ -60,6 +63,9 @@ pub enum WiringError {
     /// A name that cannot be a tenant.
     #[error("the tenant of the event subscription `{name}`: {source}")]
     Owner { name: String, source: InvalidTenant },
+    /// A place that cannot take dead letters.
+    #[error("the dead letters of the event subscription `{name}`: {source}")]
+    DeadLetters { name: String, source: StoreProblem },
 }
 
 pub(super) fn listeners(manifest: &Manifest) -> ListenerLimits {
@@ -184,11 +190,33 @@ fn container_rules(manifest: &Manifest, name: &str, container: &manifest::Contai
     }
 }
 
-pub(super) fn system(manifest: &Manifest) -> Result<SystemConfig, WiringError> {
+/// What tenants may make of webhooks on these topics.
+pub(super) fn tenant_webhooks(
+    manifest: &Manifest,
+    topics: &BTreeMap<Name, Listened>,
+) -> TenantWebhookSettings {
+    let limits = &manifest.limits;
+    let topic = |(name, (topic, keys)): (&Name, &Listened)| {
+        (name.clone(), http::Listened { topic: topic.clone(), keys: keys.clone() })
+    };
+    let host = manifest.server.public_url.as_deref().and_then(host_of);
+    TenantWebhookSettings {
+        topics: topics.iter().map(topic).collect(),
+        products: manifest
+            .products
+            .iter()
+            .map(|(name, product)| (Name::from(name.as_str()), product.webhooks.clone()))
+            .collect(),
+        origin: host.unwrap_or_else(|| manifest.project.clone()),
+        body: BodyLimits { bytes: bytes(limits.body), time: limits.body_timeout },
+        page_max: limits.page_max,
+    }
+}
+
+pub(super) fn system(manifest: &Manifest, events: Events) -> SystemConfig {
     let limits = &manifest.limits;
     let shards = u16::try_from(manifest.server.shards).unwrap_or(u16::MAX);
-    let events = events(manifest)?;
-    Ok(SystemConfig {
+    SystemConfig {
         data: manifest.server.data.clone(),
         shards: manifest.server.shards_given.then_some(shards),
         default_shards: shards,
@@ -216,6 +244,7 @@ pub(super) fn system(manifest: &Manifest) -> Result<SystemConfig, WiringError> {
             timeout: limits.delivery_timeout,
             connections: limits.delivery_connections,
             hops: limits.event_hops,
+            public_url: manifest.server.public_url.as_deref().map(Name::from),
             retry_page: limits.retry_page,
             backoff: limits.crash_backoff,
             crash_budget: small(limits.crash_budget),
@@ -230,7 +259,7 @@ pub(super) fn system(manifest: &Manifest) -> Result<SystemConfig, WiringError> {
             crash_window: limits.crash_window,
         },
         partition_threads: threads(),
-    })
+    }
 }
 
 fn reader(limits: &Limits) -> ReaderSettings {

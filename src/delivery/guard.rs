@@ -52,6 +52,13 @@ pub fn check_url(url: &str, allow: &[String]) -> Result<(), UrlProblem> {
     parse_url(url, &allow).map(drop)
 }
 
+/// The host that a URL names, in lower case, without brackets.
+pub fn host_of(url: &str) -> Option<String> {
+    let url = Url::parse(url).ok()?;
+    let host = url.host_str()?.trim_end_matches('.');
+    Some(host.trim_start_matches('[').trim_end_matches(']').to_ascii_lowercase())
+}
+
 /// Decides whether `ip` may be contacted. An IPv4-mapped address is judged as the IPv4 address in it
 /// and is, beyond that, refused by itself: no honest name server answers with one.
 ///

@@ -7,6 +7,7 @@
 
 mod cidr;
 mod connect;
+pub mod dead_letters;
 mod endpoint;
 mod exchange;
 mod failure;
@@ -39,7 +40,7 @@ use tokio::time::Instant;
 
 pub use cidr::{Cidr, CidrProblem};
 pub use endpoint::{EndpointProblem, check_endpoint};
-pub use guard::{Refused, UrlProblem, check_url, vet};
+pub use guard::{Refused, UrlProblem, check_url, host_of, vet};
 pub use names::{Names, SystemNames};
 pub use sign::BadKey;
 pub use tls::TlsProblem;

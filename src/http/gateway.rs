@@ -34,6 +34,7 @@ use super::ratelimit;
 use super::routes::{Operation, Routes, Work};
 use super::trace::Trace;
 use super::usage;
+use super::webhooks::{self, Webhooks};
 use crate::manifest::Mock;
 
 pub(super) use super::flight::ShuttingDown;
@@ -67,6 +68,8 @@ pub struct Gateway {
     pub unmatched: RouteMetrics,
     /// What callers use.
     pub usage: UsageHandle,
+    /// What callers make of webhooks.
+    pub webhooks: Webhooks,
 }
 
 /// A head that is refused whatever it asks for.
@@ -104,7 +107,7 @@ impl Gateway {
         limits: DocumentLimits,
         (system, events): (System, EventLimits),
         clock: SharedClock,
-        usage: UsageHandle,
+        (usage, webhooks): (UsageHandle, Webhooks),
     ) -> Self {
         Self {
             routes,
@@ -116,6 +119,7 @@ impl Gateway {
             clock,
             unmatched: metrics.unmatched(),
             usage,
+            webhooks,
         }
     }
 }
@@ -199,6 +203,9 @@ async fn handle(
     }
     check_head(req)?;
     let segments = path::segments(req.uri().path())?;
+    if segments == webhooks::CONFIRM {
+        return webhooks::confirm(&gateway.webhooks, req).await;
+    }
     let operation = seen.operation.insert(gateway.routes.find(req.method(), &segments)?).clone();
     let call = Call {
         credential: credential(req.headers()),
@@ -216,6 +223,11 @@ async fn handle(
     seen.rated.clone_from(&admitted.rate);
     match &operation.work {
         Work::Mock(mock) => Ok(fixed(mock)),
+        Work::Webhooks(work) => {
+            let (tenant, product) = (&admitted.tenant, &admitted.product);
+            let call = webhooks::Call { req, segments: &segments, tenant, product };
+            webhooks::answer(&gateway.webhooks, &call, work, payload).await
+        }
         Work::Documents(documents) => {
             let call = Admitted {
                 req,

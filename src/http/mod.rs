@@ -19,6 +19,7 @@ mod routes;
 mod tests;
 mod trace;
 mod usage;
+mod webhooks;
 
 use std::io;
 use std::net::{SocketAddr, TcpListener};
@@ -40,6 +41,9 @@ pub use gateway::Gateway;
 pub use metrics::Metrics;
 pub use problem::Problem;
 pub use routes::Routes;
+pub use webhooks::{
+    Listened, Settings as TenantWebhookSettings, Shelf, Unsealable, WebhookRefused, Webhooks,
+};
 
 /// Connections that wait in the kernel until a worker takes them.
 const BACKLOG: u32 = 1_024;

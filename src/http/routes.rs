@@ -20,7 +20,7 @@ use crate::manifest::{
     self, Idempotency, Manifest, Parameter, ParameterType, PathTemplate, QueueAction, Segment, Target,
 };
 
-pub(super) use place::{At, Fixed, FixedParts, Key, Location, fixed_key, named_key, named_parts};
+pub(super) use place::{At, Fixed, FixedParts, Key, Location, Value, fixed_key, named_key, named_parts};
 
 /// All operations of a manifest.
 #[derive(Debug, Default)]
@@ -57,6 +57,8 @@ pub enum Work {
     Publish(Publishing),
     /// Events of this subscription, which is a queue.
     Queue(Name, QueueAction),
+    /// Webhooks of the caller.
+    Webhooks(WebhookWork),
     /// A fixed answer.
     Mock(manifest::Mock),
 }
@@ -68,6 +70,42 @@ pub struct Publishing {
     pub topic: Name,
     /// Where its events are counted.
     pub metrics: TopicMetrics,
+}
+
+/// What an operation does to webhooks, and to which.
+#[derive(Debug)]
+pub struct WebhookWork {
+    /// The topic that they listen to.
+    pub topic: Name,
+    /// What is done.
+    pub action: WebhookAction,
+    /// Which one is meant, where one is.
+    pub id: Option<Value>,
+}
+
+/// What is done to webhooks.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum WebhookAction {
+    /// Makes one.
+    Create,
+    /// Returns all.
+    List,
+    /// Returns one.
+    Show,
+    /// Changes one.
+    Update,
+    /// Gives one a new secret.
+    RotateSecret,
+    /// Sends an event for a test.
+    Test,
+    /// Returns the last attempts.
+    Attempts,
+    /// Returns events that were given up.
+    DeadLetters,
+    /// Delivers such events again.
+    Replay,
+    /// Ends one.
+    Delete,
 }
 
 /// What an operation does, and to which documents.
@@ -247,13 +285,20 @@ fn work(
         Target::Queue { subscription, action } => {
             return Some(Work::Queue(subscription.as_str().into(), *action));
         }
+        Target::Webhooks { topic, action } => {
+            return Some(Work::Webhooks(webhook_work(topic, action, &operation.route)));
+        }
         Target::Documents { container, action } => (container, action),
     };
     let location = api.operations.values().find_map(|reader| match &reader.target {
         Target::Documents { container: found, action: manifest::Action::Read(at) } if found == container => {
             Location::new(&reader.route, at, catalog.get(container)?)
         }
-        Target::Documents { .. } | Target::Publish { .. } | Target::Queue { .. } | Target::Mock(_) => None,
+        Target::Documents { .. }
+        | Target::Publish { .. }
+        | Target::Queue { .. }
+        | Target::Webhooks { .. }
+        | Target::Mock(_) => None,
     });
     // A manifest is refused when a container is not in it.
     let container = catalog.get(container)?.clone();
@@ -285,6 +330,23 @@ fn work(
     let scope = format!("{} {route}", operation.method.as_str());
     let idempotency = operation.idempotency;
     Some(Work::Documents(Documents { container, action, location, idempotency, scope }))
+}
+
+fn webhook_work(topic: &str, action: &manifest::WebhookAction, route: &PathTemplate) -> WebhookWork {
+    use manifest::WebhookAction as Wanted;
+    let (action, id) = match action {
+        Wanted::Create => (WebhookAction::Create, None),
+        Wanted::List => (WebhookAction::List, None),
+        Wanted::Show(id) => (WebhookAction::Show, Some(id)),
+        Wanted::Update(id) => (WebhookAction::Update, Some(id)),
+        Wanted::RotateSecret(id) => (WebhookAction::RotateSecret, Some(id)),
+        Wanted::Test(id) => (WebhookAction::Test, Some(id)),
+        Wanted::Attempts(id) => (WebhookAction::Attempts, Some(id)),
+        Wanted::DeadLetters(id) => (WebhookAction::DeadLetters, Some(id)),
+        Wanted::Replay(id) => (WebhookAction::Replay, Some(id)),
+        Wanted::Delete(id) => (WebhookAction::Delete, Some(id)),
+    };
+    WebhookWork { topic: topic.into(), action, id: id.map(|id| Value::new(id, route)) }
 }
 
 impl Argument {

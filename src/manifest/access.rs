@@ -9,7 +9,7 @@ use super::fields::{self, Fields};
 use super::model::{ApiKey, Product, Secret};
 use super::problem::{Place, Report, closest, quoted};
 use super::tree::Node;
-use super::{limits, named, units};
+use super::{limits, named, units, webhooks};
 
 const NOT_BUILT: [&str; 4] = ["ip_allow", "jwt", "key", "quota"];
 
@@ -22,8 +22,9 @@ pub(super) fn read_product(node: &Node, names: &Names<'_>, report: &mut Report) 
         Some(items.into_iter().filter_map(known).collect())
     });
     let rate = fields.optional("rate").map(|node| limits::rate(node, report));
+    let webhooks = fields.optional("webhooks").and_then(|node| webhooks::read_rules(node, report));
     fields.finish(&NOT_BUILT, report);
-    Some(Product { apis: apis?, rate: rate.flatten() })
+    Some(Product { apis: apis?, rate: rate.flatten(), webhooks: webhooks.unwrap_or_default() })
 }
 
 /// Where secrets come from, and which were taken.

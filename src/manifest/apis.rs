@@ -157,7 +157,11 @@ fn read_operation(node: &Node, known: Known<'_>, report: &mut Report) -> Option<
             Some(asked) => {
                 report.add(place, format!("`idempotency` does not go with `do: {}`", asked.name()));
             }
-            None => report.add(place, "`idempotency` does not go with `mock`"),
+            None => {
+                let of = matches!(target, Some(Target::Webhooks { .. }));
+                let what = if of { "subscriptions" } else { "mock" };
+                report.add(place, format!("`idempotency` does not go with `{what}`"));
+            }
         }
     }
     fields.finish(&OPERATION_NOT_BUILT, report);

@@ -33,12 +33,13 @@ mod tests;
 mod topics;
 mod tree;
 mod units;
+mod webhooks;
 
 pub use self::model::{
-    Action, Api, ApiKey, ChangeTypes, Container, Destination, DocumentAt, EventSubscription, Idempotency,
-    KeyPart, Limits, Listener, Manifest, Method, Mock, Operation, Parameter, ParameterType, PathTemplate,
-    PathVersion, Pointer, Product, QueueAction, Rate, Retry, Secret, Segment, Server, SubjectFilter, Target,
-    Template, Tenancy, Topic, TopicSource, Webhook,
+    Action, Api, ApiKey, ChangeTypes, Container, Destination, DocumentAt, EventSubscription, HandshakeRule,
+    Idempotency, KeyPart, Limits, Listener, Manifest, Method, Mock, Operation, Parameter, ParameterType,
+    PathTemplate, PathVersion, Pointer, Product, QueueAction, Rate, Retry, Secret, Segment, Server,
+    SubjectFilter, Target, Template, Tenancy, Topic, TopicSource, Webhook, WebhookAction, WebhookRules,
 };
 pub use self::problem::{Problem, Problems};
 pub(crate) use self::units::{duration, timestamp};

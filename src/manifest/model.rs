@@ -15,6 +15,7 @@ use lanekeeper_actors::policy::ttl::ContainerTtl;
 
 mod apis;
 mod events;
+mod webhooks;
 
 pub use lanekeeper_actors::model::secret::Secret;
 
@@ -26,6 +27,7 @@ pub use self::events::{
     ChangeTypes, Destination, EventSubscription, QueueAction, Retry, SubjectFilter, Topic, TopicSource,
     Webhook,
 };
+pub use self::webhooks::{HandshakeRule, WebhookAction, WebhookRules};
 
 /// The whole configuration of a process. Maps are keyed by name: 1 to 63 of `A-Z a-z 0-9 _ -`, the first a
 /// letter or digit.
@@ -58,6 +60,8 @@ pub struct Server {
     pub listen: Vec<Listener>,
     /// Private address of the admin API; always a loopback address. Port 0 picks a free one.
     pub admin: SocketAddr,
+    /// Where callers and endpoints reach the gateway, if anybody said: an absolute URL without query.
+    pub public_url: Option<String>,
     /// Data directory, as written: a relative path starts at the working directory.
     pub data: PathBuf,
     /// Number of physical shards, 1 to 64; fixed when the data directory is made.
@@ -281,6 +285,8 @@ pub struct Product {
     pub apis: Vec<String>,
     /// The rate of each key, if limited.
     pub rate: Option<Rate>,
+    /// What callers may make of webhooks.
+    pub webhooks: WebhookRules,
 }
 
 /// A key that exists from the start.

@@ -23,6 +23,7 @@ pub(super) fn read(node: &Node, report: &mut Report) -> Option<Server> {
     let admin = admin_node.and_then(|node| admin(node, report));
     let data = fields.required("data", report).and_then(|node| data(node, report));
     let shards = fields.count("shards", 1..=SHARDS_MAX, report);
+    let public_url = fields.optional("public_url").map(|node| public_url(node, report));
     let shards_given = fields.place_of("shards").is_given();
     fields.finish(&[], report);
     let (listen, admin) = (listen?, admin?);
@@ -32,7 +33,7 @@ pub(super) fn read(node: &Node, report: &mut Report) -> Option<Server> {
     {
         report.add(node.place, format!("`{admin}` is a public address too: `admin` needs one of its own"));
     }
-    Some(Server { listen, admin, data: data?, shards, shards_given })
+    Some(Server { listen, admin, public_url: public_url.flatten(), data: data?, shards, shards_given })
 }
 
 /// A list of listeners, or the one address of the only one.
@@ -83,6 +84,19 @@ fn data(node: &Node, report: &mut Report) -> Option<PathBuf> {
         return fields::expected(node, "the path of a directory", report);
     }
     Some(PathBuf::from(text))
+}
+
+/// Reads `https://api.example`, without a slash at its end.
+fn public_url(node: &Node, report: &mut Report) -> Option<String> {
+    let text = fields::text(node, report)?;
+    let rest = text.strip_prefix("https://").or_else(|| text.strip_prefix("http://"));
+    let legal = |c: char| c.is_ascii_graphic() && !"?#@\"<>\\^`{|}".contains(c);
+    match rest {
+        Some(rest) if !rest.is_empty() && !rest.starts_with('/') && text.chars().all(legal) => {
+            Some(text.trim_end_matches('/').to_owned())
+        }
+        Some(_) | None => fields::expected(node, "an `https` or `http` URL without query", report),
+    }
 }
 
 fn address(node: &Node, report: &mut Report) -> Option<SocketAddr> {

@@ -37,8 +37,13 @@ const QUEUE: QueueSettings = QueueSettings { lock: Duration::from_secs(60), max_
 /// Longest place of dead letters, in bytes.
 const PLACE_MAX: usize = 2_048;
 /// What the system tells of itself.
-const SYSTEM_TYPES: [&str; 4] =
-    ["dead_letter.created", "subscription.disabled", "subscription.probation", "subscription.recovered"];
+const SYSTEM_TYPES: [&str; 5] = [
+    "dead_letter.created",
+    "subscription.disabled",
+    "subscription.probation",
+    "subscription.recovered",
+    "subscription.validation_failed",
+];
 /// The one type that means all of them, as in Event Grid.
 const ALL_TYPES: &str = "All";
 
@@ -265,9 +270,7 @@ fn destination(node: &Node, values: &NamedValues<'_>, report: &mut Report) -> Op
     }
     let elsewhere = TO_NOT_BUILT.iter().any(|key| fields.has(key));
     let webhook = webhook::read(&mut fields, !elsewhere, values, report);
-    let mut not_built = TO_NOT_BUILT.to_vec();
-    not_built.extend(webhook::NOT_BUILT);
-    fields.finish(&not_built, report);
+    fields.finish(&TO_NOT_BUILT, report);
     webhook.map(|webhook| Destination::Webhook(Box::new(webhook)))
 }
 
@@ -294,6 +297,15 @@ fn dead_letter(node: &Node, report: &mut Report) -> Option<String> {
     let text = fields::text(node, report)?;
     if text.is_empty() || text.len() > PLACE_MAX || text.chars().any(char::is_control) {
         return fields::expected(node, "a directory, or the URL of a blob store", report);
+    }
+    match text.split_once("://") {
+        Some(("file", path)) if path.starts_with('/') => {}
+        Some(("file", _)) => return fields::expected(node, "a `file` URL with an absolute path", report),
+        Some((scheme, _)) => {
+            report.not_built(node.place, &format!("{scheme}://"));
+            return None;
+        }
+        None => {}
     }
     Some(text.to_owned())
 }

@@ -17,12 +17,13 @@ use super::model::{
 use super::problem::{Place, Report, closest, quoted};
 use super::questions::{self, Question};
 use super::tree::{Node, Value};
+use super::webhooks;
 
 /// Longest literal of a template, in bytes.
 const LITERAL_MAX: usize = 255;
 
 /// Keys of `to` that name something else than documents.
-const ELSEWHERE: [&str; 3] = ["function", "subscriptions", "upstream"];
+const ELSEWHERE: [&str; 2] = ["function", "upstream"];
 /// Keys of `to` that go with `container`.
 const TO_DOCUMENTS: [&str; 6] = ["container", "do", "id", "params", "partition", "sql"];
 /// What is done to a topic.
@@ -142,6 +143,9 @@ pub(super) struct Known<'a> {
 /// Reads `to`; says what is asked even where the rest is wrong.
 pub(super) fn read(node: &Node, known: Known<'_>, report: &mut Report) -> (Option<Asked>, Option<Target>) {
     let Some(mut fields) = Fields::open(node, report) else { return (None, None) };
+    if fields.has("subscriptions") {
+        return (None, webhooks::read_target(fields, known, report));
+    }
     for key in ["topic", "queue"] {
         if fields.has(key) {
             return events(key, fields, known, report);
@@ -389,7 +393,7 @@ pub(super) fn reference<'t>(
 }
 
 /// Reads a literal or one `{parameter}`; `path` is where the parameter must be.
-fn template(node: &Node, path: Option<&PathTemplate>, report: &mut Report) -> Option<Template> {
+pub(super) fn template(node: &Node, path: Option<&PathTemplate>, report: &mut Report) -> Option<Template> {
     let text = fields::text(node, report)?;
     match reference(node, text, path, report)? {
         Some(Reference::Segment(name)) => Some(Template::Parameter(name.to_owned())),

@@ -8,7 +8,7 @@ use serde_json::{Value, json};
 use standardwebhooks::Webhook;
 
 use super::events_project::{self as project, BEFORE, QUEUE, SIGNING, event, load, publish, subscription};
-use super::server::{Server, answer};
+use super::server::{Answer, Server, answer};
 use super::sink::{Hit, Sink};
 
 async fn operate(server: &Server, path: &str) -> u16 {
@@ -187,4 +187,41 @@ async fn an_endpoint_that_is_gone_disables_its_subscription_and_the_system_tells
     let mut told: Vec<_> = sink.taken("told", 3).await.iter().map(|hit| hit.id.clone()).collect();
     told.sort_unstable();
     assert_eq!(told, ["a", "b", "c"]);
+}
+
+#[tokio::test]
+async fn an_endpoint_that_does_not_agree_is_sent_nothing() {
+    let sink = Sink::start(|_| 200);
+    let asked = |name| subscription(&sink, name, "partner-events", ("handshake: cloudevents", ""));
+    let server = project::house("", QUEUE, &[asked("agrees"), asked("declines")]).start().await;
+    publish(&server, &event("a", &json!({ "n": 1 }))).await;
+    sink.taken("agrees", 1).await;
+    let declined = server
+        .until("/v1/subscriptions/declines", |answer| answer.body["validation"]["state"] == json!("failed"))
+        .await;
+    assert_eq!(declined.body["state"], json!("awaiting_validation"), "{}", declined.text);
+    assert!(sink.hits().iter().all(|hit| hit.path == "agrees"));
+}
+
+#[tokio::test]
+async fn a_dead_letter_is_written_to_the_directory_of_its_subscription() {
+    let sink = Sink::start(|_| 400);
+    let folder = tempfile::tempdir().unwrap();
+    let place = folder.path().join("letters");
+    let rest = format!(", dead_letter: {{ blob: \"{}\" }}", place.display());
+    let server = project::house("", QUEUE, &[subscription(&sink, "told", "partner-events", ("", &rest))])
+        .start()
+        .await;
+    publish(&server, &event("a", &json!({ "n": 1 }))).await;
+    let written = |answer: &Answer| {
+        answer.body["dead_lettered"] == json!(1) && answer.body["exports_waiting"] == json!(0)
+    };
+    server.until("/v1/subscriptions/told", written).await;
+    let mut path = place.join("TOLD");
+    while path.is_dir() {
+        path = std::fs::read_dir(&path).unwrap().next().unwrap().unwrap().path();
+    }
+    let letters: Value = serde_json::from_slice(&std::fs::read(&path).unwrap()).unwrap();
+    assert_eq!((&letters[0]["id"], &letters[0]["data"]["n"]), (&json!("a"), &json!(1)), "{letters}");
+    assert!(letters[0]["deadletterreason"].is_string(), "{letters}");
 }

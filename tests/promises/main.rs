@@ -47,3 +47,4 @@ mod store;
 mod traps;
 mod usage;
 mod webhooks;
+mod webhooks_tenant;

@@ -99,6 +99,7 @@ async fn serve(stream: TcpStream, script: Arc<Script>, ledger: Arc<Mutex<Vec<Hit
         let mut line = String::new();
         stream.read_line(&mut line).await.ok()?;
         let path = line.split(' ').nth(1)?.trim_start_matches('/').to_owned();
+        let is_question = line.starts_with("OPTIONS ");
         let (headers, body) = (BTreeMap::new(), Vec::new());
         let mut hit =
             Hit { path, id: String::new(), attempt: 0, headers, body, event: Value::Null, status: 0 };
@@ -114,6 +115,16 @@ async fn serve(stream: TcpStream, script: Arc<Script>, ledger: Arc<Mutex<Vec<Hit
                 "x-delivery-attempt" => hit.attempt = value.parse().ok()?,
                 _ => {}
             }
+        }
+        if is_question {
+            // Only endpoints that are called so agree to be sent something (CloudEvents HTTP webhooks, section 4).
+            let allowed =
+                hit.headers.get("webhook-request-origin").filter(|_| hit.path.starts_with("agrees"));
+            let allowed = allowed.map(|origin| format!("webhook-allowed-origin: {origin}\r\n"));
+            let answer =
+                format!("HTTP/1.1 200 OK\r\n{}content-length: 0\r\n\r\n", allowed.unwrap_or_default());
+            stream.write_all(answer.as_bytes()).await.ok()?;
+            continue;
         }
         let mut body = vec![0; length];
         stream.read_exact(&mut body).await.ok()?;

@@ -25,7 +25,9 @@ use crate::protocol::gateway::{Admit, Admitted, Refused};
 pub use handle::GatewayHandle;
 pub use keys::{Issued, KeysError, KeysHandle, NewGrant, Rotated, Seed};
 pub use random::{Random, Randomness, SystemRandom};
-pub use state::{GatewayOpenError, GatewaySettings, GatewayState, GatewayStatus, ProductRules, open};
+pub use state::{
+    GatewayOpenError, GatewaySettings, GatewayState, GatewayStatus, ProductRules, open, stored_pepper,
+};
 pub use usage::{UsageHandle, UsageNotStored, Used, User};
 
 /// The actor. Reached through [`GatewayHandle`].

@@ -134,6 +134,15 @@ pub fn open(
     Ok((state, handle))
 }
 
+/// The pepper of a data directory, if it has one that can be one.
+///
+/// # Errors
+/// When the file cannot be read.
+pub fn stored_pepper(data: &Path) -> std::io::Result<Option<Pepper>> {
+    let bytes = secret_file::read(&data.join(PEPPER))?;
+    Ok(bytes.and_then(|bytes| bytes.try_into().ok()).map(Pepper::new))
+}
+
 fn pepper(data: &Path, first_start: bool, random: &Randomness) -> Result<Pepper, GatewayOpenError> {
     let path = data.join(PEPPER);
     let io = |source| GatewayOpenError::Io { path: path.clone(), source };

@@ -6,6 +6,8 @@ use std::time::Duration;
 use actix::Message;
 use tokio::sync::oneshot;
 
+use crate::model::change::Mutation;
+use crate::model::cloudevent::CloudEvent;
 use crate::model::delivery::Outcome;
 use crate::model::event::Event;
 use crate::model::ids::{Lsn, Position, ShardId};
@@ -60,6 +62,10 @@ pub struct SubscriptionStatus {
     pub retrying: u64,
     /// Events given up and kept.
     pub dead_letters: u64,
+    /// Dead letters that are not in their blob store yet.
+    pub exports_waiting: u64,
+    /// Why the last of them could not be written there, until one can.
+    pub export_error: Option<String>,
     /// Events delivered since the process started.
     pub delivered: u64,
     /// Failed attempts since the process started.
@@ -117,7 +123,49 @@ pub struct ListAttempts;
 /// whether the code is right and in time.
 #[derive(Message)]
 #[rtype(result = "bool")]
-pub struct ConfirmEndpoint(pub String);
+pub struct ConfirmEndpoint {
+    /// The code that was in the URL.
+    pub code: String,
+    /// Deliveries per minute that the endpoint takes, if it says so.
+    pub rate: Option<u32>,
+}
+
+/// Sender: `SubscriptionHandle`. Receiver: `Subscriber`. What waits goes to the new endpoint, and the new filter
+/// holds for what is routed from now on. Reply: when that is durable. What a configuration is, only the room
+/// itself knows.
+#[derive(Message)]
+#[rtype(result = "Result<(), SubscriptionError>")]
+pub struct Reconfigure<Config> {
+    /// With the name, topic, tenant and order that it had.
+    pub config: Arc<Config>,
+    /// Whether it wants other events than before.
+    pub reroute: bool,
+    /// Becomes durable before the new configuration is used.
+    pub also: Vec<Mutation>,
+}
+
+/// Sender: `SubscriptionHandle`. Receiver: `Subscriber`. One event is sent at once, and never again. Reply: what
+/// came of it.
+#[derive(Message)]
+#[rtype(result = "Result<Outcome, TrialRefused>")]
+pub struct SendTrial(pub CloudEvent);
+
+/// Why no event was sent for a test.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub enum TrialRefused {
+    /// The endpoint has not agreed to be sent anything.
+    #[error("the endpoint is not validated yet")]
+    NotValidated,
+    /// The subscription's events are received, not sent.
+    #[error("the subscription is a queue")]
+    Queue,
+    /// So many deliveries are being made that the endpoint takes no more now.
+    #[error("the endpoint takes no more deliveries now")]
+    Busy,
+    /// The subscription does not answer.
+    #[error("the subscription does not answer")]
+    Unavailable,
+}
 
 /// Sender: `SubscriptionHandle`. Receiver: `Subscriber`. Events from a queue, as soon as there are some.
 #[derive(Message)]

@@ -17,7 +17,7 @@ use super::settle::{Effect, Settled};
 use super::{LOG, Subscriber};
 use crate::kernel::contain;
 use crate::model::cloudevent::{BATCH, STRUCTURED};
-use crate::model::delivery::{Attempt, Outcome, OutcomeKind, Transport};
+use crate::model::delivery::{Attempt, Endpoint, Outcome, OutcomeKind, Transport};
 use crate::model::event::{Event, StoredEvent};
 use crate::model::ids::{Position, ShardId};
 use crate::model::time::Timestamp;
@@ -198,6 +198,7 @@ impl Subscriber {
         let class = if number > 1 || is_probe { Class::Retry } else { Class::First };
         let (slots, owner, name) = (self.slots.clone(), self.config.tenant.clone(), self.config.name.clone());
         let transport = self.transport.clone();
+        let endpoint = webhook.endpoint.clone();
         let delivery = async move {
             let slot = slots.take(&owner, &name, class).await;
             let outcome = deliver(transport, attempt).await;
@@ -205,18 +206,25 @@ impl Subscriber {
             outcome
         };
         ctx.spawn(delivery.into_actor(self).map(move |outcome, actor, ctx| {
-            actor.guarded(ctx, |actor, ctx| actor.judge(parcel, &outcome, ctx));
+            actor.guarded(ctx, |actor, ctx| actor.judge(parcel, (&endpoint, &outcome), ctx));
         }));
     }
 
-    fn judge(&mut self, parcel: Vec<UnderWay>, outcome: &Outcome, ctx: &mut Context<Self>) {
+    fn judge(
+        &mut self,
+        parcel: Vec<UnderWay>,
+        (endpoint, outcome): (&Endpoint, &Outcome),
+        ctx: &mut Context<Self>,
+    ) {
         fail_point!("subscriber::judge", parcel.iter().any(is_poison), |_| ());
         let now = self.clock.now();
         self.attempts = self.attempts.saturating_sub(1);
         for under_way in &parcel {
             self.leave_flight(under_way.row.is_some());
         }
-        self.turn(outcome, now, ctx);
+        if self.is_ours(endpoint) {
+            self.turn(outcome, now, ctx);
+        }
         if outcome.kind == OutcomeKind::Aborted {
             return self.put_back(parcel, ctx);
         }
@@ -239,6 +247,14 @@ impl Subscriber {
                     self.give_up(&event, row, end, ctx);
                 }
             }
+        }
+    }
+
+    /// Whether the subscription still sends there: it may have moved meanwhile.
+    fn is_ours(&self, endpoint: &Endpoint) -> bool {
+        match &self.config.to {
+            Destination::Webhook(webhook) => webhook.endpoint.url == endpoint.url,
+            Destination::Queue(_) => false,
         }
     }
 
@@ -374,7 +390,7 @@ impl Subscriber {
 }
 
 /// Makes the attempt. Neither a transport that panics nor one that never ends costs more than it.
-async fn deliver(transport: Arc<dyn Transport>, attempt: Attempt) -> Outcome {
+pub(super) async fn deliver(transport: Arc<dyn Transport>, attempt: Attempt) -> Outcome {
     let limit = attempt.timeout.saturating_add(GRACE);
     let made = AssertUnwindSafe(async move { transport.deliver(attempt).await }).catch_unwind();
     match tokio::time::timeout(limit, made).await {

@@ -3,6 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use super::export::SharedDeadLetterStore;
 use crate::model::delivery::Endpoint;
 use crate::model::ids::{Name, TenantId};
 use crate::model::topic::Topic;
@@ -29,8 +30,19 @@ pub struct SubscriptionConfig {
     pub retry: RetryPolicy,
     /// Whether events of one key are delivered one after the other.
     pub order: Order,
-    /// Whether dead letters are also written to a blob store.
-    pub export: bool,
+    /// Where dead letters are also written to, besides the mailbox.
+    pub export: Option<SharedDeadLetterStore>,
+    /// How the endpoint is asked before it is sent anything; `None`: it is not asked.
+    pub handshake: Option<HandshakeKind>,
+}
+
+/// How an endpoint is asked whether it wants the events.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum HandshakeKind {
+    /// As Event Grid does: it echoes a code.
+    EventGrid,
+    /// As CloudEvents say (HTTP webhooks, section 4): `OPTIONS`, answered by headers.
+    CloudEvents,
 }
 
 /// Where events go.
@@ -155,6 +167,8 @@ pub struct DeliverySettings {
     pub retry_page: usize,
     /// How often an event may have been published again by those who were told of it.
     pub hops: u32,
+    /// Where endpoints reach this process, to confirm a handshake: an absolute URL.
+    pub public_url: Option<Name>,
     /// Pause before a store that failed is asked again, and before a first restart.
     pub backoff: Duration,
     /// Panics within `crash_window` before it waits for an operator.

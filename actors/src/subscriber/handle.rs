@@ -4,17 +4,21 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use actix::{Addr, Context, Supervisor};
+use arc_swap::ArcSwap;
 use bytes::Bytes;
 use tokio::sync::oneshot;
 
 use super::rows::{DeadLetter, decode, parse_lsn, prefix};
 use super::{DeliverySettings, Subscriber, SubscriptionConfig, Surroundings};
 use crate::model::change::{Mutation, Table};
-use crate::model::ids::Position;
+use crate::model::cloudevent::CloudEvent;
+use crate::model::delivery::Outcome;
+use crate::model::ids::{Name, Position};
 use crate::protocol::subscriber::{
-    AttemptRecord, CancelReplay, Decision, DrainDeliveries, EndSubscription, ListAttempts, LockLost, Pause,
-    PurgeDeadLetters, ReceiveEvents, ReceiveRefused, Received, ReplayDeadLetters, ReplayHistory,
-    ReplayRequest, ReportStatus, Resume, Selection, SettleEvents, SubscriptionError, SubscriptionStatus,
+    AttemptRecord, CancelReplay, ConfirmEndpoint, Decision, DrainDeliveries, EndSubscription, ListAttempts,
+    LockLost, Pause, PurgeDeadLetters, ReceiveEvents, ReceiveRefused, Received, Reconfigure,
+    ReplayDeadLetters, ReplayHistory, ReplayRequest, ReportStatus, Resume, Selection, SendTrial,
+    SettleEvents, SubscriptionError, SubscriptionStatus, TrialRefused,
 };
 use crate::router::RouterHandle;
 use crate::shard::{CommitError, ShardReadError};
@@ -26,7 +30,8 @@ const MAILBOX: usize = 1_024;
 #[derive(Clone)]
 pub struct SubscriptionHandle {
     addr: Addr<Subscriber>,
-    config: Arc<SubscriptionConfig>,
+    name: Name,
+    config: Arc<ArcSwap<SubscriptionConfig>>,
     routers: Arc<[RouterHandle]>,
 }
 
@@ -49,17 +54,51 @@ impl SubscriptionHandle {
             ctx.set_mailbox_capacity(MAILBOX);
             subscriber
         });
-        Self { addr, config, routers }
+        Self { addr, name: config.name.clone(), config: Arc::new(ArcSwap::new(config)), routers }
     }
 
     /// Its name.
     pub fn name(&self) -> &str {
-        &self.config.name
+        &self.name
     }
 
-    /// What the manifest says of it.
-    pub fn config(&self) -> &SubscriptionConfig {
-        &self.config
+    /// What is said of it now.
+    pub fn config(&self) -> Arc<SubscriptionConfig> {
+        self.config.load_full()
+    }
+
+    /// Becomes another one, with the name, topic, tenant and order that it had: what waits goes to the new
+    /// endpoint, and a new filter (`reroute`) holds for what is routed from now on. An endpoint that was
+    /// disabled or not validated is tried again. `also` becomes durable with it.
+    ///
+    /// # Errors
+    /// [`SubscriptionError::Busy`] while an earlier change is under way; with
+    /// [`SubscriptionError::Unavailable`] nothing is changed.
+    pub async fn reconfigure(
+        &self,
+        config: SubscriptionConfig,
+        reroute: bool,
+        also: Vec<Mutation>,
+    ) -> Result<(), SubscriptionError> {
+        let config = Arc::new(config);
+        let change = Reconfigure { config: config.clone(), reroute, also };
+        self.addr.send(change).await.unwrap_or(Err(SubscriptionError::Unknown))?;
+        self.config.store(config);
+        Ok(())
+    }
+
+    /// Somebody opened the URL of a handshake. False: not the right code, or too late.
+    pub async fn confirm(&self, code: &str, rate: Option<u32>) -> bool {
+        let confirm = ConfirmEndpoint { code: code.to_owned(), rate };
+        self.addr.send(confirm).await.unwrap_or(false)
+    }
+
+    /// Sends one event at once, whatever the filter says, and says what came of it.
+    ///
+    /// # Errors
+    /// See [`TrialRefused`].
+    pub async fn send_trial(&self, event: CloudEvent) -> Result<Outcome, TrialRefused> {
+        self.addr.send(SendTrial(event)).await.unwrap_or(Err(TrialRefused::Unavailable))
     }
 
     /// What it is doing.
@@ -77,7 +116,7 @@ impl SubscriptionHandle {
     /// Ends a pause, a quarantine, a probation, or that it is disabled, and tries now what waits for a retry.
     pub async fn resume(&self) -> Result<(), SubscriptionError> {
         self.commit(Mutation::Delete { table: Table::System, key: self.pause_row() }).await?;
-        let key = disabled_key(&self.config.name).into();
+        let key = disabled_key(&self.name).into();
         self.commit(Mutation::Delete { table: Table::System, key }).await?;
         for router in self.routers.iter() {
             router.reopen().await;
@@ -86,7 +125,7 @@ impl SubscriptionHandle {
     }
 
     fn pause_row(&self) -> Bytes {
-        pause_key(&self.config.name).into()
+        pause_key(&self.name).into()
     }
 
     async fn commit(&self, mutation: Mutation) -> Result<(), SubscriptionError> {
@@ -112,7 +151,7 @@ impl SubscriptionHandle {
             };
             let room = limit.saturating_sub(letters.len());
             let start = start.as_ref().map(<[u8; 8]>::as_slice);
-            let rows = shard.view()?.rows(Table::DeadLetters, &prefix(&self.config.name), start, room)?;
+            let rows = shard.view()?.rows(Table::DeadLetters, &prefix(&self.name), start, room)?;
             for (rest, value) in rows {
                 let whole = parse_lsn(&rest).and_then(|_| decode(&value));
                 letters.push(whole.ok_or(crate::store::ViewReadError::Corrupt)?);

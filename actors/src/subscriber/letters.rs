@@ -218,6 +218,7 @@ impl Subscriber {
             let Ok(moved) = moved else { return Err(SubscriptionError::Unknown) };
             let count = i64::try_from(moved.count).unwrap_or(i64::MAX);
             actor.counts.dead_letters -= count;
+            actor.recount_exports();
             if fate == Fate::Replay {
                 actor.counts.retrying += count;
                 // Some of them may be under way already, found in the store.

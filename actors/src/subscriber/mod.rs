@@ -7,14 +7,17 @@
 
 mod attempt;
 mod config;
+mod export;
 mod floors;
 mod handle;
+mod handshake;
 mod letters;
 mod message;
 mod open;
 mod order;
 mod pump;
 mod queue;
+mod reconfigure;
 mod registry;
 mod replay;
 mod rows;
@@ -22,6 +25,7 @@ mod schedule;
 mod settle;
 mod system_events;
 mod track;
+mod trial;
 
 use std::collections::VecDeque;
 use std::sync::Arc;
@@ -45,16 +49,19 @@ use crate::policy::budget::CrashBudget;
 use crate::policy::health::Health;
 use crate::protocol::subscriber::{
     AttemptRecord, DrainDeliveries, EndSubscription, HandOver, ListAttempts, Pause, ReportStatus, Resume,
-    SubscriptionStatus,
+    SubscriptionStatus, ValidationState,
 };
 use crate::router::RouterHandle;
 
 pub use config::{
-    BatchSettings, DeliveryHeader, DeliverySettings, Destination, Gone, HeaderValue, Order, QueueSettings,
-    SubscriptionConfig, Webhook,
+    BatchSettings, DeliveryHeader, DeliverySettings, Destination, Gone, HandshakeKind, HeaderValue, Order,
+    QueueSettings, SubscriptionConfig, Webhook,
 };
+use export::Exporter;
+pub use export::{DeadLetterStore, SharedDeadLetterStore};
 pub use floors::Floors;
 pub use handle::SubscriptionHandle;
+use handshake::Asked;
 use order::Keys;
 use queue::Queue;
 pub use registry::{Subscriptions, beginnings};
@@ -104,6 +111,11 @@ pub struct Subscriber {
     health: Health,
     /// Deliveries per minute that the endpoint takes, if it said so.
     rate: Option<u32>,
+    /// The handshake with the endpoint.
+    asked: Asked,
+    exporter: Exporter,
+    /// It is about to become another one: nothing is begun.
+    changing: bool,
     /// When the next one may be made.
     paced_until: Option<Timestamp>,
     log: VecDeque<AttemptRecord>,
@@ -160,15 +172,14 @@ impl Subscriber {
     fn new(config: Arc<SubscriptionConfig>, settings: DeliverySettings, around: Surroundings) -> Self {
         let Surroundings { routers, transport, clock, floors, slots, tells } = around;
         let budget = CrashBudget::new(settings.crash_budget, settings.crash_window, settings.backoff);
-        let rate = match &config.to {
-            Destination::Webhook(webhook) => webhook.rate,
-            Destination::Queue(_) => None,
-        };
         Self {
             rng: fastrand::Rng::with_seed(settings.seed),
             schedule: Schedule::new(settings.retry_page),
             health: Health::new(settings.window.min(ENDPOINT_WINDOW), &config.retry),
-            rate,
+            rate: None,
+            asked: Asked::default(),
+            exporter: Exporter::default(),
+            changing: false,
             paced_until: None,
             log: VecDeque::new(),
             replays: Replays::default(),
@@ -222,7 +233,8 @@ impl Subscriber {
     }
 
     fn is_open(&self) -> bool {
-        !self.shown.paused && !self.shown.quarantined && !self.is_draining && self.restart_after.is_none()
+        let stopped = self.shown.paused || self.shown.quarantined || self.is_draining || self.changing;
+        !stopped && self.restart_after.is_none()
     }
 
     fn lot(&self, shard: ShardId) -> Option<&Lot> {
@@ -236,6 +248,8 @@ impl Subscriber {
     fn status(&self) -> SubscriptionStatus {
         let mut status = self.shown.clone();
         let shown = |count: i64| u64::try_from(count).unwrap_or(0);
+        status.exports_waiting = self.exporter.waiting;
+        status.export_error.clone_from(&self.exporter.error);
         status.retrying = shown(self.counts.retrying);
         status.dead_letters = shown(self.counts.dead_letters);
         status.in_flight = self.in_flight;
@@ -280,7 +294,7 @@ impl Supervised for Subscriber {
         (self.keys, self.queue, self.lock_watch) = (Keys::default(), Queue::default(), None);
         self.schedule = Schedule::new(self.settings.retry_page);
         (self.in_flight, self.retries_in_flight, self.attempts) = (0, 0, 0);
-        (self.timer, self.is_pumping) = (None, false);
+        (self.timer, self.is_pumping, self.changing) = (None, false, false);
         self.health.not_made(self.clock.now());
         // What an earlier start was handed is handed over again; late replies find no lane.
         self.epoch += 1;
@@ -327,6 +341,7 @@ impl Handler<ReportStatus> for Subscriber {
     type Result = actix::MessageResult<ReportStatus>;
 
     fn handle(&mut self, _: ReportStatus, _: &mut Self::Context) -> Self::Result {
+        self.expire_validation();
         actix::MessageResult(self.status())
     }
 }
@@ -355,6 +370,9 @@ impl Handler<Resume> for Subscriber {
     fn handle(&mut self, _: Resume, ctx: &mut Self::Context) -> Self::Result {
         self.shown.paused = false;
         self.shown.disabled = None;
+        if !self.is_validated() {
+            self.shown.validation = Some(ValidationState::Asking);
+        }
         self.health.reset();
         self.budget.reset();
         let now = self.clock.now();
@@ -367,6 +385,7 @@ impl Handler<Resume> for Subscriber {
             return Ok(());
         }
         self.guarded(ctx, |actor, ctx| {
+            actor.ask_if_needed(ctx);
             actor.schedule.hasten(now);
             actor.pump(ctx);
         });

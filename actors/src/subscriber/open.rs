@@ -42,11 +42,13 @@ impl Subscriber {
             self.join(index, ctx);
             self.release_log(index);
         }
+        self.ask_if_needed(ctx);
+        self.export(ctx);
         self.pump(ctx);
     }
 
     fn load(&mut self) -> Result<(), String> {
-        let name = &*self.config.name;
+        let name = &*self.config.name.clone();
         let (mut shards, mut counts) = (Vec::new(), Counts::default());
         let signed = |count: u64| i64::try_from(count).unwrap_or(i64::MAX);
         for router in self.routers.iter() {
@@ -72,6 +74,9 @@ impl Subscriber {
         let paused = view.row(Table::System, &handle::pause_key(name)).map_err(|error| error.to_string())?;
         let disabled = view.row(Table::System, &handle::disabled_key(name));
         let disabled = disabled.map_err(|error| error.to_string())?;
+        self.load_validation(&view)?;
+        let exports = if self.config.export.is_some() { self.count_exports()? } else { 0 };
+        self.exporter.restart(exports);
         let mut keys = Keys::default();
         if self.is_ordered() {
             for router in self.routers.iter() {

@@ -41,6 +41,7 @@ impl Subscriber {
     fn room(&self, now: Timestamp) -> usize {
         let room = self.window().saturating_sub(self.in_flight + self.unsettled());
         match &self.config.to {
+            Destination::Webhook(_) if !self.is_validated() => 0,
             Destination::Webhook(_) if self.attempts >= self.health.room(now) => 0,
             Destination::Webhook(_) if self.paced_until.is_some_and(|until| until > now) => 0,
             Destination::Webhook(_) => room,
@@ -155,7 +156,7 @@ impl Subscriber {
     }
 
     /// Keeps to the rate that the endpoint asked for.
-    fn pace(&mut self, now: Timestamp) {
+    pub(super) fn pace(&mut self, now: Timestamp) {
         if let Some(rate) = self.rate.filter(|rate| *rate > 0) {
             self.paced_until = Some(now.after(MINUTE / rate));
         }
@@ -223,14 +224,17 @@ impl Subscriber {
             Breaker::Open { until, .. } => Some(until),
             Breaker::Closed | Breaker::Probing { .. } => None,
         };
-        let until = open.max(self.paced_until).filter(|until| *until > now)?;
+        // Until the endpoint has agreed, events only grow old.
+        let asked = (!self.is_validated()).then(|| now.after(LONGEST_SLEEP));
+        let until = open.max(self.paced_until).max(asked).filter(|until| *until > now)?;
         let waits = !self.ready.is_empty() || self.schedule.next_at().is_some_and(|at| at <= until);
         waits.then_some(until)
     }
 
     pub(super) fn answer_drain(&mut self) {
         // What somebody has received is not waited for: it is given out again by the next start.
-        if self.is_draining && self.in_flight <= self.queue.held() && self.unsettled() == 0 {
+        let ends = self.is_draining || self.changing;
+        if ends && self.in_flight <= self.queue.held() && self.unsettled() == 0 {
             for done in self.draining.drain(..) {
                 // Whoever waited may have given up.
                 done.send(()).ok();

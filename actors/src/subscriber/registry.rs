@@ -10,7 +10,9 @@ use bytes::Bytes;
 use tokio::sync::oneshot;
 
 use super::rows::{Progress, advance, prefix};
-use super::{DeliverySettings, SubscriptionConfig, SubscriptionHandle, Surroundings, handle, replay};
+use super::{
+    DeliverySettings, SubscriptionConfig, SubscriptionHandle, Surroundings, handle, handshake, replay,
+};
 use crate::model::change::{Mutation, Table};
 use crate::model::ids::Name;
 use crate::protocol::subscriber::SubscriptionError;
@@ -68,6 +70,18 @@ impl Subscriptions {
         self.all().iter().find(|subscription| subscription.name() == name).cloned()
     }
 
+    /// Starts those that have their beginning in every shard, on the current arbiter.
+    pub fn start_all(&self, configs: Vec<SubscriptionConfig>) {
+        let first = self.all().len();
+        let started = configs
+            .into_iter()
+            .enumerate()
+            .map(|(number, config)| start(config, self.settings(first + number), self.around.clone()));
+        let started: Vec<_> = started.collect();
+        let mut all = self.all.lock().unwrap_or_else(PoisonError::into_inner);
+        *all = all.iter().cloned().chain(started).collect();
+    }
+
     /// Starts one that has its beginning in every shard, on the current arbiter.
     pub fn start(&self, config: SubscriptionConfig) -> SubscriptionHandle {
         let started = start(config, self.settings(self.all().len()), self.around.clone());
@@ -122,18 +136,20 @@ impl Subscriptions {
         Ok(self.add(started))
     }
 
-    /// Ends one, and forgets all that it has. False: there is none of this name.
+    /// Ends one, and forgets all that it has. False: none of this name runs; what was left of one is forgotten.
     ///
     /// # Errors
     /// When the shards take no writes.
     pub async fn end(&self, name: &str, also: Vec<Mutation>) -> Result<bool, SubscriptionError> {
         let _changing = self.changing.lock().await;
-        let Some(subscription) = self.find(name) else { return Ok(false) };
+        let subscription = self.find(name);
         if let Some(first) = self.around.routers.first() {
             commit(first.shard(), also).await?;
         }
         // Those under way come to their end; nothing begins any more.
-        subscription.end().await;
+        if let Some(subscription) = &subscription {
+            subscription.end().await;
+        }
         for router in self.around.routers.iter() {
             forget(router.shard(), name).await?;
             router.leave(name).await;
@@ -141,7 +157,7 @@ impl Subscriptions {
         }
         let mut all = self.all.lock().unwrap_or_else(PoisonError::into_inner);
         *all = all.iter().filter(|it| it.name() != name).cloned().collect();
-        Ok(true)
+        Ok(subscription.is_some())
     }
 }
 
@@ -184,6 +200,7 @@ async fn forget(shard: &ShardHandle, name: &str) -> Result<(), SubscriptionError
         (Table::Progress, name.as_bytes().to_vec()),
         (Table::System, handle::pause_key(name)),
         (Table::System, handle::disabled_key(name)),
+        (Table::System, handshake::validated_key(name)),
     ];
     let gone = single.map(|(table, key)| Mutation::Delete { table, key: key.into() });
     commit(shard, gone.to_vec()).await

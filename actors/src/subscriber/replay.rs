@@ -387,6 +387,7 @@ impl Handler<ReplayFound> for Subscriber {
             Some(Some((fresh, unburied))) => {
                 actor.counts.retrying += fresh;
                 actor.counts.dead_letters -= unburied;
+                actor.recount_exports();
                 actor.schedule.reload();
                 actor.guarded(ctx, Self::pump);
                 Some(true)

@@ -88,7 +88,7 @@ impl Ledger {
 impl Subscriber {
     /// Commits what has an outcome in a shard, unless a commit is under way there.
     pub(super) fn settle(&mut self, index: usize, ctx: &mut Context<Self>) {
-        let pressing = self.unsettled() * 2 >= self.window() || self.is_draining;
+        let pressing = self.unsettled() * 2 >= self.window() || self.is_draining || self.changing;
         let name = self.config.name.clone();
         let tells = self.system_events();
         let Some(lot) = self.shards.get_mut(index) else { return };
@@ -145,6 +145,7 @@ impl Subscriber {
     }
 
     fn settled(&mut self, index: usize, ctx: &mut Context<Self>) {
+        let mut buried = 0;
         let Some(lot) = self.shards.get_mut(index) else { return };
         for Settled { position, row, effect, next, .. } in std::mem::take(&mut lot.ledger.committing) {
             self.schedule.settled(position);
@@ -160,12 +161,16 @@ impl Subscriber {
                     self.schedule.insert(position, next);
                 }
                 Effect::Hold(_) => self.counts.retrying += 1,
-                Effect::Bury(_) => self.counts.dead_letters += 1,
+                Effect::Bury(_) => {
+                    self.counts.dead_letters += 1;
+                    buried += 1;
+                }
             }
             if let Some((lsn, row)) = next {
                 self.schedule.insert(Position { shard: position.shard, lsn }, row);
             }
         }
+        self.export_more(buried, ctx);
         self.release_log(index);
         self.pay_credit(index, ctx);
         self.settle(index, ctx);
@@ -247,7 +252,7 @@ fn write(config: &SubscriptionConfig, settled: &Settled, out: &mut Vec<Mutation>
                 hold(name, key, (lsn, next.published), out);
             }
         }
-        Effect::Bury(letter) => bury(name, letter, config.export, out),
+        Effect::Bury(letter) => bury(name, letter, config.export.is_some(), out),
     }
     match (&settled.effect, &settled.key) {
         (Effect::Done | Effect::Bury(_), Some(key)) => let_go(name, key, lsn, out),

@@ -13,6 +13,8 @@
 
 mod backup;
 mod delivery;
+mod endpoints;
+mod exports;
 mod fairness;
 mod order;
 mod partition;

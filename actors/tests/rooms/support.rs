@@ -14,7 +14,9 @@ use lanekeeper_actors::log::LogReader;
 use lanekeeper_actors::log::file::LogSettings;
 use lanekeeper_actors::model::address::{EncodedPartition, KeyPart, PartitionAddress};
 use lanekeeper_actors::model::change::{DocumentChange, Mutation, Table};
-use lanekeeper_actors::model::delivery::{Attempt, Endpoint, Outcome, OutcomeKind, Transport};
+use lanekeeper_actors::model::delivery::{
+    Attempt, Endpoint, Outcome, OutcomeKind, Transport, Validated, Validation, ValidationOutcome,
+};
 use lanekeeper_actors::model::ids::{DocumentId, Lsn, Position, ShardId, TenantId};
 use lanekeeper_actors::model::topic::{EventTypes, Topic};
 use lanekeeper_actors::partition::PartitionSettings;
@@ -65,6 +67,8 @@ pub(crate) struct Endpoints {
     script: Mutex<Arc<Script>>,
     seen: Mutex<Vec<Seen>>,
     gauges: Mutex<HashMap<Arc<str>, Gauge>>,
+    asked: Mutex<Vec<Validation>>,
+    verdict: Mutex<Validated>,
 }
 
 impl Endpoints {
@@ -75,8 +79,19 @@ impl Endpoints {
     pub(crate) fn paced(
         script: impl Fn(&Attempt) -> (Outcome, Duration) + Send + Sync + 'static,
     ) -> Arc<Self> {
-        let (seen, gauges) = (Mutex::default(), Mutex::default());
-        Arc::new(Self { script: Mutex::new(Arc::new(script)), seen, gauges })
+        let (seen, gauges, asked) = (Mutex::default(), Mutex::default(), Mutex::default());
+        let verdict = Mutex::new(Validated::Failed);
+        Arc::new(Self { script: Mutex::new(Arc::new(script)), seen, gauges, asked, verdict })
+    }
+
+    /// What every handshake is answered from now on.
+    pub(crate) fn say(&self, verdict: Validated) {
+        *self.verdict.lock().unwrap() = verdict;
+    }
+
+    /// The handshakes so far.
+    pub(crate) fn asked(&self) -> Vec<Validation> {
+        self.asked.lock().unwrap().clone()
     }
 
     pub(crate) fn all_well() -> Arc<Self> {
@@ -140,9 +155,16 @@ impl Drop for Going {
 }
 
 /// The endpoints as the system reaches them.
-struct Wire(Arc<Endpoints>);
+pub(crate) struct Wire(pub(crate) Arc<Endpoints>);
 
 impl Transport for Wire {
+    fn validate(&self, validation: Validation) -> BoxFuture<'static, ValidationOutcome> {
+        self.0.asked.lock().unwrap().push(validation);
+        let verdict = *self.0.verdict.lock().unwrap();
+        let outcome = ValidationOutcome { verdict, ..ValidationOutcome::failed(None, "no") };
+        Box::pin(async move { outcome })
+    }
+
     fn deliver(&self, attempt: Attempt) -> BoxFuture<'static, Outcome> {
         let endpoints = self.0.clone();
         let script = endpoints.script.lock().unwrap().clone();
@@ -208,7 +230,8 @@ pub(crate) fn subscription(name: &str, retry: RetryPolicy) -> SubscriptionConfig
         to: Destination::Webhook(Webhook::plain(Endpoint::plain(format!("http://{name}.example/"), vec![]))),
         retry,
         order: Order::None,
-        export: false,
+        export: None,
+        handshake: None,
     }
 }
 
@@ -249,6 +272,7 @@ pub(crate) fn config(data: &Path, subscriptions: Vec<SubscriptionConfig>) -> Sys
         delivery: DeliverySettings {
             connections: 256,
             hops: 16,
+            public_url: None,
             window: 16,
             queue: 64,
             timeout: Duration::from_secs(5),

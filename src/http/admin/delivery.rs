@@ -2,37 +2,23 @@
 
 use actix_web::HttpResponse;
 use actix_web::web::Bytes;
-use lanekeeper_actors::model::event::Event;
 use lanekeeper_actors::model::ids::Position;
 use lanekeeper_actors::model::time::Timestamp;
 use lanekeeper_actors::policy::filter::{Facts, Sample};
 use lanekeeper_actors::policy::health::Breaker;
 use lanekeeper_actors::protocol::subscriber::{
-    AttemptRecord, ReplayRequest, ReplayStatus, Selection, SubscriptionStatus,
+    ReplayRequest, ReplayStatus, SubscriptionStatus, ValidationState,
 };
-use lanekeeper_actors::subscriber::{DeadLetter, Destination, SubscriptionHandle};
+use lanekeeper_actors::subscriber::{Destination, SubscriptionHandle};
 use serde::Deserialize;
 use serde_json::{Value, json};
 
-use super::chosen::chosen;
-use super::{Admin, AdminError, read, timestamp};
-use crate::http::path::query_value;
+use super::{Admin, AdminError, letters, read, timestamp};
 use crate::http::problem::Problem;
 use crate::manifest;
 
-/// Dead letters in a page when nobody names a number.
-const PAGE: usize = 100;
 /// Events per second of a replay when nobody names a number: new events go first all the same.
 const REPLAY_RATE: u32 = 1_000;
-
-/// Which dead letters are meant.
-#[derive(Deserialize)]
-#[serde(deny_unknown_fields)]
-struct Chosen {
-    #[serde(default)]
-    all: bool,
-    ids: Option<Vec<String>>,
-}
 
 /// Which events of the past are meant. Without `from` it is as far back as the log goes, without `to` until now.
 #[derive(Deserialize)]
@@ -75,7 +61,7 @@ pub(super) async fn resume(admin: &Admin, name: &str) -> Result<HttpResponse, Pr
 }
 
 pub(super) async fn attempts(admin: &Admin, name: &str) -> Result<HttpResponse, Problem> {
-    let attempts: Vec<_> = find(admin, name)?.attempts().await.iter().map(attempt).collect();
+    let attempts: Vec<_> = find(admin, name)?.attempts().await.iter().map(letters::attempt).collect();
     let count = attempts.len();
     Ok(HttpResponse::Ok().json(json!({ "attempts": attempts, "count": count })))
 }
@@ -138,68 +124,25 @@ pub(super) fn test_filter(admin: &Admin, name: &str, body: &Bytes) -> Result<Htt
 }
 
 pub(super) fn dead_letters(admin: &Admin, name: &str, query: &str) -> Result<HttpResponse, Problem> {
-    let handle = find(admin, name)?;
-    let limit = match query_value(query, "limit").transpose()? {
-        None => PAGE,
-        Some(text) => text.parse::<usize>().ok().filter(|limit| *limit > 0).ok_or_else(|| {
-            AdminError::Request("`limit` is a number of dead letters, 1 or more".to_owned())
-        })?,
-    };
-    let limit = limit.min(admin.page_max);
-    let after = match query_value(query, "continuation").transpose()? {
-        None => None,
-        Some(text) => Some(position(&text)?),
-    };
-    // One more than is shown tells whether there are more.
-    let mut letters = handle.dead_letters(after, limit.saturating_add(1))?;
-    let more = letters.len() > limit;
-    letters.truncate(limit);
-    let continuation = letters.last().filter(|_| more).map(|last| last.event.position().to_string());
-    let letters: Vec<_> = letters.into_iter().map(letter).collect();
-    let count = letters.len();
-    Ok(HttpResponse::Ok().json(json!({
-        "dead_letters": letters,
-        "count": count,
-        "continuation": continuation,
-    })))
+    letters::page(&find(admin, name)?, query, admin.page_max)
 }
 
 pub(super) async fn replay(admin: &Admin, name: &str, body: &Bytes) -> Result<HttpResponse, Problem> {
     let handle = find(admin, name)?;
-    let replayed = handle.replay(chosen(&handle, body, false).await?).await?;
+    let chosen = letters::selection(&handle, body, false).await?;
+    let replayed = handle.replay(chosen).await?;
     Ok(HttpResponse::Ok().json(json!({ "replayed": replayed })))
 }
 
 pub(super) async fn purge(admin: &Admin, name: &str, body: &Bytes) -> Result<HttpResponse, Problem> {
     let handle = find(admin, name)?;
-    let purged = handle.purge(chosen(&handle, body, true).await?).await?;
+    let chosen = letters::selection(&handle, body, true).await?;
+    let purged = handle.purge(chosen).await?;
     Ok(HttpResponse::Ok().json(json!({ "purged": purged })))
 }
 
 fn find(admin: &Admin, name: &str) -> Result<SubscriptionHandle, AdminError> {
     admin.system.subscription(name).ok_or_else(|| AdminError::NoSubscription(name.to_owned()))
-}
-
-fn position(text: &str) -> Result<Position, AdminError> {
-    text.parse().map_err(|error: lanekeeper_actors::model::ids::InvalidPosition| {
-        AdminError::Request(error.to_string())
-    })
-}
-
-/// `{"all": true}` or `{"ids": ["0-812"]}`. A `DELETE` without a body means all, as it does elsewhere.
-pub(super) fn selection(body: &Bytes, empty_is_all: bool) -> Result<Selection, AdminError> {
-    if body.is_empty() && empty_is_all {
-        return Ok(Selection::All);
-    }
-    match read(body)? {
-        Chosen { all: true, ids: None } => Ok(Selection::All),
-        Chosen { all: false, ids: Some(ids) } => {
-            Ok(Selection::Events(ids.iter().map(|id| position(id)).collect::<Result<_, _>>()?))
-        }
-        Chosen { .. } => {
-            Err(AdminError::Request("name `all: true`, `ids: [\"0-812\", …]`, or a `filter`".to_owned()))
-        }
-    }
 }
 
 fn describe(handle: &SubscriptionHandle, status: &SubscriptionStatus) -> Value {
@@ -221,7 +164,7 @@ fn describe(handle: &SubscriptionHandle, status: &SubscriptionStatus) -> Value {
     let cursors: Vec<_> =
         status.cursors.iter().map(|(shard, lsn)| json!({ "shard": shard.0, "lsn": lsn.0 })).collect();
     let replays: Vec<_> = status.replays.iter().map(replay_status).collect();
-    let recent: Vec<_> = status.recent.iter().map(attempt).collect();
+    let recent: Vec<_> = status.recent.iter().map(letters::attempt).collect();
     json!({
         "name": handle.name(),
         "topic": &*config.topic.name,
@@ -230,6 +173,7 @@ fn describe(handle: &SubscriptionHandle, status: &SubscriptionStatus) -> Value {
         "queue": queue,
         "state": state,
         "disabled": status.disabled,
+        "validation": status.validation.as_ref().map(validation),
         "breaker": status.breaker.map(breaker),
         "window": status.window,
         "locked": status.locked,
@@ -240,6 +184,8 @@ fn describe(handle: &SubscriptionHandle, status: &SubscriptionStatus) -> Value {
         "unsettled": status.unsettled,
         "retrying": status.retrying,
         "dead_lettered": status.dead_letters,
+        "exports_waiting": status.exports_waiting,
+        "export_error": status.export_error,
         "delivered": status.delivered,
         "failed_attempts": status.failed_attempts,
         "given_up": status.given_up,
@@ -271,19 +217,14 @@ fn breaker(breaker: Breaker) -> Value {
     }
 }
 
-fn attempt(record: &AttemptRecord) -> Value {
-    let AttemptRecord { position, event_id, number, at, outcome } = record;
-    json!({
-        "event": position.to_string(),
-        "event_id": event_id,
-        "attempt": number,
-        "at": at.to_string(),
-        "outcome": outcome.kind.to_string(),
-        "status": outcome.status,
-        "detail": outcome.detail,
-        "excerpt": outcome.excerpt,
-        "millis": u64::try_from(outcome.took.as_millis()).unwrap_or(u64::MAX),
-    })
+fn validation(validation: &ValidationState) -> Value {
+    match validation {
+        ValidationState::Asking => json!({ "state": "asking" }),
+        ValidationState::AwaitingManualAction(until) => {
+            json!({ "state": "awaiting_confirmation", "until": until.to_string() })
+        }
+        ValidationState::Failed(why) => json!({ "state": "failed", "reason": why }),
+    }
 }
 
 fn replay_status(replay: &ReplayStatus) -> Value {
@@ -295,47 +236,9 @@ fn replay_status(replay: &ReplayStatus) -> Value {
     json!({ "id": &*replay.id, "at": replay.at.to_string(), "found": replay.found, "shards": shards })
 }
 
-fn letter(letter: DeadLetter) -> Value {
-    let position = letter.event.position();
-    let event_type = letter.event.cloud().event_type.clone();
-    let event: Value = serde_json::from_slice(Event::from(letter.event).json()).unwrap_or_default();
-    json!({
-        "id": position.to_string(),
-        "type": event_type,
-        "reason": letter.reason.to_string(),
-        "attempts": letter.attempts,
-        "last_outcome": letter.last_outcome.map(|kind| kind.to_string()),
-        "last_status": letter.last_status,
-        "detail": letter.detail,
-        "published": letter.published.to_string(),
-        "at": letter.at.to_string(),
-        "event": event,
-    })
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn a_selection_is_all_or_ids_and_never_a_guess() {
-        let chosen =
-            |text: &'static str, empty_is_all| selection(&Bytes::from_static(text.as_bytes()), empty_is_all);
-        assert_eq!(chosen("", true), Ok(Selection::All));
-        assert_eq!(chosen(r#"{"all":true}"#, false), Ok(Selection::All));
-        let ids = vec!["0-812".parse().unwrap(), "3-1".parse().unwrap()];
-        assert_eq!(chosen(r#"{"ids":["0-812","3-1"]}"#, false), Ok(Selection::Events(ids)));
-        for wrong in [
-            "",
-            "{}",
-            r#"{"all":false}"#,
-            r#"{"all":true,"ids":["0-1"]}"#,
-            r#"{"ids":["x"]}"#,
-            r#"{"al":true}"#,
-        ] {
-            assert!(chosen(wrong, false).is_err(), "{wrong}");
-        }
-    }
 
     #[test]
     fn an_endpoint_is_shown_without_its_query() {

@@ -5,12 +5,12 @@
 
 mod backup;
 mod changes;
-mod chosen;
 mod containers;
 mod delivery;
 mod export;
 mod import;
 mod keys;
+pub(super) mod letters;
 mod lines;
 mod queries;
 mod resource;

@@ -161,6 +161,7 @@ pub fn manifest(manifest: &Manifest) -> Value {
                     Target::Documents { container, .. } => json!({ "container": container }),
                     Target::Publish { topic } => json!({ "topic": topic }),
                     Target::Queue { subscription, .. } => json!({ "queue": subscription }),
+                    Target::Webhooks { topic, .. } => json!({ "subscriptions": topic }),
                     Target::Mock(_) => json!("mock"),
                 };
                 let (method, route) = (operation.method.as_str(), operation.route.to_string());

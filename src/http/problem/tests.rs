@@ -15,7 +15,7 @@ use lanekeeper_actors::policy::keys::InvalidKey;
 use lanekeeper_actors::policy::patch::{InvalidOperation, PatchError, Refusal};
 use lanekeeper_actors::policy::rate::{Admission, Rate};
 use lanekeeper_actors::protocol::gateway::Rated;
-use lanekeeper_actors::protocol::subscriber::ReceiveRefused;
+use lanekeeper_actors::protocol::subscriber::{ReceiveRefused, TrialRefused};
 use lanekeeper_actors::protocol::topic::PublishError;
 use lanekeeper_actors::query::Condition;
 use lanekeeper_actors::shard::CommitError;
@@ -24,6 +24,7 @@ use serde_json::Value;
 use super::*;
 use crate::http::events::{QueueRefused, Unpublishable};
 use crate::http::trace::Trace;
+use crate::http::webhooks::{Unsealable, WebhookRefused};
 
 const VALID_TRACE: &str = "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01";
 
@@ -220,6 +221,20 @@ fn table() -> Vec<(Problem, Seen)> {
     add(SubscriptionError::Unknown.into(), 504, "outcome_unknown", None, false);
     add(SubscriptionError::Corrupt.into(), 500, "data_corrupt", None, false);
     add(TokenRefused.into(), 401, "invalid_token", None, false);
+    add(SubscriptionError::Busy.into(), 409, "busy", None, false);
+
+    add(WebhookRefused::NotFound.into(), 404, "webhook_not_found", None, false);
+    add(WebhookRefused::Invalid(name()).into(), 400, "invalid_webhook", None, false);
+    add(WebhookRefused::Destination(name()).into(), 400, "destination_not_allowed", None, false);
+    add(WebhookRefused::TooMany(3).into(), 409, "too_many_webhooks", None, false);
+    add(WebhookRefused::Orphaned(name()).into(), 409, "webhook_orphaned", None, false);
+    add(WebhookRefused::NoHandshake.into(), 404, "handshake_not_found", None, false);
+    add(TrialRefused::NotValidated.into(), 409, "webhook_not_validated", None, false);
+    add(TrialRefused::Queue.into(), 404, "webhook_not_found", None, false);
+    add(TrialRefused::Busy.into(), 429, "webhook_busy", Some(1), false);
+    add(TrialRefused::Unavailable.into(), 503, "unavailable", Some(1), false);
+    add(Unsealable.into(), 500, "data_corrupt", None, false);
+
     add(AdminError::Route(Unroutable::NotFound).into(), 404, "route_not_found", None, false);
     add(AdminError::NoSubscription(name()).into(), 404, "subscription_not_found", None, false);
     add(AdminError::NoContainer(name()).into(), 404, "container_not_found", None, false);

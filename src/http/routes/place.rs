@@ -87,7 +87,7 @@ fn assigned<'t>(
 }
 
 impl Value {
-    fn new(template: &Template, route: &PathTemplate) -> Self {
+    pub(super) fn new(template: &Template, route: &PathTemplate) -> Self {
         match template {
             Template::Literal(text) => Self::Literal(text.clone()),
             Template::Parameter(name) => Self::Segment(segment_number(name, route)),

@@ -6,6 +6,7 @@ use std::sync::Arc;
 
 use lanekeeper_actors::query::Query;
 
+use super::WebhookAction;
 use super::events::QueueAction;
 
 /// A set of operations under one path.
@@ -144,6 +145,13 @@ pub enum Target {
         subscription: String,
         /// What is done to them.
         action: QueueAction,
+    },
+    /// Webhooks that the caller makes.
+    Webhooks {
+        /// The topic that they listen to.
+        topic: String,
+        /// What is done to them.
+        action: WebhookAction,
     },
     /// A fixed answer.
     Mock(Mock),

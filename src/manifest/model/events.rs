@@ -8,7 +8,7 @@ use lanekeeper_actors::model::secret::SigningKey;
 use lanekeeper_actors::policy::filter::Condition;
 use lanekeeper_actors::subscriber::{BatchSettings, DeliveryHeader, Gone, Order, QueueSettings};
 
-use super::Pointer;
+use super::{HandshakeRule, Pointer};
 use crate::delivery::Cidr;
 
 /// Where events come from.
@@ -113,6 +113,8 @@ pub struct Webhook {
     pub rate: Option<u32>,
     /// Who sends, as the endpoint is told.
     pub origin: Option<String>,
+    /// How it is asked before it is sent anything.
+    pub handshake: HandshakeRule,
     /// Several events in one request.
     pub batch: Option<BatchSettings>,
 }
@@ -130,6 +132,7 @@ impl Webhook {
             on_gone: Gone::default(),
             rate: None,
             origin: None,
+            handshake: HandshakeRule::None,
             batch: None,
         }
     }
@@ -147,6 +150,7 @@ impl fmt::Debug for Webhook {
             .field("on_gone", &self.on_gone)
             .field("rate", &self.rate)
             .field("origin", &self.origin)
+            .field("handshake", &self.handshake)
             .field("batch", &self.batch)
             .finish_non_exhaustive()
     }

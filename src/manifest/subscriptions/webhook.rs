@@ -19,16 +19,26 @@ use reqwest::header::{self, HeaderName};
 
 use crate::delivery::{Cidr, CidrProblem, vet};
 use crate::manifest::fields::{self, Fields};
-use crate::manifest::model::{Secret, Webhook};
+use crate::manifest::model::{HandshakeRule, Secret, Webhook};
 use crate::manifest::named::NamedValues;
 use crate::manifest::problem::{Report, quoted};
 use crate::manifest::tree::{Node, Value};
+use crate::manifest::webhooks::HANDSHAKES;
 
-/// The keys of a webhook, besides those that are not built yet.
-pub(super) const KEYS: [&str; 10] =
-    ["webhook", "allow", "sign", "auth", "headers", "ca", "identity", "on_gone", "rate", "origin"];
-/// What is not built yet.
-pub(super) const NOT_BUILT: [&str; 1] = ["handshake"];
+/// The keys of a webhook.
+pub(super) const KEYS: [&str; 11] = [
+    "webhook",
+    "allow",
+    "sign",
+    "auth",
+    "handshake",
+    "headers",
+    "ca",
+    "identity",
+    "on_gone",
+    "rate",
+    "origin",
+];
 
 /// Longest URL, in bytes.
 const URL_MAX: usize = 2048;
@@ -82,6 +92,8 @@ pub(super) fn read(
     let on_gone = fields.optional("on_gone").and_then(|node| fields::choice(node, &GONE, &[], report));
     let rate = fields.optional("rate").and_then(|node| rate(node, report));
     let origin = fields.optional("origin").and_then(|node| origin(node, report));
+    let handshake = fields.optional("handshake");
+    let handshake = handshake.and_then(|node| fields::choice(node, &HANDSHAKES, &[], report));
     let (node, url) = (node?, url?);
     if let Some(address) = literal_address(&url)
         && vet(address, &allow).is_err()
@@ -103,6 +115,7 @@ pub(super) fn read(
         on_gone: on_gone.unwrap_or_default(),
         rate,
         origin,
+        handshake: handshake.unwrap_or(HandshakeRule::None),
         ..Webhook::plain(url.into(), allow)
     })
 }

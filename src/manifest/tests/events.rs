@@ -57,12 +57,12 @@ fn a_subscription_can_have_everything() {
     let manifest = loaded(&subscription(
         "{ topic: p, tenant: acme, types: [All], arrays: true, order: partition, batch: { events: 10 }, \
          filter: [{ key: data.n, operator: numberinrange, values: [[1, 2]] }, { key: subject, operator: IsNotNull }], \
-         to: { webhook: 'https://example.com/' }, dead_letter: { blob: 's3://letters/x' } }",
+         to: { webhook: 'https://example.com/' }, dead_letter: { blob: 'file:///letters/x' } }",
     ));
     let subscription = &manifest.event_subscriptions["s"];
     assert_eq!((subscription.tenant.as_deref(), subscription.arrays), (Some("acme"), true));
     assert_eq!((subscription.filter.len(), subscription.order), (2, Order::Partition));
-    assert_eq!(subscription.dead_letter.as_deref(), Some("s3://letters/x"));
+    assert_eq!(subscription.dead_letter.as_deref(), Some("file:///letters/x"));
     assert_eq!(webhook(&manifest).batch.unwrap().bytes, 65_536);
     let queue = loaded(&subscription_of("p", "queue: { lock: 5s }"));
     let Destination::Queue(queue) = queue.event_subscriptions["s"].to.clone() else { panic!("a queue") };

@@ -14,6 +14,7 @@ mod events;
 mod layering;
 mod refusals;
 mod sections;
+mod webhooks;
 
 const NORTHWIND: &str = include_str!("../../../config/northwind.yaml");
 const MINIMAL: &str = include_str!("../../../config/examples/minimal.yaml");

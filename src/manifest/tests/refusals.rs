@@ -95,7 +95,7 @@ topics:
   partner-events: {}
 functions: { quote: { runtime: js } }
 event_subscriptions:
-  a: { topic: load-events, to: { webhook: 'http://example.com', handshake: event_grid } }
+  a: { topic: load-events, to: { webhook: 'http://example.com' }, dead_letter: { blob: 's3://x' } }
   c: { topic: load-events, to: { function: matching } }
 apis:
   freight:
@@ -103,7 +103,6 @@ apis:
     errors: apim
     operations:
       create: { method: POST, path: /l, to: { container: loads, do: create }, body: {} }
-      hooks: { method: POST, path: /hooks, to: { subscriptions: load-events, do: create } }
       rates: { method: GET, path: /rates, to: { upstream: 'http://127.0.0.1:7003/rates' }, cache: { ttl: 30s } }
       quote: { method: POST, path: /quotes, to: { function: quote } }
 products:
@@ -114,11 +113,10 @@ products:
         "identities",
         "edge",
         "functions",
-        "handshake",
+        "s3://",
         "function",
         "errors",
         "body",
-        "subscriptions",
         "upstream",
         "cache",
         "quota",
