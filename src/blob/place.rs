@@ -126,7 +126,11 @@ impl FromStr for Place {
             // Nothing of it is shown: there may be a secret in it.
             return Err(InvalidPlace::Surplus(format!("{scheme}://…")));
         }
-        let prefix = prefix.trim_matches('/').to_owned();
+        let prefix = prefix.strip_suffix('/').unwrap_or(prefix).to_owned();
+        // The parser passes over an empty beginning.
+        if prefix.starts_with('/') {
+            return Err(InvalidPlace::Prefix { prefix, why: "it begins with `/`".to_owned() });
+        }
         Path::parse(&prefix)
             .map_err(|error| InvalidPlace::Prefix { prefix: prefix.clone(), why: error.to_string() })?;
         Ok(Self::Store { cloud, bucket: bucket.to_owned(), prefix })
@@ -257,6 +261,7 @@ mod tests {
             "s3://",
             "s3:///a",
             "s3://a//b",
+            "s3://a/b//c",
             "s3://a/../b",
             "file://host/x",
             "file://x",
