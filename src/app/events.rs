@@ -93,7 +93,7 @@ fn subscription(
     let filter = filter.map_err(|source| WiringError::Filter { name: key.to_owned(), source })?;
     let tenant = subscription.tenant.as_ref().map(|tenant| TenantId::new(tenant)).transpose();
     let tenant = tenant.map_err(|source| WiringError::Owner { name: key.to_owned(), source })?;
-    let export = subscription.dead_letter.as_deref().map(dead_letters::open).transpose();
+    let export = subscription.dead_letter.as_ref().map(dead_letters::open).transpose();
     let export = export.map_err(|source| WiringError::DeadLetters { name: key.to_owned(), source })?;
     let handshake = match &subscription.to {
         manifest::Destination::Webhook(to) => to.handshake.kind(),

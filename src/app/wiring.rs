@@ -29,7 +29,7 @@ use lanekeeper_actors::topic::TopicSettings;
 use lanekeeper_actors::upkeep::UpkeepSettings;
 
 use super::events::{Events, Listened};
-use crate::delivery::dead_letters::StoreProblem;
+use crate::blob::InvalidPlace;
 use crate::delivery::{WallClock, WebhookSettings, host_of};
 use crate::http::admin::timestamp;
 use crate::http::{
@@ -65,7 +65,7 @@ pub enum WiringError {
     Owner { name: String, source: InvalidTenant },
     /// A place that cannot take dead letters.
     #[error("the dead letters of the event subscription `{name}`: {source}")]
-    DeadLetters { name: String, source: StoreProblem },
+    DeadLetters { name: String, source: InvalidPlace },
 }
 
 pub(super) fn listeners(manifest: &Manifest) -> ListenerLimits {

@@ -289,23 +289,14 @@ fn queue(node: &Node, report: &mut Report) -> Option<QueueSettings> {
 }
 
 /// Reads `{ blob: PLACE }`.
-fn dead_letter(node: &Node, report: &mut Report) -> Option<String> {
+fn dead_letter(node: &Node, report: &mut Report) -> Option<Place> {
     let mut fields = Fields::open(node, report)?;
     let blob = fields.required("blob", report);
     fields.finish(&[], report);
     let node = blob?;
     let text = fields::text(node, report)?;
     if text.is_empty() || text.len() > PLACE_MAX || text.chars().any(char::is_control) {
-        return fields::expected(node, "a directory, or the URL of a blob store", report);
+        return fields::expected(node, "a directory, or the URL of an object store", report);
     }
-    match text.split_once("://") {
-        Some(("file", path)) if path.starts_with('/') => {}
-        Some(("file", _)) => return fields::expected(node, "a `file` URL with an absolute path", report),
-        Some((scheme, _)) => {
-            report.not_built(node.place, &format!("{scheme}://"));
-            return None;
-        }
-        None => {}
-    }
-    Some(text.to_owned())
+    text.parse().map_err(|error: InvalidPlace| report.add(node.place, error.to_string())).ok()
 }

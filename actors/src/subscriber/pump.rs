@@ -23,6 +23,8 @@ use crate::store::ViewReadError;
 /// The timer goes by a clock that no one sets, due times by one that may be set: so it looks at
 /// least this often.
 const LONGEST_SLEEP: Duration = Duration::from_secs(60);
+/// The shortest sleep.
+const INSTANT: Duration = Duration::from_millis(1);
 const MINUTE: Duration = Duration::from_secs(60);
 
 impl Subscriber {
@@ -70,9 +72,14 @@ impl Subscriber {
         self.answer_drain();
     }
 
+    /// Retries that may be under way.
+    fn retry_share(&self) -> usize {
+        (self.window() / 2).max(1)
+    }
+
     /// Begins what is next, a retry or some events for the first time. False: there is nothing.
     fn begin(&mut self, room: usize, now: Timestamp, ctx: &mut Context<Self>) -> bool {
-        let retry_share = (self.window() / 2).max(1);
+        let retry_share = self.retry_share();
         let may_retry = self.retries_in_flight < retry_share;
         let retry_first = may_retry && (self.retry_next || self.ready.is_empty());
         self.retry_next = !self.retry_next;
@@ -195,8 +202,10 @@ impl Subscriber {
         } else if self.schedule.needs_fill() {
             Some(now.after(self.settings.backoff))
         } else {
-            // Due already, although there is room: only a retry that ends makes way for this one.
-            self.schedule.next_at().filter(|at| *at > now)
+            // What fell due since the pump looked has no other waker, unless an attempt that ends is one.
+            let waits = self.room(now) == 0 || self.retries_in_flight >= self.retry_share();
+            let next = self.schedule.next_at().filter(|at| *at > now || !waits);
+            next.map(|at| at.max(now.after(INSTANT)))
         };
         if let (Some(wanted), Some((at, _))) = (wanted, &self.timer)
             && wanted == *at

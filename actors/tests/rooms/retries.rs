@@ -1,18 +1,20 @@
 //! What becomes of an event that failed: its schedule, its end, and what operators do about it.
 
 use std::collections::{BTreeMap, HashMap};
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use futures_util::future::join_all;
+use lanekeeper_actors::kernel::clock::{Clock, SharedClock, SystemClock};
 use lanekeeper_actors::model::delivery::{Outcome, OutcomeKind};
 use lanekeeper_actors::model::ids::Position;
+use lanekeeper_actors::model::time::Timestamp;
 use lanekeeper_actors::policy::retry::{DeadLetterReason, RetryPolicy};
 use lanekeeper_actors::protocol::subscriber::Selection;
 
 use crate::support::{
-    Endpoints, assert_nothing_lost, config, create, event, lane, owed, patient, quick, start, status, stop,
+    Endpoints, assert_nothing_lost, config, create, event, lane, owed, patient, quick, start, start_at, status, stop,
     subscription, until,
 };
 
@@ -36,6 +38,41 @@ async fn an_event_older_than_its_time_to_live_is_given_up_when_its_attempt_falls
         assert_eq!(letter.attempts as usize, numbers[&letter.event.position().to_string()].len());
         assert!((1..=3).contains(&letter.attempts), "{}", letter.attempts);
         assert!(letter.at.since(letter.published) > Duration::from_millis(350));
+    }
+    stop(system).await;
+}
+
+/// A clock that goes on by itself while it is looked at, as one does that is looked at seldom.
+#[derive(Debug)]
+struct Hasty {
+    real: SharedClock,
+    looks: AtomicU64,
+}
+
+impl Clock for Hasty {
+    fn now(&self) -> Timestamp {
+        let looks = self.looks.fetch_add(1, Ordering::Relaxed);
+        self.real.now().after(Duration::from_millis(3 * looks))
+    }
+
+    fn elapsed(&self) -> Duration {
+        self.real.elapsed()
+    }
+}
+
+#[actix::test]
+async fn a_retry_that_falls_due_between_two_looks_at_the_clock_is_not_forgotten() {
+    let folder = tempfile::tempdir().unwrap();
+    let endpoints = Endpoints::new(|_| status(500));
+    let policy = RetryPolicy { max_attempts: 6, scale: 0.0005, ..quick(6) };
+    // One event each, so that no other event makes its subscription look again.
+    let names: Vec<_> = (0..20).map(|n| format!("s{n}")).collect();
+    let subscriptions = names.iter().map(|name| subscription(name, policy.clone())).collect();
+    let clock = Hasty { real: SystemClock::shared(), looks: AtomicU64::new(0) };
+    let system = start_at(config(folder.path(), subscriptions), &endpoints, Arc::new(clock)).await;
+    create(&lane(&system, "a"), "load").await.unwrap();
+    for name in &names {
+        until(&system, name, |status| status.dead_letters == 1).await;
     }
     stop(system).await;
 }

@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 use bytes::Bytes;
 use futures_util::future::BoxFuture;
 use lanekeeper_actors::directory::{DirectorySettings, PartitionHandle};
-use lanekeeper_actors::kernel::clock::SystemClock;
+use lanekeeper_actors::kernel::clock::{SharedClock, SystemClock};
 use lanekeeper_actors::log::LogReader;
 use lanekeeper_actors::log::file::LogSettings;
 use lanekeeper_actors::model::address::{EncodedPartition, KeyPart, PartitionAddress};
@@ -294,9 +294,18 @@ pub(crate) fn config(data: &Path, subscriptions: Vec<SubscriptionConfig>) -> Sys
 }
 
 pub(crate) async fn start(config: SystemConfig, endpoints: &Arc<Endpoints>) -> System {
+    start_at(config, endpoints, SystemClock::shared()).await
+}
+
+/// Starts a system that goes by this clock.
+pub(crate) async fn start_at(
+    config: SystemConfig,
+    endpoints: &Arc<Endpoints>,
+    clock: SharedClock,
+) -> System {
     let fatal = Arc::new(|text: &str| panic!("{text}"));
     let transport = Arc::new(Wire(endpoints.clone()));
-    System::start(config, transport, SystemClock::shared(), fatal).await.unwrap()
+    System::start(config, transport, clock, fatal).await.unwrap()
 }
 
 /// Ends a system in good order and waits until its files are free.
