@@ -21,6 +21,7 @@ use super::named::NamedValues;
 use super::problem::{Report, closest, quoted};
 use super::tree::Node;
 use super::units::{DAY, HOUR, KIB, MIB, SECOND};
+use crate::blob::{InvalidPlace, Place};
 
 /// Event Grid's most attempts, and its default.
 const ATTEMPTS_MAX: usize = 30;

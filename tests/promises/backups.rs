@@ -42,12 +42,7 @@ async fn a_restored_backup_serves_the_same_documents_to_the_same_keys() {
 
 /// A house whose processes know the bucket.
 fn house_with(bucket: &Bucket) -> House {
-    project::house("", "")
-        .with("AWS_ENDPOINT_URL", &format!("http://{}", bucket.address))
-        .with("AWS_ACCESS_KEY_ID", "the-key")
-        .with("AWS_SECRET_ACCESS_KEY", "the-secret")
-        .with("AWS_REGION", "here")
-        .with("NO_PROXY", "127.0.0.1")
+    bucket.known_to(project::house("", ""))
 }
 
 async fn fill(server: &Server) {

@@ -1,4 +1,4 @@
-//! An object store with a memory: as much of the protocol of Amazon S3 as a backup needs, on a port of this machine.
+//! An object store with a memory: as much of the protocol of Amazon S3 as backups and dead letters need, on a port of this machine.
 
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
@@ -6,6 +6,8 @@ use std::sync::{Arc, Mutex};
 
 use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader};
 use tokio::net::{TcpListener, TcpStream};
+
+use super::server::House;
 
 /// Keys in one page of a list: few, so that pages are turned.
 const PAGE: usize = 3;
@@ -61,6 +63,16 @@ impl Bucket {
             });
         });
         Self { address, held, script }
+    }
+
+    /// Tells the processes of a house where the bucket is.
+    pub(crate) fn known_to(&self, house: House) -> House {
+        house
+            .with("AWS_ENDPOINT_URL", &format!("http://{}", self.address))
+            .with("AWS_ACCESS_KEY_ID", "the-key")
+            .with("AWS_SECRET_ACCESS_KEY", "the-secret")
+            .with("AWS_REGION", "here")
+            .with("NO_PROXY", "127.0.0.1")
     }
 
     /// From now on requests fail as the script says.

@@ -1,12 +1,13 @@
 //! Who is told what, how, and in which order.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU16, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU16, Ordering};
 
 use reqwest::Method;
 use serde_json::{Value, json};
 use standardwebhooks::Webhook;
 
+use super::bucket::{BUCKET, Bucket};
 use super::events_project::{self as project, BEFORE, QUEUE, SIGNING, event, load, publish, subscription};
 use super::server::{Answer, Server, answer};
 use super::sink::{Hit, Sink};
@@ -224,4 +225,29 @@ async fn a_dead_letter_is_written_to_the_directory_of_its_subscription() {
     let letters: Value = serde_json::from_slice(&std::fs::read(&path).unwrap()).unwrap();
     assert_eq!((&letters[0]["id"], &letters[0]["data"]["n"]), (&json!("a"), &json!(1)), "{letters}");
     assert!(letters[0]["deadletterreason"].is_string(), "{letters}");
+}
+
+#[tokio::test]
+async fn a_dead_letter_is_written_to_an_object_store_however_often_that_fails() {
+    let (sink, bucket) = (Sink::start(|_| 400), Bucket::start());
+    let away = Arc::new(AtomicBool::new(true));
+    let is_away = away.clone();
+    bucket.fail(move |_, _| is_away.load(Ordering::SeqCst).then_some(403));
+    let rest = format!(", dead_letter: {{ blob: \"s3://{BUCKET}/letters\" }}");
+    let house = project::house("", QUEUE, &[subscription(&sink, "told", "partner-events", ("", &rest))]);
+    let server = bucket.known_to(house).start().await;
+    publish(&server, &event("a", &json!({ "n": 1 }))).await;
+    let told = |answer: &Answer| {
+        answer.body["exports_waiting"] == json!(1) && answer.body["export_error"].is_string()
+    };
+    server.until("/v1/subscriptions/told", told).await;
+    away.store(false, Ordering::SeqCst);
+    let written = |answer: &Answer| {
+        answer.body["dead_lettered"] == json!(1) && answer.body["exports_waiting"] == json!(0)
+    };
+    server.until("/v1/subscriptions/told", written).await;
+    let keys = bucket.keys();
+    assert_eq!(keys.len(), 1, "{keys:?}");
+    assert!(keys[0].starts_with("letters/TOLD/"), "{keys:?}");
+    assert!(bucket.asked().iter().all(|asked| asked.signed));
 }

@@ -14,8 +14,8 @@ use lanekeeper_actors::policy::retry::{DeadLetterReason, RetryPolicy};
 use lanekeeper_actors::protocol::subscriber::Selection;
 
 use crate::support::{
-    Endpoints, assert_nothing_lost, config, create, event, lane, owed, patient, quick, start, start_at, status, stop,
-    subscription, until,
+    Endpoints, assert_nothing_lost, config, create, event, lane, owed, patient, quick, start, start_at,
+    status, stop, subscription, until,
 };
 
 #[actix::test]

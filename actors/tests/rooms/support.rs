@@ -298,11 +298,7 @@ pub(crate) async fn start(config: SystemConfig, endpoints: &Arc<Endpoints>) -> S
 }
 
 /// Starts a system that goes by this clock.
-pub(crate) async fn start_at(
-    config: SystemConfig,
-    endpoints: &Arc<Endpoints>,
-    clock: SharedClock,
-) -> System {
+pub(crate) async fn start_at(config: SystemConfig, endpoints: &Arc<Endpoints>, clock: SharedClock) -> System {
     let fatal = Arc::new(|text: &str| panic!("{text}"));
     let transport = Arc::new(Wire(endpoints.clone()));
     System::start(config, transport, clock, fatal).await.unwrap()

@@ -9,6 +9,7 @@ use lanekeeper_actors::policy::filter::Condition;
 use lanekeeper_actors::subscriber::{BatchSettings, DeliveryHeader, Gone, Order, QueueSettings};
 
 use super::{HandshakeRule, Pointer};
+use crate::blob::Place;
 use crate::delivery::Cidr;
 
 /// Where events come from.
@@ -68,8 +69,8 @@ pub struct EventSubscription {
     pub order: Order,
     /// When to try again, and when to give up.
     pub retry: Retry,
-    /// Where dead letters are also written: a directory, or the URL of a blob store.
-    pub dead_letter: Option<String>,
+    /// Where dead letters are also written.
+    pub dead_letter: Option<Place>,
 }
 
 /// Literal beginning and end of a subject; an empty text matches everything.

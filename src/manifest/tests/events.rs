@@ -62,7 +62,7 @@ fn a_subscription_can_have_everything() {
     let subscription = &manifest.event_subscriptions["s"];
     assert_eq!((subscription.tenant.as_deref(), subscription.arrays), (Some("acme"), true));
     assert_eq!((subscription.filter.len(), subscription.order), (2, Order::Partition));
-    assert_eq!(subscription.dead_letter.as_deref(), Some("file:///letters/x"));
+    assert_eq!(subscription.dead_letter, Some(Place::Directory("/letters/x".into())));
     assert_eq!(webhook(&manifest).batch.unwrap().bytes, 65_536);
     let queue = loaded(&subscription_of("p", "queue: { lock: 5s }"));
     let Destination::Queue(queue) = queue.event_subscriptions["s"].to.clone() else { panic!("a queue") };
@@ -89,6 +89,12 @@ fn the_topic_of_the_system_is_there_for_subscriptions_only() {
                 "{GIVEN}apis: {{ a: {{ path: /, operations: {{ o: {{ method: POST, path: /, to: {{ topic: lanekeeper.system, do: publish }} }} }} }} }}"
             ),
             &["6:78: `lanekeeper.system` has events of the system alone"],
+        ),
+        (
+            &subscription("{ topic: t, to: { queue: {} }, dead_letter: { blob: 'ftp://host/x' } }"),
+            &[
+                "7:58: `ftp://host/x` is no place: name a directory, `s3://bucket/prefix`, `az://container/prefix` or `gs://bucket/prefix`",
+            ],
         ),
         (
             &subscription("{ topic: lanekeeper.system, types: [dead_letter.creatd], to: { queue: {} } }"),

@@ -8,6 +8,7 @@ use lanekeeper_actors::policy::ttl::ContainerTtl;
 use proptest::prelude::*;
 
 use super::*;
+use crate::blob::Place;
 
 mod documents;
 mod events;
@@ -90,7 +91,10 @@ fn the_freight_exchange_loads() {
     let Destination::Webhook(webhook) = &partner.to else { panic!("a webhook") };
     assert_eq!(webhook.url, "http://127.0.0.1:7002/hook");
     assert!(webhook.allow[0].contains("127.9.9.9".parse().unwrap()));
-    assert_eq!((webhook.sign.len(), partner.dead_letter.as_deref()), (1, Some("./data/dead-letters")));
+    assert_eq!(
+        (webhook.sign.len(), &partner.dead_letter),
+        (1, &Some(Place::Directory("./data/dead-letters".into())))
+    );
     assert_eq!(
         partner.retry,
         Retry { max_attempts: 30, ttl: Duration::from_secs(86_400), scale: 1.0, probation: true }

@@ -95,7 +95,7 @@ topics:
   partner-events: {}
 functions: { quote: { runtime: js } }
 event_subscriptions:
-  a: { topic: load-events, to: { webhook: 'http://example.com' }, dead_letter: { blob: 's3://x' } }
+  a: { topic: load-events, to: { webhook: 'http://example.com' } }
   c: { topic: load-events, to: { function: matching } }
 apis:
   freight:
@@ -113,7 +113,6 @@ products:
         "identities",
         "edge",
         "functions",
-        "s3://",
         "function",
         "errors",
         "body",
