@@ -54,7 +54,7 @@ mod tests {
         }
         // Whatever a name is made of, it stays below the directory.
         for path in ["../x.json", "/x.json", "a/../../x.json"] {
-            let _ = store.put(path, Bytes::new()).await;
+            store.put(path, Bytes::new()).await.unwrap_or_default();
             assert!(!folder.path().join("x.json").exists(), "{path}");
         }
     }
