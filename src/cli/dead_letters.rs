@@ -24,7 +24,8 @@ pub(super) enum Verb {
     },
     /// Deliver dead letters again, with all attempts anew
     #[command(after_help = "Examples:\n  lanekeeper dead-letters replay partner-webhook --all\n  \
-                            lanekeeper dead-letters replay partner-webhook 0-812 0-815\n  \
+                            lanekeeper dead-letters replay partner-webhook 0-812 0-815 --rate 50\n  \
+                            lanekeeper dead-letters replay partner-webhook --all --to partner-webhook-2\n  \
                             lanekeeper dead-letters replay partner-webhook --filter \
                             '[{\"key\":\"data.weight\",\"operator\":\"NumberGreaterThan\",\"value\":1000}]'")]
     Replay {
@@ -39,6 +40,12 @@ pub(super) enum Verb {
         /// All of them
         #[arg(long)]
         all: bool,
+        /// Events per second, at most [default: as fast as the endpoint takes them]
+        #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
+        rate: Option<u32>,
+        /// Another subscription, which delivers them to its endpoint instead
+        #[arg(long, value_name = "SUBSCRIPTION")]
+        to: Option<String>,
     },
     /// Forget all dead letters of a subscription
     #[command(after_help = "Example: lanekeeper dead-letters purge partner-webhook")]
@@ -56,11 +63,19 @@ pub(super) async fn run(verb: &Verb, admin: &Admin, as_json: bool) -> Result<Str
             let text = list(&answer);
             (answer, text)
         }
-        Verb::Replay { subscription, ids, filter, all } => {
-            let answer = match filter {
-                Some(filter) => ask(admin, subscription, json!({ "filter": filter })).await?,
-                None => replay(admin, subscription, if *all { None } else { Some(ids) }).await?,
+        Verb::Replay { subscription, ids, filter, all, rate, to } => {
+            let mut body = match (filter, all) {
+                (Some(filter), _) => json!({ "filter": filter }),
+                (None, true) => json!({ "all": true }),
+                (None, false) => json!({ "ids": ids }),
             };
+            if let (Some(rate), Some(body)) = (rate, body.as_object_mut()) {
+                body.insert("rate".to_owned(), json!(rate));
+            }
+            if let (Some(to), Some(body)) = (to, body.as_object_mut()) {
+                body.insert("to".to_owned(), json!(to));
+            }
+            let answer = replay(admin, subscription, body).await?;
             let text = match replayed(&answer) {
                 Some(number) => format!("{} delivered again", counted(number, "event")),
                 None => "delivered again".to_owned(),
@@ -99,20 +114,8 @@ pub(super) async fn pages(admin: &Admin, subscription: &str, limit: u64) -> Resu
     }
 }
 
-/// Has dead letters delivered again: those of these events, or all.
-pub(super) async fn replay(
-    admin: &Admin,
-    subscription: &str,
-    ids: Option<&[String]>,
-) -> Result<Value, Failure> {
-    let body = match ids {
-        Some(ids) => json!({ "ids": ids }),
-        None => json!({ "all": true }),
-    };
-    ask(admin, subscription, body).await
-}
-
-async fn ask(admin: &Admin, subscription: &str, body: Value) -> Result<Value, Failure> {
+/// Has dead letters delivered again.
+pub(super) async fn replay(admin: &Admin, subscription: &str, body: Value) -> Result<Value, Failure> {
     admin.post(&["v1", "subscriptions", subscription, "dead-letters:replay"], body).await
 }
 

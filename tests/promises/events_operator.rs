@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU16, Ordering};
+use std::time::{Duration, Instant};
 
 use reqwest::Method;
 use serde_json::{Value, json};
@@ -107,6 +108,42 @@ async fn dead_letters_are_replayed_by_what_is_in_them() {
         assert_eq!(replay(json!({ "filter": wrong })).await.refused(), (400, "invalid_request"));
     }
     assert_eq!(replay(json!({ "filter": [], "all": true })).await.refused(), (400, "invalid_request"));
+}
+
+#[tokio::test]
+async fn dead_letters_are_replayed_at_a_rate_and_by_another_subscription() {
+    let sink = Sink::start(|hit| if hit.path == "ill" { 400 } else { 200 });
+    let none = r#"types: ["never.made"]"#;
+    let subscriptions = [
+        subscription(&sink, "ill", "partner-events", ("", "")),
+        subscription(&sink, "spare", "partner-events", ("", &format!(", {none}"))),
+        subscription(&sink, "foreign", "partner-events", ("", &format!(", {none}, tenant: globex"))),
+    ];
+    let server = project::house("", QUEUE, &subscriptions).start().await;
+    for number in 0..4 {
+        publish(&server, &event(&format!("e{number}"), &json!({ "n": number }))).await;
+    }
+    server.until("/v1/subscriptions/ill", |answer| answer.body["dead_lettered"] == json!(4)).await;
+    let replay = |body: Value| {
+        answer(server.operator(Method::POST, "/v1/subscriptions/ill/dead-letters:replay").json(&body))
+    };
+    for (to, status, code) in [("ill", 400, "invalid_request"), ("nobody", 404, "subscription_not_found")] {
+        assert_eq!(replay(json!({ "all": true, "to": to })).await.refused(), (status, code));
+    }
+    assert_eq!(replay(json!({ "all": true, "rate": 0 })).await.refused(), (400, "invalid_request"));
+    // Events of another tenant, or of none, are not for it: they stay where they are.
+    assert_eq!(replay(json!({ "all": true, "to": "foreign" })).await.body["replayed"], json!(0));
+    server.until("/v1/subscriptions/ill", |answer| answer.body["dead_lettered"] == json!(4)).await;
+    let begin = Instant::now();
+    assert_eq!(replay(json!({ "all": true, "to": "spare", "rate": 2 })).await.body["replayed"], json!(4));
+    let hits = sink.taken("spare", 4).await;
+    // The last of four falls due after a second and a half.
+    assert!(begin.elapsed() >= Duration::from_millis(1400), "{:?}", begin.elapsed());
+    assert!(hits.iter().all(|hit| hit.headers.contains_key("x-replay-id")));
+    let mut ids: Vec<_> = hits.iter().map(|hit| hit.id.clone()).collect();
+    ids.sort_unstable();
+    assert_eq!(ids, ["e0", "e1", "e2", "e3"]);
+    server.until("/v1/subscriptions/ill", |answer| answer.body["dead_lettered"] == json!(0)).await;
 }
 
 #[tokio::test]

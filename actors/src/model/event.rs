@@ -212,6 +212,11 @@ impl StoredEvent {
         &self.cloud
     }
 
+    /// Whom it is about, if a tenant.
+    pub fn tenant(&self) -> Option<&TenantId> {
+        self.tenant.as_ref()
+    }
+
     /// The same event with another type.
     pub(crate) fn with_type(mut self, event_type: String) -> Self {
         self.cloud.event_type = event_type;

@@ -1,15 +1,16 @@
 //! What a subscriber is told.
 
+use std::num::NonZeroU32;
 use std::sync::Arc;
 use std::time::Duration;
 
-use actix::Message;
+use actix::{Message, Recipient};
 use tokio::sync::oneshot;
 
 use crate::model::change::Mutation;
 use crate::model::cloudevent::CloudEvent;
 use crate::model::delivery::Outcome;
-use crate::model::event::Event;
+use crate::model::event::{Event, StoredEvent};
 use crate::model::ids::{Lsn, Position, ShardId};
 use crate::model::time::Timestamp;
 use crate::policy::health::Breaker;
@@ -322,7 +323,36 @@ pub enum Selection {
 /// all attempts anew. Reply: how many.
 #[derive(Message)]
 #[rtype(result = "Result<usize, SubscriptionError>")]
-pub struct ReplayDeadLetters(pub Selection);
+pub struct ReplayDeadLetters(pub LetterReplay);
+
+/// Which dead letters are delivered again, how fast, and by whom.
+#[derive(Debug)]
+pub struct LetterReplay {
+    /// Which.
+    pub selection: Selection,
+    /// Events that fall due in a second; all at once without it.
+    pub rate: Option<NonZeroU32>,
+    /// Another subscription, to whose endpoint they go instead. It asks no filter.
+    pub to: Option<Recipient<TakeLetters>>,
+}
+
+impl From<Selection> for LetterReplay {
+    fn from(selection: Selection) -> Self {
+        Self { selection, rate: None, to: None }
+    }
+}
+
+/// Sender: the task of a `Subscriber` that replays dead letters. Receiver: another `Subscriber`. Events that it
+/// delivers as if they were its own, from the time on that stands with each. Those of tenants whom it does not
+/// serve are passed over. Reply: the places of those that are its own now, durably, or were before.
+#[derive(Message)]
+#[rtype(result = "Result<Vec<Position>, SubscriptionError>")]
+pub struct TakeLetters {
+    /// Id of the replay, which the deliveries carry.
+    pub replay: Arc<str>,
+    /// Events of one shard, and when they fall due.
+    pub events: Vec<(StoredEvent, Timestamp)>,
+}
 
 /// Sender: `SubscriptionHandle`. Receiver: `Subscriber`. Dead letters are forgotten.
 /// Reply: how many.

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use actix::{Addr, Context, Supervisor};
+use actix::{Addr, Context, Recipient, Supervisor};
 use arc_swap::ArcSwap;
 use bytes::Bytes;
 use tokio::sync::oneshot;
@@ -15,10 +15,10 @@ use crate::model::cloudevent::CloudEvent;
 use crate::model::delivery::Outcome;
 use crate::model::ids::{Name, Position};
 use crate::protocol::subscriber::{
-    AttemptRecord, CancelReplay, ConfirmEndpoint, Decision, DrainDeliveries, EndSubscription, ListAttempts,
-    LockLost, Pause, PurgeDeadLetters, ReceiveEvents, ReceiveRefused, Received, Reconfigure,
+    AttemptRecord, CancelReplay, ConfirmEndpoint, Decision, DrainDeliveries, EndSubscription, LetterReplay,
+    ListAttempts, LockLost, Pause, PurgeDeadLetters, ReceiveEvents, ReceiveRefused, Received, Reconfigure,
     ReplayDeadLetters, ReplayHistory, ReplayRequest, ReportStatus, Resume, Selection, SendTrial,
-    SettleEvents, SubscriptionError, SubscriptionStatus, TrialRefused,
+    SettleEvents, SubscriptionError, SubscriptionStatus, TakeLetters, TrialRefused,
 };
 use crate::router::RouterHandle;
 use crate::shard::{CommitError, ShardReadError};
@@ -161,8 +161,13 @@ impl SubscriptionHandle {
     }
 
     /// Delivers dead letters again, with all attempts anew. Returns how many.
-    pub async fn replay(&self, selection: Selection) -> Result<usize, SubscriptionError> {
-        self.addr.send(ReplayDeadLetters(selection)).await.unwrap_or(Err(SubscriptionError::Unknown))
+    pub async fn replay(&self, which: impl Into<LetterReplay>) -> Result<usize, SubscriptionError> {
+        self.addr.send(ReplayDeadLetters(which.into())).await.unwrap_or(Err(SubscriptionError::Unknown))
+    }
+
+    /// Where other subscriptions send what this one shall deliver for them.
+    pub fn taker(&self) -> Recipient<TakeLetters> {
+        self.addr.clone().recipient()
     }
 
     /// Forgets dead letters. Returns how many.

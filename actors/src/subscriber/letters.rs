@@ -1,18 +1,28 @@
 //! Dead letters on request: replay and purge, a page at a time.
+//!
+//! Stands between the mailbox and whoever decides about what lies in it. Invariant: a letter that goes to another
+//! subscription leaves this mailbox only when it is durable over there; a crash in between delivers it twice.
 
+use std::collections::HashSet;
+use std::num::NonZeroU32;
 use std::sync::Arc;
+use std::time::Duration;
 
-use actix::{ActorFutureExt, Handler, ResponseActFuture, WrapFuture};
+use actix::{ActorFutureExt, Handler, Recipient, ResponseActFuture, WrapFuture};
 
 use bytes::Bytes;
 
 use super::rows::{DeadLetter, RetryRow, decode, exported, parse_lsn, postpone, prefix, unbury};
 use super::{Subscriber, rows};
-use crate::kernel::clock::SharedClock;
 use crate::model::change::{Mutation, Table};
-use crate::model::ids::{Lsn, Name};
-use crate::protocol::subscriber::{PurgeDeadLetters, ReplayDeadLetters, Selection, SubscriptionError};
-use crate::shard::{CommitError, ShardHandle, ShardReadError};
+use crate::model::event::{Event, StoredEvent};
+use crate::model::ids::{Lsn, Name, Position};
+use crate::model::time::Timestamp;
+use crate::policy::filter::Facts;
+use crate::protocol::subscriber::{
+    PurgeDeadLetters, ReplayDeadLetters, Selection, SubscriptionError, TakeLetters,
+};
+use crate::shard::{CommitError, CommitReply, ShardHandle, ShardReadError};
 use crate::store::ViewReadError;
 
 /// Dead letters that one commit moves, at most.
@@ -23,10 +33,27 @@ const PAGE_BYTES: usize = 1 << 20;
 const CHUNK: usize = 4;
 
 /// What happens to the selected dead letters.
-#[derive(Clone, Copy, PartialEq, Eq)]
+#[derive(Clone)]
 enum Fate {
-    Replay,
+    Replay(Pace, Option<Recipient<TakeLetters>>),
     Purge,
+}
+
+/// When the letters of a replay fall due.
+#[derive(Clone)]
+struct Pace {
+    id: Arc<str>,
+    begin: Timestamp,
+    rate: Option<NonZeroU32>,
+}
+
+impl Pace {
+    /// The due time of the letter with this number, from 0.
+    fn due(&self, number: usize) -> Timestamp {
+        let Some(rate) = self.rate else { return self.begin };
+        let millis = number as u64 * 1_000 / u64::from(rate.get());
+        self.begin.after(Duration::from_millis(millis))
+    }
 }
 
 /// What was moved so far, and whether all of it was.
@@ -62,13 +89,7 @@ impl From<ShardReadError> for SubscriptionError {
     }
 }
 
-async fn decide(
-    fate: Fate,
-    selection: Selection,
-    shards: Vec<ShardHandle>,
-    name: Name,
-    clock: SharedClock,
-) -> Moved {
+async fn decide(fate: Fate, selection: Selection, shards: Vec<ShardHandle>, name: Name) -> Moved {
     let mut moved = Moved { count: 0, end: Ok(()) };
     for shard in shards {
         // Those that are given up while this runs are not meant.
@@ -82,7 +103,7 @@ async fn decide(
                     return moved;
                 }
             };
-            if let Err(error) = move_page(fate, &shard, &name, letters.page, &clock, &mut moved).await {
+            if let Err(error) = move_page(&fate, &shard, &name, letters.page, &mut moved).await {
                 moved.end = Err(error);
                 return moved;
             }
@@ -162,40 +183,59 @@ fn read_error(error: ViewReadError) -> SubscriptionError {
 }
 
 async fn move_page(
-    fate: Fate,
+    fate: &Fate,
     shard: &ShardHandle,
     name: &str,
-    page: Vec<DeadLetter>,
-    clock: &SharedClock,
+    mut page: Vec<DeadLetter>,
     moved: &mut Moved,
 ) -> Result<(), SubscriptionError> {
     if page.is_empty() {
         return Ok(());
     }
-    let now = clock.now();
-    let replay: Arc<str> = format!("dead-letters-{}", now.0).into();
+    let numbered = |(number, letter): (usize, &DeadLetter), pace: &Pace| {
+        (letter.event.clone(), pace.due(moved.count + number))
+    };
     let mut mutations: Vec<Mutation> = Vec::new();
-    let count = page.len();
-    for letter in page {
+    match fate {
+        Fate::Purge => {}
+        Fate::Replay(pace, None) => {
+            for letter in page.iter().enumerate() {
+                let (event, due) = numbered(letter, pace);
+                let lsn = event.position().lsn;
+                postpone(name, lsn, &replayed(event, &pace.id, due), &mut mutations);
+            }
+        }
+        Fate::Replay(pace, Some(to)) => {
+            let events = page.iter().enumerate().map(|letter| numbered(letter, pace)).collect();
+            let taken = to.send(TakeLetters { replay: pace.id.clone(), events }).await;
+            let taken: HashSet<Position> =
+                taken.unwrap_or(Err(SubscriptionError::Unknown))?.into_iter().collect();
+            page.retain(|letter| taken.contains(&letter.event.position()));
+        }
+    }
+    for letter in &page {
         let position = letter.event.position();
         unbury(name, position, &mut mutations);
         mutations.push(exported(name, position.lsn));
-        if fate == Fate::Replay {
-            let row = RetryRow {
-                attempts: 0,
-                next_at: now,
-                published: now,
-                last: None,
-                event: Some(letter.event),
-                replay: Some(replay.clone()),
-                held: false,
-            };
-            postpone(name, position.lsn, &row, &mut mutations);
-        }
     }
-    shard.commit(mutations)?.await.unwrap_or(Err(CommitError::Unknown))?;
-    moved.count += count;
+    if !mutations.is_empty() {
+        shard.commit(mutations)?.await.unwrap_or(Err(CommitError::Unknown))?;
+    }
+    moved.count += page.len();
     Ok(())
+}
+
+/// An event that begins anew, from `due` on.
+fn replayed(event: StoredEvent, replay: &Arc<str>, due: Timestamp) -> RetryRow {
+    RetryRow {
+        attempts: 0,
+        next_at: due,
+        published: due,
+        last: None,
+        event: Some(event),
+        replay: Some(replay.clone()),
+        held: false,
+    }
 }
 
 impl Subscriber {
@@ -206,7 +246,8 @@ impl Subscriber {
     ) -> ResponseActFuture<Self, Result<usize, SubscriptionError>> {
         let shards = self.routers.iter().map(|router| router.shard().clone()).collect();
         let (deciding, on_its_way) = (self.deciding.clone(), self.on_its_way.clone());
-        let decided = decide(fate, selection, shards, self.config.name.clone(), Arc::clone(&self.clock));
+        let stays = matches!(fate, Fate::Replay(_, None));
+        let decided = decide(fate, selection, shards, self.config.name.clone());
         let in_turn = async move {
             let _turn = deciding.lock().await;
             let moved = decided.await;
@@ -219,7 +260,7 @@ impl Subscriber {
             let count = i64::try_from(moved.count).unwrap_or(i64::MAX);
             actor.counts.dead_letters -= count;
             actor.recount_exports();
-            if fate == Fate::Replay {
+            if stays {
                 actor.counts.retrying += count;
                 // Some of them may be under way already, found in the store.
                 actor.schedule.reload();
@@ -235,10 +276,77 @@ impl Handler<ReplayDeadLetters> for Subscriber {
 
     fn handle(
         &mut self,
-        ReplayDeadLetters(selection): ReplayDeadLetters,
+        ReplayDeadLetters(replay): ReplayDeadLetters,
         _: &mut Self::Context,
     ) -> Self::Result {
-        self.decide_letters(Fate::Replay, selection)
+        let begin = self.clock.now();
+        let id = format!("dead-letters-{}", begin.0).into();
+        self.decide_letters(Fate::Replay(Pace { id, begin, rate: replay.rate }, replay.to), replay.selection)
+    }
+}
+
+impl Subscriber {
+    /// What another subscription could not deliver, as rows of this one; with the places that are this one's, and
+    /// how many of them were not before.
+    fn take_letters(
+        &self,
+        taken: TakeLetters,
+    ) -> Result<(Vec<Position>, i64, Option<CommitReply>), SubscriptionError> {
+        let (mut mine, mut fresh, mut mutations) = (Vec::new(), 0, Vec::new());
+        let mut at = None;
+        for (event, due) in taken.events {
+            let position = event.position();
+            if self.config.tenant.is_some() && self.config.tenant.as_ref() != event.tenant() {
+                continue;
+            }
+            let lot = self.lot(position.shard).ok_or(SubscriptionError::Unavailable)?;
+            let is_open = lot.track.is_open(position.lsn);
+            if is_open && self.config.filter.matches(&Facts::alone(Event::from(event.clone()))) {
+                // It is on its way here by itself, or may be.
+                return Err(SubscriptionError::Busy);
+            }
+            mine.push(position);
+            // Given up here too: then it lies in this mailbox, for whoever replays that one.
+            if self.is_owed(lot, position)? || self.letter(position)?.is_some() {
+                continue;
+            }
+            let row = replayed(event, &taken.replay, due);
+            postpone(&self.config.name, position.lsn, &row, &mut mutations);
+            at = Some(position.shard);
+            fresh += 1;
+        }
+        let shard = at.and_then(|shard| self.lot(shard)).map(|lot| lot.router.shard());
+        let reply = shard.map(|shard| shard.commit(mutations)).transpose()?;
+        Ok((mine, fresh, reply))
+    }
+}
+
+impl Handler<TakeLetters> for Subscriber {
+    type Result = ResponseActFuture<Self, Result<Vec<Position>, SubscriptionError>>;
+
+    fn handle(&mut self, taken: TakeLetters, _: &mut Self::Context) -> Self::Result {
+        // Nobody else moves dead letters meanwhile. It is not waited for: two that replay into each other would
+        // wait for ever.
+        let Ok(turn) = self.deciding.clone().try_lock_owned() else {
+            return Box::pin(actix::fut::ready(Err(SubscriptionError::Busy)));
+        };
+        let on_its_way = self.on_its_way.clone();
+        let taken = self.take_letters(taken);
+        let committed = async move {
+            let (_turn, _on_its_way) = (turn, on_its_way);
+            let (mine, fresh, reply) = taken?;
+            if let Some(reply) = reply {
+                reply.await.unwrap_or(Err(CommitError::Unknown))?;
+            }
+            Ok::<_, SubscriptionError>((mine, fresh))
+        };
+        Box::pin(committed.into_actor(self).map(|committed, actor, ctx| {
+            let (mine, fresh) = committed?;
+            actor.counts.retrying += fresh;
+            actor.schedule.reload();
+            actor.guarded(ctx, Self::pump);
+            Ok(mine)
+        }))
     }
 }
 

@@ -15,7 +15,7 @@ use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 
 use super::rows::{self, DeadLetter, RetryRow, decode};
-use super::{Subscriber, SubscriptionConfig};
+use super::{Lot, Subscriber, SubscriptionConfig};
 use crate::kernel::clock::SharedClock;
 use crate::model::change::{CommittedGroup, Mutation, Table};
 use crate::model::event::Event;
@@ -249,7 +249,12 @@ impl Subscriber {
     /// Whether the event waits or is under way: it will be delivered without a replay.
     fn is_pending(&self, position: Position) -> Result<bool, ShardReadError> {
         let Some(lot) = self.lot(position.shard) else { return Ok(true) };
-        if lot.track.is_open(position.lsn) || lot.ledger.has(position) || self.schedule.is_taken(position) {
+        Ok(lot.track.is_open(position.lsn) || self.is_owed(lot, position)?)
+    }
+
+    /// Whether the event was tried, or is to be tried again.
+    pub(super) fn is_owed(&self, lot: &Lot, position: Position) -> Result<bool, ShardReadError> {
+        if lot.ledger.has(position) || self.schedule.is_taken(position) {
             return Ok(true);
         }
         let key = rows::key(&self.config.name, position.lsn);
@@ -297,7 +302,7 @@ impl Subscriber {
         Ok(Some((reply, signed(fresh), signed(unburied))))
     }
 
-    fn letter(&self, position: Position) -> Result<Option<DeadLetter>, SubscriptionError> {
+    pub(super) fn letter(&self, position: Position) -> Result<Option<DeadLetter>, SubscriptionError> {
         let Some(lot) = self.lot(position.shard) else { return Ok(None) };
         let key = rows::key(&self.config.name, position.lsn);
         let row = lot.router.shard().view()?.row(Table::DeadLetters, &key).map_err(ShardReadError::from)?;

@@ -15,6 +15,7 @@ use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use serde_json::json;
 use tokio::time::Instant;
 
 use self::carrier::Carrier;
@@ -239,7 +240,7 @@ impl Exchange {
         self.stage.act("4  The partner's server is repaired, and the operator replays the mailbox:");
         self.stage.tell(&format!("lanekeeper dead-letters replay {} --all", PARTNER.as_str()));
         self.subscribers.feel(PARTNER, Mood::Well);
-        let answer = dead_letters::replay(&self.admin, PARTNER.as_str(), None).await?;
+        let answer = dead_letters::replay(&self.admin, PARTNER.as_str(), json!({ "all": true })).await?;
         let replayed = dead_letters::replayed(&answer).unwrap_or(letters);
         let heard = self.until_all(&[PARTNER]).await;
         self.stage

@@ -129,14 +129,14 @@ pub(super) fn dead_letters(admin: &Admin, name: &str, query: &str) -> Result<Htt
 
 pub(super) async fn replay(admin: &Admin, name: &str, body: &Bytes) -> Result<HttpResponse, Problem> {
     let handle = find(admin, name)?;
-    let chosen = letters::selection(&handle, body, false).await?;
+    let chosen = letters::replayed(&handle, body, |to| find(admin, to)).await?;
     let replayed = handle.replay(chosen).await?;
     Ok(HttpResponse::Ok().json(json!({ "replayed": replayed })))
 }
 
 pub(super) async fn purge(admin: &Admin, name: &str, body: &Bytes) -> Result<HttpResponse, Problem> {
     let handle = find(admin, name)?;
-    let chosen = letters::selection(&handle, body, true).await?;
+    let chosen = letters::purged(&handle, body).await?;
     let purged = handle.purge(chosen).await?;
     Ok(HttpResponse::Ok().json(json!({ "purged": purged })))
 }

@@ -1,11 +1,13 @@
 //! Attempts and dead letters as JSON: for operators, and for tenants who look at their own.
 
+use std::num::NonZeroU32;
+
 use actix_web::HttpResponse;
 use actix_web::web::Bytes;
 use lanekeeper_actors::model::event::Event;
 use lanekeeper_actors::model::ids::Position;
 use lanekeeper_actors::policy::filter::{Condition, Facts, Filter, FilterSpec, KeyTable};
-use lanekeeper_actors::protocol::subscriber::{AttemptRecord, Selection};
+use lanekeeper_actors::protocol::subscriber::{AttemptRecord, LetterReplay, Selection};
 use lanekeeper_actors::subscriber::{DeadLetter, SubscriptionHandle};
 use serde::Deserialize;
 use serde_json::{Value, json};
@@ -30,7 +32,19 @@ struct Chosen {
     filter: Option<Vec<Condition>>,
 }
 
-/// The same, checked, with the filter still to be asked.
+/// The same for a replay. (Flattening does not go together with refusing what is unknown.)
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Replayed {
+    #[serde(default)]
+    all: bool,
+    ids: Option<Vec<String>>,
+    filter: Option<Vec<Condition>>,
+    rate: Option<NonZeroU32>,
+    to: Option<String>,
+}
+
+/// What was chosen, checked, with the filter still to be asked.
 enum Wanted {
     Known(Selection),
     Meeting(Filter),
@@ -73,13 +87,34 @@ fn position(text: &str) -> Result<Position, AdminError> {
     })
 }
 
-/// The dead letters that a body means. A filter is asked of them as they are now.
-pub(in crate::http) async fn selection(
+/// The dead letters that a body means for a purge. A `DELETE` without a body means all, as it does elsewhere.
+pub(in crate::http) async fn purged(handle: &SubscriptionHandle, body: &Bytes) -> Result<Selection, Problem> {
+    if body.is_empty() {
+        return Ok(Selection::All);
+    }
+    selected(handle, wanted(read(body)?)?).await
+}
+
+/// What a body means for a replay: which dead letters, `rate` in events per second, and `to`, the subscription that
+/// delivers them instead, which `find` finds.
+pub(in crate::http) async fn replayed(
     handle: &SubscriptionHandle,
     body: &Bytes,
-    empty_is_all: bool,
-) -> Result<Selection, Problem> {
-    let filter = match wanted(body, empty_is_all)? {
+    find: impl FnOnce(&str) -> Result<SubscriptionHandle, AdminError>,
+) -> Result<LetterReplay, Problem> {
+    let Replayed { rate, to, all, ids, filter } = read(body)?;
+    let wanted = wanted(Chosen { all, ids, filter })?;
+    let to = to.as_deref().map(find).transpose()?;
+    if to.as_ref().is_some_and(|to| to.config().name == handle.config().name) {
+        return Err(AdminError::Request("`to` names the same subscription: leave it out".to_owned()).into());
+    }
+    let selection = selected(handle, wanted).await?;
+    Ok(LetterReplay { selection, rate, to: to.map(|to| to.taker()) })
+}
+
+/// Asks a filter of the dead letters as they are now.
+async fn selected(handle: &SubscriptionHandle, wanted: Wanted) -> Result<Selection, Problem> {
+    let filter = match wanted {
         Wanted::Known(selection) => return Ok(selection),
         Wanted::Meeting(filter) => filter,
     };
@@ -99,12 +134,9 @@ pub(in crate::http) async fn selection(
     }
 }
 
-/// `{"all": true}`, `{"ids": ["0-812"]}` or `{"filter": […]}`. A `DELETE` without a body means all, as it does elsewhere.
-fn wanted(body: &Bytes, empty_is_all: bool) -> Result<Wanted, AdminError> {
-    if body.is_empty() && empty_is_all {
-        return Ok(Wanted::Known(Selection::All));
-    }
-    match read(body)? {
+/// `{"all": true}`, `{"ids": ["0-812"]}` or `{"filter": […]}`, and never a guess.
+fn wanted(chosen: Chosen) -> Result<Wanted, AdminError> {
+    match chosen {
         Chosen { all: true, ids: None, filter: None } => Ok(Wanted::Known(Selection::All)),
         Chosen { all: false, ids: Some(ids), filter: None } => {
             let ids = ids.iter().map(|id| position(id)).collect::<Result<_, _>>()?;
@@ -161,18 +193,14 @@ mod tests {
 
     #[test]
     fn a_selection_is_all_or_ids_and_never_a_guess() {
-        let known = |text: &'static str, empty_is_all| match wanted(
-            &Bytes::from_static(text.as_bytes()),
-            empty_is_all,
-        ) {
+        let wanted = |text: &str| wanted(read(&Bytes::copy_from_slice(text.as_bytes()))?);
+        let known = |text: &str| match wanted(text) {
             Ok(Wanted::Known(selection)) => Some(selection),
             Ok(Wanted::Meeting(_)) | Err(_) => None,
         };
-        assert_eq!(known("", true), Some(Selection::All));
-        assert_eq!(known(r#"{"all":true}"#, false), Some(Selection::All));
+        assert_eq!(known(r#"{"all":true}"#), Some(Selection::All));
         let ids = vec!["0-812".parse().unwrap(), "3-1".parse().unwrap()];
-        assert_eq!(known(r#"{"ids":["0-812","3-1"]}"#, false), Some(Selection::Events(ids)));
-        let wanted = |text: &'static str| wanted(&Bytes::from_static(text.as_bytes()), false);
+        assert_eq!(known(r#"{"ids":["0-812","3-1"]}"#), Some(Selection::Events(ids)));
         let subject = r#"{"filter":[{"operator":"StringBeginsWith","key":"subject","values":["a"]}]}"#;
         assert!(matches!(wanted(subject), Ok(Wanted::Meeting(_))));
         for wrong in [
@@ -183,6 +211,7 @@ mod tests {
             r#"{"all":true,"filter":[]}"#,
             r#"{"ids":["x"]}"#,
             r#"{"al":true}"#,
+            r#"{"all":true,"rate":5}"#,
             r#"{"filter":[{"operator":"Sounds","key":"subject"}]}"#,
         ] {
             assert!(wanted(wrong).is_err(), "{wrong}");

@@ -23,7 +23,7 @@ use serde_json::{Map, Value, json};
 use super::hook::{Hook, Signing};
 use super::wanted::Wanted;
 use super::{Inner, WebhookRefused, Webhooks};
-use crate::http::admin::letters;
+use crate::http::admin::{AdminError, letters};
 use crate::http::body;
 use crate::http::problem::Problem;
 use crate::http::routes::{WebhookAction, WebhookWork};
@@ -94,8 +94,9 @@ pub(in crate::http) async fn answer(
         }
         WebhookAction::Replay => {
             let handle = inner.running(&*find()?)?;
-            let selection =
-                letters::selection(&handle, &body::json(call.req, payload, limits).await?, false).await?;
+            let body = body::json(call.req, payload, limits).await?;
+            let elsewhere = |_: &str| Err(AdminError::Request("`to` is for operators".to_owned()));
+            let selection = letters::replayed(&handle, &body, elsewhere).await?;
             Ok(HttpResponse::Ok().json(json!({ "replayed": handle.replay(selection).await? })))
         }
         WebhookAction::Delete => {
