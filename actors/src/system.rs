@@ -1,5 +1,6 @@
 //! The only wiring: opens the data directory, starts every room, and drains them in order.
 
+use std::collections::HashSet;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
@@ -22,7 +23,8 @@ use crate::router::{RouterHandle, RouterSettings};
 use crate::shard::{CommitError, Fatal, Shard, ShardHandle, ShardOpenError, ShardSettings};
 use crate::store::superblock::{DataDirectory, DirectoryError};
 use crate::subscriber::{
-    DeliverySettings, Floors, SubscriptionConfig, SubscriptionHandle, Subscriptions, Surroundings, beginnings,
+    DeliverySettings, Floors, SubscriptionConfig, SubscriptionHandle, Subscriptions, Surroundings, abandon,
+    beginnings, strangers,
 };
 use crate::topic::{TopicHandle, TopicSettings};
 use crate::upkeep::{self, UpkeepSettings};
@@ -96,6 +98,15 @@ struct Inner {
 #[derive(Clone)]
 pub struct System(Arc<Inner>);
 
+/// Subscriptions that the shards themselves tell of.
+#[derive(Debug, Default)]
+pub struct Stored {
+    /// Those that run.
+    pub run: Vec<SubscriptionConfig>,
+    /// Those that do not run now, and keep what is owed to them all the same.
+    pub keep: Vec<Name>,
+}
+
 impl System {
     /// Opens or makes the data directory and starts every room. Must run inside an actix system.
     ///
@@ -107,7 +118,7 @@ impl System {
         clock: SharedClock,
         fatal: Fatal,
     ) -> Result<Self, StartError> {
-        Self::start_with(config, (transport, clock, fatal), |_| Ok(Vec::new())).await
+        Self::start_with(config, (transport, clock, fatal), |_| Ok(Stored::default())).await
     }
 
     /// As [`Self::start`], with the subscriptions that the shards themselves tell of: those that were made
@@ -118,15 +129,18 @@ impl System {
     pub async fn start_with(
         mut config: SystemConfig,
         (transport, clock, fatal): (Arc<dyn Transport>, SharedClock, Fatal),
-        stored: impl FnOnce(&[ShardHandle]) -> Result<Vec<SubscriptionConfig>, String>,
+        stored: impl FnOnce(&[ShardHandle]) -> Result<Stored, String>,
     ) -> Result<Self, StartError> {
         let id = uuid::Uuid::new_v4().to_string();
         let mut folder =
             DataDirectory::open_or_create(&config.data, config.shards, config.default_shards, &id)?;
         let shards = open_shards(&mut folder, &config, &clock, &fatal)?;
-        config.subscriptions.extend(stored(&shards).map_err(StartError::Stored)?);
+        let stored = stored(&shards).map_err(StartError::Stored)?;
+        config.subscriptions.extend(stored.run);
         let names: Vec<Name> =
             config.subscriptions.iter().map(|subscription| subscription.name.clone()).collect();
+        let known: HashSet<Name> = names.iter().chain(&stored.keep).cloned().collect();
+        abandon_strangers(&known, &shards).await?;
         begin_cursors(&names, &shards).await?;
         let partitions: Vec<Arbiter> = (0..config.partition_threads.max(1)).map(|_| Arbiter::new()).collect();
         let events = Arbiter::new();
@@ -341,6 +355,28 @@ fn open_shards(
 fn shard_of_topic(name: &str, shards: usize) -> usize {
     let hash = twox_hash::XxHash3_64::oneshot(name.as_bytes());
     usize::try_from(hash % shards.max(1) as u64).unwrap_or(0)
+}
+
+/// What is pending for subscriptions that are gone is not delivered, not even if they come back. Their dead letters
+/// stay.
+async fn abandon_strangers(known: &HashSet<Name>, shards: &[ShardHandle]) -> Result<(), StartError> {
+    for shard in shards {
+        let failed = |name: &Name, why: String| StartError::Cursor {
+            subscription: name.clone(),
+            shard: shard.id(),
+            why,
+        };
+        let gone = strangers(known, shard).map_err(|error| failed(&"".into(), error.to_string()))?;
+        for name in gone {
+            tracing::warn!(
+                subscription = %name,
+                shard = shard.id().0,
+                "the event subscription is no longer declared: what was pending for it is let go, its dead letters stay"
+            );
+            abandon(shard, &name).await.map_err(|error| failed(&name, error.to_string()))?;
+        }
+    }
+    Ok(())
 }
 
 /// New subscriptions begin with the next change. That is durable before anything can change.

@@ -2,36 +2,50 @@
 //!
 //! Invariant: a blob is whole or not there, and what was told to be durable survives a power cut.
 
+use std::sync::{Arc, OnceLock};
+
 use bytes::Bytes;
 use futures_util::FutureExt;
 use futures_util::future::BoxFuture;
 use lanekeeper_actors::subscriber::{DeadLetterStore, SharedDeadLetterStore};
-use std::fmt;
-use std::sync::Arc;
 
 use crate::blob::{Blobs, InvalidPlace, Place};
 
-/// Opens the place that a manifest names. Nothing is sent yet.
+/// Opens the place that a manifest names. Nothing is sent yet. A directory is made when there is something to write:
+/// one that cannot be made now is no reason not to serve.
 ///
 /// # Errors
-/// The directory cannot be made, or the environment does not say how to reach the store.
+/// The environment does not say how to reach the store.
 pub fn open(place: &Place) -> Result<SharedDeadLetterStore, InvalidPlace> {
-    Ok(Arc::new(Letters(Blobs::open(place)?)))
+    match place {
+        Place::Directory(_) => {}
+        Place::Store { .. } => drop(Blobs::open(place)?),
+    }
+    Ok(Arc::new(Letters { place: place.clone(), opened: Arc::default() }))
 }
 
 /// Where they go.
-struct Letters(Blobs);
-
-impl fmt::Debug for Letters {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("Letters")
-    }
+#[derive(Debug)]
+struct Letters {
+    place: Place,
+    opened: Arc<OnceLock<Blobs>>,
 }
 
 impl DeadLetterStore for Letters {
     fn put(&self, path: &str, body: Bytes) -> BoxFuture<'static, Result<(), String>> {
-        let (blobs, path) = (self.0.clone(), path.to_owned());
-        async move { blobs.put(&path, body).await.map_err(|error| error.to_string()) }.boxed()
+        let (place, opened, path) = (self.place.clone(), self.opened.clone(), path.to_owned());
+        async move {
+            let blobs = match opened.get() {
+                Some(blobs) => blobs.clone(),
+                None => {
+                    let made = tokio::task::spawn_blocking(move || Blobs::open(&place)).await;
+                    let made = made.map_err(|error| error.to_string())?.map_err(|error| error.to_string())?;
+                    opened.get_or_init(|| made).clone()
+                }
+            };
+            blobs.put(&path, body).await.map_err(|error| error.to_string())
+        }
+        .boxed()
     }
 }
 
@@ -64,7 +78,6 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let place = folder.path().join("letters");
         let store = open(&format!("file://{}", place.display()).parse().unwrap()).unwrap();
-        fs::remove_dir(&place).unwrap();
         fs::write(&place, b"in the way").unwrap();
         assert!(store.put("S/x.json", Bytes::new()).await.is_err());
         fs::remove_file(&place).unwrap();

@@ -62,6 +62,19 @@ impl Event {
         }
     }
 
+    /// The same event with bytes of its own. One that was found in a group of the log keeps all bytes of that group
+    /// in memory for as long as it is there itself.
+    #[must_use]
+    pub fn detached(self) -> Self {
+        let data = match self.cloud.data {
+            Data::Json(bytes) => Data::Json(Bytes::copy_from_slice(&bytes)),
+            Data::Binary(bytes) => Data::Binary(Bytes::copy_from_slice(&bytes)),
+            data @ (Data::None | Data::Text(_)) => data,
+        };
+        let key = Bytes::copy_from_slice(&self.key);
+        Self { key, cloud: CloudEvent { data, ..self.cloud }, ..self }
+    }
+
     fn of_change(topic: &Topic, position: Position, change: &DocumentChange) -> Option<Self> {
         let TopicSource::Changes { container, types } = &topic.source else { return None };
         let event_type = types.of(change.kind)?;

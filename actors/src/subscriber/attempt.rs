@@ -418,7 +418,7 @@ fn find(
     let mut all = groups.iter().flat_map(crate::model::change::CommittedGroup::positions);
     let found = all.find(|(lsn, _)| *lsn == position.lsn);
     let (_, mutation) = found.ok_or_else(|| "the log has nothing there".to_owned())?;
-    Ok(Event::of(topic, position, mutation))
+    Ok(Event::of(topic, position, mutation).map(Event::detached))
 }
 
 /// How many retries that were tried `attempts` times go in one request: fewer each time, so that an

@@ -64,7 +64,7 @@ pub use handle::SubscriptionHandle;
 use handshake::Asked;
 use order::Keys;
 use queue::Queue;
-pub use registry::{Subscriptions, beginnings};
+pub use registry::{Subscriptions, abandon, beginnings, strangers};
 use replay::Replays;
 #[cfg(test)]
 pub(crate) use rows::advance;

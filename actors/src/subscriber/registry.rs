@@ -3,6 +3,7 @@
 //! Invariants: a subscription has its beginning in every shard before anything is routed to it; one that is
 //! ended is sent nothing more, and leaves nothing behind.
 
+use std::collections::HashSet;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use actix::ArbiterHandle;
@@ -151,7 +152,7 @@ impl Subscriptions {
             subscription.end().await;
         }
         for router in self.around.routers.iter() {
-            forget(router.shard(), name).await?;
+            forget(router.shard(), name, &[]).await?;
             router.leave(name).await;
             self.around.floors.end(router.shard(), name);
         }
@@ -173,8 +174,26 @@ async fn commit(shard: &ShardHandle, mutations: Vec<Mutation>) -> Result<(), Sub
     Ok(())
 }
 
-/// Deletes all rows of a subscription in a shard, a page at a time.
-async fn forget(shard: &ShardHandle, name: &str) -> Result<(), SubscriptionError> {
+/// Subscriptions that have begun in a shard, and of which nobody knows any more.
+///
+/// # Errors
+/// When the shard cannot be read.
+pub fn strangers(known: &HashSet<Name>, shard: &ShardHandle) -> Result<Vec<Name>, ShardReadError> {
+    let begun = shard.view()?.rows(Table::Progress, b"", None, usize::MAX)?;
+    let names = begun.iter().filter_map(|(name, _)| std::str::from_utf8(name).ok());
+    Ok(names.filter(|name| !known.contains(*name)).map(Name::from).collect())
+}
+
+/// Lets go of what is pending for a subscription that is declared no longer. Its dead letters stay.
+///
+/// # Errors
+/// When the shard takes no writes.
+pub async fn abandon(shard: &ShardHandle, name: &str) -> Result<(), SubscriptionError> {
+    forget(shard, name, &[Table::Exports, Table::DeadLetters]).await
+}
+
+/// Deletes all rows of a subscription in a shard but those of some tables, a page at a time.
+async fn forget(shard: &ShardHandle, name: &str, but: &[Table]) -> Result<(), SubscriptionError> {
     let tables = [
         (Table::Due, prefix(name)),
         (Table::Held, prefix(name)),
@@ -183,7 +202,7 @@ async fn forget(shard: &ShardHandle, name: &str) -> Result<(), SubscriptionError
         (Table::DeadLetters, prefix(name)),
         (Table::System, replay::job_prefix(name)),
     ];
-    for (table, prefix) in tables {
+    for (table, prefix) in tables.into_iter().filter(|(table, _)| !but.contains(table)) {
         loop {
             let rows = shard.view()?.rows(table, &prefix, None, PAGE).map_err(ShardReadError::from)?;
             let gone = |(rest, _): &(Bytes, Bytes)| Mutation::Delete {

@@ -24,8 +24,7 @@ use lanekeeper_actors::model::topic::Topic;
 use lanekeeper_actors::policy::filter::KeyTable;
 use lanekeeper_actors::policy::keys::Pepper;
 use lanekeeper_actors::shard::ShardHandle;
-use lanekeeper_actors::subscriber::SubscriptionConfig;
-use lanekeeper_actors::system::System;
+use lanekeeper_actors::system::{Stored, System};
 
 use super::body::BodyLimits;
 use crate::manifest::WebhookRules;
@@ -127,11 +126,11 @@ impl Shelf {
         shards: &[ShardHandle],
         data: &Path,
         now: Timestamp,
-    ) -> Result<Vec<SubscriptionConfig>, String> {
-        let Some(first) = shards.first() else { return Ok(Vec::new()) };
+    ) -> Result<Stored, String> {
+        let Some(first) = shards.first() else { return Ok(Stored::default()) };
         let rows = rows(first)?;
         if rows.is_empty() {
-            return Ok(Vec::new());
+            return Ok(Stored::default());
         }
         let pepper = stored_pepper(data).map_err(|error| error.to_string())?;
         let seal = pepper.and_then(|pepper| Seal::new(&pepper).ok()).ok_or("there is no pepper")?;
@@ -152,7 +151,7 @@ impl Shelf {
             }
             self.hooks.hooks.insert((hook.tenant.clone(), hook.id.clone()), Arc::new(hook));
         }
-        Ok(configs)
+        Ok(Stored { run: configs, keep: self.hooks.names.iter().cloned().collect() })
     }
 }
 
