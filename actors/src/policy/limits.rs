@@ -113,7 +113,7 @@ fn bounded(value: &str) -> Name {
 }
 
 /// Whom an address stands for: an IPv6 customer has a whole /64 (RFC 6177), so it counts as one.
-fn network(address: IpAddr) -> IpAddr {
+pub fn network(address: IpAddr) -> IpAddr {
     match address.to_canonical() {
         v4 @ IpAddr::V4(_) => v4,
         IpAddr::V6(v6) => IpAddr::V6((v6.to_bits() >> 64 << 64).into()),
@@ -184,16 +184,15 @@ impl Limiter {
         Self { limit, counters }
     }
 
-    fn take(&self, key: &Name, cost: u32, now: Duration) -> (Admission, Taken) {
+    fn take(&self, key: &Name, cost: NonZeroU32, now: Duration) -> (Admission, Taken) {
         match &self.counters {
             Counters::Sliding(windows) => {
-                let (admission, receipt) = windows.take(key, self.limit.rate, cost, now);
+                let (admission, receipt) = windows.take(key, self.limit.rate, cost.get(), now);
                 (admission, receipt.map_or(Taken::Nothing, Taken::Window))
             }
             Counters::Buckets(buckets) => {
-                let tokens = NonZeroU32::new(cost).unwrap_or(NonZeroU32::MIN);
-                let admission = buckets.check_many(key, tokens);
-                let taken = if admission.allowed { Taken::Tokens(tokens) } else { Taken::Nothing };
+                let admission = buckets.check_many(key, cost);
+                let taken = if admission.allowed { Taken::Tokens(cost) } else { Taken::Nothing };
                 (admission, taken)
             }
         }
@@ -252,7 +251,8 @@ pub struct Judged {
     pub admission: Admission,
 }
 
-/// A call that no limit refuses. It is counted until it is given back.
+/// A call that no limit refuses. It is counted unless it is given back: because something else refused it, or because
+/// its answer is one that does not count.
 #[derive(Debug)]
 #[must_use = "what is not given back stays counted"]
 pub struct Granted {
@@ -262,7 +262,7 @@ pub struct Granted {
 }
 
 impl Granted {
-    /// Uncounts the call, because something else refused it.
+    /// Uncounts the call.
     pub fn give_back(self) {
         give_back(&self.taken);
     }
@@ -293,7 +293,7 @@ impl Exceeded {
 pub fn decide(
     limiters: &[Arc<Limiter>],
     facts: &Facts<'_>,
-    cost: u32,
+    cost: NonZeroU32,
     now: Duration,
 ) -> Result<Granted, Exceeded> {
     let (mut judged, mut taken) = (Vec::with_capacity(limiters.len()), Vec::with_capacity(limiters.len()));
@@ -314,7 +314,7 @@ pub fn decide(
     give_back(&taken);
     for judged in judged.iter_mut().filter(|judged| judged.admission.allowed) {
         let Admission { limit, remaining, .. } = &mut judged.admission;
-        *remaining = remaining.saturating_add(cost).min(*limit);
+        *remaining = remaining.saturating_add(cost.get()).min(*limit);
     }
     Err(Exceeded { judged, retry_after })
 }

@@ -49,7 +49,7 @@ fn call(limiters: &[Arc<Limiter>], caller: Caller<'_>, clock: &Clock) -> Result<
         header: &|name| caller.region.filter(|_| name == "region").map(Cow::Borrowed),
         claim: &|name| caller.sub.filter(|_| name == "sub").map(Cow::Borrowed),
     };
-    decide(limiters, &facts, 1, clock.now())
+    decide(limiters, &facts, NonZeroU32::MIN, clock.now())
 }
 
 fn allowed(limiters: &[Arc<Limiter>], caller: Caller<'_>, clock: &Clock, calls: usize) -> usize {
