@@ -38,7 +38,7 @@ impl fmt::Display for Timestamp {
 }
 
 /// Year, month and day of a count of days since 1970-01-01 (proleptic Gregorian calendar).
-fn civil(days: u64) -> (u64, u64, u64) {
+pub(crate) fn civil(days: u64) -> (u64, u64, u64) {
     // Years start in March, so that the leap day is the last day of a year.
     let shifted = days + 719_468;
     let era = shifted / 146_097;

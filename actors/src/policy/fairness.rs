@@ -123,6 +123,26 @@ impl<K: Eq + Hash + Clone, S: Eq + Hash + Clone, T> FairQueue<K, S, T> {
         }
         None
     }
+
+    /// Takes out everything that is `gone`, wherever it stands. Looks at all that wait.
+    pub fn extract(&mut self, gone: impl Fn(&T) -> bool) -> Vec<(K, T)> {
+        let mut taken = Vec::new();
+        for (key, tenant) in &mut self.tenants.members {
+            let Ring { order, members } = &mut tenant.subscriptions;
+            for lane in members.values_mut().flat_map(|lane| [&mut lane.first, &mut lane.retries]) {
+                let (out, stay) = std::mem::take(lane).into_iter().partition::<VecDeque<T>, _>(&gone);
+                taken.extend(out.into_iter().map(|item| (key.clone(), item)));
+                *lane = stay;
+            }
+            members.retain(|_, lane| !(lane.first.is_empty() && lane.retries.is_empty()));
+            order.retain(|subscription| members.contains_key(subscription));
+        }
+        let Ring { order, members } = &mut self.tenants;
+        members.retain(|_, tenant| !tenant.subscriptions.order.is_empty());
+        order.retain(|tenant| members.contains_key(tenant));
+        self.waiting = self.waiting.saturating_sub(taken.len());
+        taken
+    }
 }
 
 /// The next one of a tenant: its subscriptions take turns, and each has its first attempts first.
@@ -184,6 +204,21 @@ mod tests {
         queue.push(&1, 1, &3, Class::First, 200);
         let items: Vec<u32> = drain(&mut queue, true).into_iter().map(|(_, item)| item).collect();
         assert_eq!(items, [0, 100, 200, 1, 2, 3]);
+    }
+
+    #[test]
+    fn what_is_taken_out_leaves_the_turns_of_the_others_as_they_were() {
+        let mut queue = FairQueue::default();
+        for n in 0..4 {
+            queue.push(&1, 1, &(n % 2), Class::First, n);
+            queue.push(&2, 1, &1, Class::Retry, 10 + n);
+        }
+        queue.push(&3, 1, &1, Class::First, 20);
+        let mut taken = queue.extract(|item| *item == 1 || *item > 11);
+        taken.sort_unstable();
+        assert_eq!((taken, queue.len()), (vec![(1, 1), (2, 12), (2, 13), (3, 20)], 5));
+        assert_eq!(drain(&mut queue, true), [(1, 0), (2, 10), (1, 3), (2, 11), (1, 2)]);
+        assert!(queue.is_empty() && queue.extract(|_| true).is_empty());
     }
 
     #[test]

@@ -8,6 +8,7 @@
 //! more: in the worst window, the first, up to twice `calls` less one. Over any longer time the rate
 //! holds. Whoever needs an exact sliding window needs another algorithm.
 
+use std::convert::Infallible;
 use std::num::NonZeroU32;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -104,6 +105,7 @@ pub struct TokenBuckets {
     rate: Rate,
     ticks: Ticks,
     limiter: RateLimiter<Name, Buckets, TicksClock, StateInformationMiddleware>,
+    buckets: Buckets,
     crowded: Arc<AtomicBool>,
     next_sweep: AtomicU64,
 }
@@ -114,39 +116,55 @@ impl TokenBuckets {
     /// `max_keys` by one each.)
     pub fn new(rate: Rate, max_keys: usize, ticks: Ticks) -> Self {
         let crowded = Arc::new(AtomicBool::new(false));
-        let buckets = Buckets {
-            own: DashMapStateStore::default(),
-            shared: InMemoryState::default(),
-            max_keys,
-            crowded: Arc::clone(&crowded),
-        };
+        let buckets =
+            Buckets { own: Arc::default(), shared: Arc::default(), max_keys, crowded: Arc::clone(&crowded) };
         let clock = TicksClock(Arc::clone(&ticks));
         // `Rate::new` keeps the interval above zero, so the fallback is never taken.
         let quota = Quota::with_period(rate.interval()).unwrap_or(Quota::per_second(rate.calls));
-        let limiter = RateLimiter::new(quota.allow_burst(rate.calls), buckets, clock);
-        Self { rate, ticks, limiter, crowded, next_sweep: AtomicU64::new(0) }
+        let limiter = RateLimiter::new(quota.allow_burst(rate.calls), buckets.clone(), clock);
+        Self { rate, ticks, limiter, buckets, crowded, next_sweep: AtomicU64::new(0) }
     }
 
     /// Takes a token of this key's bucket, if it has one.
     pub fn check(&self, key: &Name) -> Admission {
+        self.check_many(key, NonZeroU32::MIN)
+    }
+
+    /// Takes `tokens` tokens of this key's bucket, if it has them all. More than its size it never has; then the time
+    /// that is told is the whole period.
+    pub fn check_many(&self, key: &Name, tokens: NonZeroU32) -> Admission {
         let limit = self.rate.calls();
-        let admission = match self.limiter.check_key(key) {
-            Ok(state) => Admission {
+        let refused =
+            |retry_after| Admission { allowed: false, limit, remaining: 0, retry_after, reset: retry_after };
+        let admission = match self.limiter.check_key_n(key, tokens) {
+            Ok(Ok(state)) => Admission {
                 allowed: true,
                 limit,
                 remaining: state.remaining_burst_capacity(),
                 retry_after: Duration::ZERO,
                 reset: self.rate.interval(),
             },
-            Err(refused) => {
-                let retry_after = refused.wait_time_from((self.ticks)());
-                Admission { allowed: false, limit, remaining: 0, retry_after, reset: retry_after }
-            }
+            Ok(Err(early)) => refused(early.wait_time_from((self.ticks)())),
+            Err(_) => refused(self.rate.per),
         };
         if self.crowded.load(Ordering::Relaxed) {
             self.make_room();
         }
         admission
+    }
+
+    /// Puts tokens back that were taken for a call that is not made.
+    pub fn give_back(&self, key: &Name, tokens: NonZeroU32) {
+        let back = Nanos::from(self.rate.interval().saturating_mul(tokens.get()));
+        // The bucket's state is the time at which it will be full: earlier by what is put back.
+        let earlier =
+            |full: Option<Nanos>| Ok::<_, Infallible>(((), full.unwrap_or_default().saturating_sub(back)));
+        let bucket = self.buckets.own.get(key);
+        let state = bucket.as_deref().unwrap_or(&self.buckets.shared);
+        match state.measure_and_replace(&NotKeyed::NonKey, earlier) {
+            Ok(()) => {}
+            Err(never) => match never {},
+        }
     }
 
     /// Drops the buckets that are full again and so say nothing. Reads all of them: about 0.1 s for a
@@ -200,9 +218,10 @@ impl Clock for TicksClock {
 }
 
 /// Where the buckets are: their own for known keys, and for new ones while there is room.
+#[derive(Clone)]
 struct Buckets {
-    own: DashMapStateStore<Name>,
-    shared: InMemoryState,
+    own: Arc<DashMapStateStore<Name>>,
+    shared: Arc<InMemoryState>,
     max_keys: usize,
     /// Somebody had to share.
     crowded: Arc<AtomicBool>,
@@ -228,11 +247,11 @@ impl StateStore for Buckets {
 
 impl ShrinkableKeyedStateStore<Name> for Buckets {
     fn retain_recent(&self, drop_below: Nanos) {
-        ShrinkableKeyedStateStore::retain_recent(&self.own, drop_below);
+        ShrinkableKeyedStateStore::retain_recent(&*self.own, drop_below);
     }
 
     fn shrink_to_fit(&self) {
-        ShrinkableKeyedStateStore::shrink_to_fit(&self.own);
+        ShrinkableKeyedStateStore::shrink_to_fit(&*self.own);
     }
 
     fn len(&self) -> usize {
@@ -365,6 +384,26 @@ mod tests {
         assert_eq!(fixture.buckets.len(), 1);
         assert_eq!(fixture.check("b").remaining, 0);
         assert!(!fixture.buckets.is_empty());
+    }
+
+    #[test]
+    fn tokens_put_back_are_as_if_never_taken() {
+        let fixture = fixture(5, 5 * SECOND, 1);
+        let (key, three) = (Name::from("a"), NonZeroU32::new(3).unwrap());
+        assert_eq!(fixture.buckets.check_many(&key, three).remaining, 2);
+        let refused = fixture.buckets.check_many(&key, three);
+        assert_eq!((refused.allowed, refused.retry_after), (false, SECOND));
+        fixture.buckets.give_back(&key, three);
+        assert_eq!(fixture.allowed("a", 9), 5);
+        fixture.clock.advance(60 * SECOND);
+        assert!(fixture.check("a").allowed);
+        fixture.buckets.give_back(&key, NonZeroU32::MIN);
+        assert_eq!(fixture.allowed("a", 9), 5, "never more than the bucket holds");
+        assert_eq!(fixture.allowed("crowded out", 9), 5);
+        fixture.buckets.give_back(&"crowded out".into(), NonZeroU32::MIN);
+        assert_eq!((fixture.allowed("a", 9), fixture.allowed("crowded out", 9)), (0, 1));
+        let never = fixture.buckets.check_many(&key, NonZeroU32::new(6).unwrap());
+        assert_eq!((never.allowed, never.retry_after), (false, 5 * SECOND));
     }
 
     #[test]
