@@ -6,6 +6,7 @@ mod claiming;
 mod material;
 mod reload;
 mod rotation;
+mod secure;
 mod server;
 mod vectors;
 
