@@ -5,5 +5,6 @@ pub mod blob;
 pub mod cli;
 pub mod delivery;
 pub mod http;
+pub mod identity;
 pub mod manifest;
 pub mod telemetry;

@@ -56,7 +56,7 @@ const SAME_FLOOR: [(&str, &[&str]); 9] = [
 ];
 
 /// A crate that has a home, so that it can be exchanged: its name and the folders or files that may name it.
-const HOMES: [(&str, &[&str]); 12] = [
+const HOMES: [(&str, &[&str]); 13] = [
     ("object_store", &["src/blob/"]),
     ("geo", &["actors/src/query/functions/"]),
     ("redb", &["actors/src/store/"]),
@@ -80,10 +80,14 @@ const HOMES: [(&str, &[&str]); 12] = [
         ],
     ),
     ("saphyr_parser", &["src/manifest/"]),
-    ("reqwest", &["src/delivery/", "src/cli/"]),
+    ("reqwest", &["src/delivery/", "src/cli/", "src/identity/fetch.rs"]),
+    ("jsonwebtoken", &["src/identity/"]),
     ("rustix", &["actors/src/log/disk.rs"]),
     ("winnow", &["actors/src/query/"]),
-    ("quick_cache", &["actors/src/shard/overlay.rs", "actors/src/directory/spending.rs"]),
+    (
+        "quick_cache",
+        &["actors/src/shard/overlay.rs", "actors/src/directory/spending.rs", "src/identity/verifier.rs"],
+    ),
 ];
 
 /// Files that name a crate outside its home: crate, file, reason.
