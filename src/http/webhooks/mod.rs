@@ -121,12 +121,7 @@ impl Shelf {
     ///
     /// # Errors
     /// When the rows or the pepper cannot be read.
-    pub fn load(
-        &mut self,
-        shards: &[ShardHandle],
-        data: &Path,
-        now: Timestamp,
-    ) -> Result<Stored, String> {
+    pub fn load(&mut self, shards: &[ShardHandle], data: &Path, now: Timestamp) -> Result<Stored, String> {
         let Some(first) = shards.first() else { return Ok(Stored::default()) };
         let rows = rows(first)?;
         if rows.is_empty() {
