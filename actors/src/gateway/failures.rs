@@ -10,6 +10,7 @@ use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
 use crate::model::ids::Name;
+use crate::policy::limits::network;
 use crate::policy::rate::{Rate, Ticks, TokenBuckets};
 
 pub(super) struct Failures {
@@ -36,13 +37,13 @@ impl Failures {
         }
         let now = (self.ticks)();
         let barred = self.barred.lock().unwrap_or_else(PoisonError::into_inner);
-        let until = barred.get(&owner(ip))?;
+        let until = barred.get(&network(ip))?;
         until.checked_sub(now).filter(|left| !left.is_zero())
     }
 
     /// Notes a refused key. Returns how long the address must wait, when this was one too many.
     pub(super) fn note(&self, ip: IpAddr) -> Option<Duration> {
-        let ip = owner(ip);
+        let ip = network(ip);
         let admission = self.buckets.check(&Name::from(ip.to_string()));
         if admission.allowed {
             return None;
@@ -58,14 +59,6 @@ impl Failures {
         }
         self.count.store(barred.len(), Ordering::Relaxed);
         Some(admission.retry_after)
-    }
-}
-
-/// Whom an address stands for: an IPv6 customer has a whole /64 (RFC 6177), so it counts as one.
-fn owner(ip: IpAddr) -> IpAddr {
-    match ip.to_canonical() {
-        v4 @ IpAddr::V4(_) => v4,
-        IpAddr::V6(v6) => IpAddr::V6((v6.to_bits() >> 64 << 64).into()),
     }
 }
 

@@ -19,7 +19,9 @@ use crate::kernel::ask::{NoAnswer, answer};
 use crate::model::change::{Mutation, Table};
 use crate::model::ids::{Name, TenantId};
 use crate::model::time::Timestamp;
-use crate::policy::keys::{ApiKeySecret, Grant, HashedKey, InvalidKey, KeyRing, KeyRingError, KeySlot};
+use crate::policy::keys::{
+    ApiKeySecret, Grant, HashedKey, InvalidKey, KeyRing, KeyRingError, KeySlot, LastUsed, Scope, Standing,
+};
 use crate::shard::{CommitError, Phase, ShardHandle};
 
 /// What the keys of grants' rows begin with.
@@ -42,11 +44,13 @@ struct Row {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct NewGrant {
     /// What may be called.
-    pub product: Name,
+    pub scope: Scope,
     /// Who calls.
     pub tenant: TenantId,
     /// From when on it is refused.
     pub expires: Option<Timestamp>,
+    /// Whether it waits for an approval, where its product asks for one; an operator's own does not.
+    pub submitted: bool,
 }
 
 /// A new grant with its two keys, which nobody can show again.
@@ -92,6 +96,18 @@ pub enum KeysError {
     /// There is no such product.
     #[error("there is no product `{0}`")]
     UnknownProduct(Name),
+    /// There is no such API.
+    #[error("there is no api `{0}`")]
+    UnknownApi(Name),
+    /// The tenant is that of callers whom nobody knows.
+    #[error("the tenant `{}` is that of callers without key and token", TenantId::ANONYMOUS)]
+    Anonymous,
+    /// The tenant has as many grants as the product allows.
+    #[error("the tenant has {0} api keys of this product, which is the most that it allows")]
+    TooMany(usize),
+    /// There is no way from what a grant is to what it should be.
+    #[error("the api key is {0}, so it cannot become {1}")]
+    Standing(&'static str, &'static str),
     /// There is no such grant.
     #[error("there is no api key `{0}`")]
     UnknownGrant(String),
@@ -188,6 +204,12 @@ impl KeysHandle {
         finish(async move { keys.revoke(&id).await }).await
     }
 
+    /// Approves or rejects a grant that waits, suspends one that runs, resumes one that is suspended.
+    pub async fn stand(&self, id: &str, standing: Standing) -> Result<Arc<Grant>, KeysError> {
+        let (keys, id) = (self.0.clone(), id.to_owned());
+        finish(async move { keys.stand(&id, standing).await }).await
+    }
+
     /// Makes the grants of the manifest what these seeds say, and drops those that it no longer
     /// names. A seed that was revoked stays revoked as long as its first key stays the same.
     pub async fn seed(&self, seeds: Vec<Seed>) -> Result<(), KeysError> {
@@ -218,9 +240,7 @@ impl Keys {
         let _turn = self.changing.lock().await;
         let mut ring = self.ring()?;
         let now = self.state.clock().now();
-        if !self.state.settings().products.contains_key(&new.product) {
-            return Err(KeysError::UnknownProduct(new.product));
-        }
+        let standing = self.check(&new, &ring)?;
         if new.expires.is_some_and(|at| at <= now) {
             return Err(KeysError::Expired);
         }
@@ -228,8 +248,9 @@ impl Keys {
         let [first, second] = [self.hashed(&primary), self.hashed(&secondary)];
         let grant = Grant {
             id: self.id(now),
-            product: new.product,
+            scope: new.scope,
             tenant: new.tenant,
+            standing,
             primary: first.hash,
             secondary: second.hash,
             hint: [first.hint, second.hint],
@@ -238,10 +259,55 @@ impl Keys {
             revoked: None,
             rotated: None,
             managed_by_manifest: false,
+            used: LastUsed::default(),
         };
         ring.insert(grant.clone())?;
         self.commit(vec![put(&grant)], ring).await?;
         Ok(Issued { grant: Arc::new(grant), primary, secondary })
+    }
+
+    /// Whether a grant may be made, and whether it may be used at once.
+    fn check(&self, new: &NewGrant, ring: &KeyRing) -> Result<Standing, KeysError> {
+        let book = self.state.book();
+        if new.tenant.as_str() == TenantId::ANONYMOUS {
+            return Err(KeysError::Anonymous);
+        }
+        let product = match &new.scope {
+            Scope::Product(name) => {
+                Some(book.product(name).ok_or_else(|| KeysError::UnknownProduct(name.clone()))?)
+            }
+            Scope::Api(name) if !book.has_api(name) => return Err(KeysError::UnknownApi(name.clone())),
+            Scope::Api(_) | Scope::AllApis | Scope::AllAccess => None,
+        };
+        let Some(product) = product else { return Ok(Standing::Active) };
+        let now = self.state.clock().now();
+        let is_open = |grant: &&Arc<Grant>| {
+            let ended = grant.revoked.is_some() || grant.expires.is_some_and(|at| at <= now);
+            grant.scope == new.scope
+                && grant.tenant == new.tenant
+                && !ended
+                && grant.standing != Standing::Rejected
+        };
+        if let Some(most) = product.grants_per_tenant
+            && ring.list().filter(is_open).count() >= most
+        {
+            return Err(KeysError::TooMany(most));
+        }
+        let waits = new.submitted && product.approval;
+        Ok(if waits { Standing::Submitted } else { Standing::Active })
+    }
+
+    async fn stand(&self, id: &str, standing: Standing) -> Result<Arc<Grant>, KeysError> {
+        let _turn = self.changing.lock().await;
+        let mut ring = self.ring()?;
+        let before = ring.get(id).ok_or_else(|| KeysError::UnknownGrant(id.to_owned()))?.clone();
+        if before.revoked.is_some() {
+            return Err(KeysError::Revoked(id.to_owned()));
+        }
+        let stepped = ring.stand(id, standing)?;
+        let grant = stepped.ok_or(KeysError::Standing(before.standing.word(), standing.word()))?;
+        self.commit(vec![put(&grant)], ring).await?;
+        Ok(grant)
     }
 
     async fn rotate(&self, id: &str, slot: KeySlot) -> Result<Rotated, KeysError> {
@@ -312,8 +378,9 @@ impl Keys {
         };
         Grant {
             id: seed.name.clone(),
-            product: seed.product.clone(),
+            scope: Scope::Product(seed.product.clone()),
             tenant: seed.tenant.clone(),
+            standing: old.map_or(Standing::Active, |old| old.standing),
             primary: primary.hash,
             secondary: secondary.hash,
             hint: [primary.hint, secondary.hint],
@@ -322,6 +389,7 @@ impl Keys {
             revoked: old.and_then(|old| old.revoked),
             rotated: old.and_then(|old| old.rotated),
             managed_by_manifest: true,
+            used: old.map(|old| old.used.clone()).unwrap_or_default(),
         }
     }
 

@@ -8,6 +8,7 @@
 mod failures;
 mod handle;
 mod keys;
+mod ledger;
 mod random;
 pub mod secret_file;
 mod state;
@@ -20,13 +21,14 @@ use std::sync::Arc;
 use actix::{Actor, ActorContext, Context, Handler, Supervised};
 
 use crate::kernel::contain::contain;
-use crate::protocol::gateway::{Admit, Admitted, Refused};
+use crate::protocol::gateway::{Admit, Counted, Door, Identify, Refused};
 
 pub use handle::GatewayHandle;
 pub use keys::{Issued, KeysError, KeysHandle, NewGrant, Rotated, Seed};
+pub use ledger::{LedgerHandle, LedgerNotStored};
 pub use random::{Random, Randomness, SystemRandom};
 pub use state::{
-    GatewayOpenError, GatewaySettings, GatewayState, GatewayStatus, ProductRules, open, stored_pepper,
+    GatewayOpenError, GatewaySettings, GatewayState, GatewayStatus, open, stored_pepper,
 };
 pub use usage::{UsageHandle, UsageNotStored, Used, User};
 
@@ -47,16 +49,25 @@ impl Supervised for Gateway {
     }
 }
 
-impl Handler<Admit> for Gateway {
-    type Result = Result<Admitted, Refused>;
+impl Handler<Identify> for Gateway {
+    type Result = Result<Door, Refused>;
 
-    fn handle(&mut self, Admit { call, permit }: Admit, ctx: &mut Self::Context) -> Self::Result {
-        let admitted = contain(|| self.state.admit(&call, permit)).unwrap_or_else(|panicked| {
-            tracing::error!(panic = %panicked.0, api = %call.api, "admission crashed");
-            ctx.stop();
-            Err(Refused::Crashed)
-        });
-        self.state.count(&admitted);
-        admitted
+    fn handle(&mut self, Identify(call): Identify, ctx: &mut Self::Context) -> Self::Result {
+        contain(|| self.state.identify(&call)).unwrap_or_else(|panicked| crashed(&panicked.0, &call.api, ctx))
     }
+}
+
+impl Handler<Admit> for Gateway {
+    type Result = Result<Counted, Refused>;
+
+    fn handle(&mut self, Admit(entry): Admit, ctx: &mut Self::Context) -> Self::Result {
+        let api = entry.api.clone();
+        contain(|| self.state.admit(entry)).unwrap_or_else(|panicked| crashed(&panicked.0, &api, ctx))
+    }
+}
+
+fn crashed<T>(panic: &str, api: &str, ctx: &mut Context<Gateway>) -> Result<T, Refused> {
+    tracing::error!(panic, api, "admission crashed");
+    ctx.stop();
+    Err(Refused::Crashed)
 }

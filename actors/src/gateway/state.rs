@@ -1,8 +1,11 @@
 //! What all gateways of a process share, and the decision itself.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::borrow::Cow;
+use std::collections::BTreeMap;
 use std::fmt;
 use std::io;
+use std::net::IpAddr;
+use std::num::NonZeroU32;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -16,12 +19,14 @@ use super::keys::{self, KeysHandle};
 use super::random::Randomness;
 use super::secret_file;
 use crate::kernel::clock::SharedClock;
-use crate::kernel::permits::{Permit, Permits};
-use crate::kernel::shares::Shares;
+use crate::kernel::entrance::{Entering, Entrance};
 use crate::model::ids::Name;
 use crate::policy::keys::{ApiKeySecret, Grant, KeyRefused, KeyRing, KeyRingError, Pepper};
-use crate::policy::rate::{Rate, Ticks, TokenBuckets};
-use crate::protocol::gateway::{Admitted, Call, Place, Rated, Refused};
+use crate::policy::limits::{self, Facts};
+use crate::policy::permits::{Arrival, Bounds, Concurrency, Held, Priority, Shedding};
+use crate::policy::rate::{Rate, Ticks};
+use crate::policy::terms::{ApiRules, Book, KeyRule, Meter, ProductRules, Terms};
+use crate::protocol::gateway::{Call, Counted, Credential, Door, Entry, Refused};
 use crate::shard::{ShardHandle, ShardReadError};
 
 /// File of the pepper in the data directory.
@@ -29,26 +34,39 @@ const PEPPER: &str = "pepper";
 /// When to try again after all places were taken. Requests take milliseconds, so one second frees many.
 const OVERLOADED_RETRY_AFTER: Duration = Duration::from_secs(1);
 
-/// What a product sells.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct ProductRules {
-    /// Names of its APIs.
-    pub apis: BTreeSet<Name>,
-    /// The rate of each grant, if limited.
-    pub rate: Option<Rate>,
-}
-
 /// Bounds and products; see the manifest.
 #[derive(Debug, Clone)]
 pub struct GatewaySettings {
     /// What is sold, by name.
     pub products: BTreeMap<Name, ProductRules>,
+    /// What holds for APIs, by name. An API that is not here has no rules of its own.
+    pub apis: BTreeMap<Name, ApiRules>,
     /// Refused keys of one client address before it has to wait.
     pub auth_failures: Rate,
-    /// Token buckets held in memory for each product, and for client addresses.
+    /// Counters held in memory for each limit and each quota, and for client addresses.
     pub rate_keys: usize,
     /// Requests being worked on.
     pub requests_in_flight: usize,
+    /// Requests that wait until one is.
+    pub requests_waiting: usize,
+    /// Longest time that a request waits.
+    pub wait: Duration,
+    /// Who is turned away first.
+    pub shedding: Shedding,
+}
+
+impl GatewaySettings {
+    fn bounds(&self) -> Bounds {
+        Bounds {
+            places: self.requests_in_flight,
+            places_per_tenant: self.requests_in_flight,
+            waiting: self.requests_waiting,
+            // One tenant's calls leave room for those of others.
+            waiting_per_tenant: self.requests_waiting.div_ceil(2),
+            wait: self.wait,
+            shedding: self.shedding,
+        }
+    }
 }
 
 /// Why the gateway cannot start.
@@ -83,26 +101,25 @@ pub struct GatewayStatus {
     pub refused: Vec<(&'static str, u64)>,
     /// Requests being worked on.
     pub in_flight: usize,
+    /// Requests that wait for a place.
+    pub waiting: usize,
     /// How often a gateway started again after a panic.
     pub restarts: u64,
     /// Grants, revoked ones included.
     pub grants: usize,
 }
 
-struct Product {
-    rules: ProductRules,
-    buckets: Option<TokenBuckets>,
-}
-
 /// What all gateways of a process share.
 pub struct GatewayState {
-    settings: GatewaySettings,
+    rate_keys: usize,
+    mailbox: usize,
     keys: ArcSwap<KeyRing>,
     pepper: Pepper,
-    products: BTreeMap<Name, Product>,
+    book: ArcSwap<Book>,
+    ticks: Ticks,
     failures: Failures,
-    places: Permits,
-    shares: Shares,
+    entrance: Entrance,
+    concurrency: Concurrency,
     clock: SharedClock,
     admitted: AtomicU64,
     refused: [AtomicU64; Refused::REASONS.len()],
@@ -129,7 +146,7 @@ pub fn open(
 ) -> Result<(Arc<GatewayState>, KeysHandle), GatewayOpenError> {
     let ring = keys::load(&shard)?;
     let pepper = pepper(data, ring.is_empty(), &random)?;
-    let state = Arc::new(GatewayState::new(settings, ring, pepper, clock));
+    let state = Arc::new(GatewayState::new(&settings, ring, pepper, clock));
     let handle = KeysHandle::new(state.clone(), shard, random);
     Ok((state, handle))
 }
@@ -162,32 +179,47 @@ fn pepper(data: &Path, first_start: bool, random: &Randomness) -> Result<Pepper,
 
 impl GatewayState {
     /// A state with these grants.
-    pub fn new(settings: GatewaySettings, ring: KeyRing, pepper: Pepper, clock: SharedClock) -> Self {
+    pub fn new(settings: &GatewaySettings, ring: KeyRing, pepper: Pepper, clock: SharedClock) -> Self {
         let time = clock.clone();
         let ticks: Ticks = Arc::new(move || time.elapsed());
-        let products = settings.products.iter().map(|(name, rules)| {
-            let buckets = rules.rate.map(|rate| TokenBuckets::new(rate, settings.rate_keys, ticks.clone()));
-            (name.clone(), Product { rules: rules.clone(), buckets })
-        });
-        let products = products.collect();
+        let book = Book::new(&settings.products, &settings.apis, settings.rate_keys, &ticks, None);
         Self {
+            rate_keys: settings.rate_keys,
+            mailbox: settings.requests_in_flight,
             keys: ArcSwap::from_pointee(ring),
             pepper,
-            products,
+            book: ArcSwap::from_pointee(book),
             failures: Failures::new(settings.auth_failures, settings.rate_keys, ticks.clone()),
-            places: Permits::new(settings.requests_in_flight),
-            shares: Shares::new(settings.requests_in_flight),
+            ticks,
+            entrance: Entrance::new(settings.bounds(), clock.clone()),
+            concurrency: Concurrency::default(),
             clock,
             admitted: AtomicU64::new(0),
             refused: Default::default(),
             restarts: AtomicU64::new(0),
-            settings,
         }
     }
 
-    /// Bounds and products.
-    pub fn settings(&self) -> &GatewaySettings {
-        &self.settings
+    /// Sells something else from now on. What goes by the same name goes on counting; calls under way end on the terms
+    /// that they came on. Bounds are those of the start.
+    pub(super) fn follow(&self, book: Book) {
+        self.book.store(Arc::new(book));
+    }
+
+    /// What would be sold by these settings, with the counters of what is.
+    pub(super) fn book_of(&self, settings: &GatewaySettings) -> Book {
+        let before = self.book.load();
+        Book::new(&settings.products, &settings.apis, self.rate_keys, &self.ticks, Some(&before))
+    }
+
+    /// What is sold now.
+    pub(super) fn book(&self) -> Arc<Book> {
+        self.book.load_full()
+    }
+
+    /// Messages that a gateway may have before it.
+    pub(super) fn mailbox(&self) -> usize {
+        self.mailbox
     }
 
     /// The process's secret, for other secrets that are kept as hashes.
@@ -201,77 +233,141 @@ impl GatewayState {
         GatewayStatus {
             admitted: self.admitted.load(Ordering::Relaxed),
             refused: Refused::REASONS.into_iter().zip(counts).collect(),
-            in_flight: self.places.taken(),
+            in_flight: self.entrance.load().0,
+            waiting: self.entrance.load().1,
             restarts: self.restarts.load(Ordering::Relaxed),
             grants: self.keys.load().len(),
         }
     }
 
-    /// Decides about one call. In the order of what it costs an attacker: failures of the address,
-    /// the key, the API, places, and only then the rate.
-    pub(super) fn admit(&self, call: &Call, permit: Permit) -> Result<Admitted, Refused> {
-        fail_point!("gateway::admit", &*call.api == "poison", |_| Err(Refused::Crashed));
+    /// Says on what terms a caller may come, in the order of what it costs an attacker: failures of the address, then
+    /// the key.
+    pub(super) fn identify(&self, call: &Call) -> Result<Door, Refused> {
         if let Some(retry_after) = self.failures.wait(call.ip) {
             return Err(Refused::TooManyFailures { retry_after });
         }
-        let credential = call.credential.as_ref().ok_or(Refused::MissingKey)?;
-        let grant = self.grant(credential.expose(), &call.api).map_err(|refused| {
-            match self.failures.note(call.ip) {
-                Some(retry_after) => Refused::TooManyFailures { retry_after },
-                None => refused,
-            }
-        })?;
-        let (name, product) = self.products.get_key_value(&grant.product).ok_or(Refused::InvalidKey)?;
-        let share = self.shares.try_take(&grant.tenant).ok_or_else(|| self.overloaded())?;
-        let id = Name::from(grant.id.as_str());
-        let rate = product.buckets.as_ref().map(|buckets| {
-            let admission = buckets.check(&id);
-            Rated { product: name.clone(), rate: buckets.rate(), admission }
-        });
-        if let Some(rated) = rate.as_ref().filter(|rated| !rated.admission.allowed) {
-            return Err(Refused::RateLimited(rated.clone()));
-        }
-        let place = Place { permit, share };
-        Ok(Admitted { tenant: grant.tenant.clone(), product: name.clone(), grant: id, rate, place })
+        let Some(credential) = &call.credential else {
+            let open = self.book.load().open_terms(&call.api);
+            return if open.is_empty() { Err(Refused::MissingKey) } else { Ok(Door::Open(open)) };
+        };
+        // A key is judged even where none is needed.
+        let (terms, grant) = self.terms(credential, &call.api).map_err(|refused| self.failed(call.ip, refused))?;
+        Ok(Door::Key(terms, grant))
     }
 
-    /// The grant of a key, if its product has this API.
-    fn grant(&self, key: &str, api: &Name) -> Result<Arc<Grant>, Refused> {
-        let secret = ApiKeySecret::parse_foreign(key).map_err(|_| Refused::InvalidKey)?;
+    /// Notes that a credential was refused; what to answer is worse when there were too many.
+    pub(super) fn failed(&self, ip: IpAddr, refused: Refused) -> Refused {
+        match self.failures.note(ip) {
+            Some(retry_after) => Refused::TooManyFailures { retry_after },
+            None => refused,
+        }
+    }
+
+    /// The grant of a key and its terms, if it opens this API.
+    fn terms(&self, credential: &Credential, api: &Name) -> Result<(Arc<Terms>, Arc<Grant>), Refused> {
+        let secret = ApiKeySecret::parse_foreign(credential.expose()).map_err(|_| Refused::InvalidKey)?;
         let ring = self.keys.load();
         let hash = self.pepper.hash(secret.expose());
         let grant = ring.lookup(&hash, self.clock.now()).map_err(|refused| match refused {
             KeyRefused::Unknown => Refused::InvalidKey,
             KeyRefused::Expired => Refused::ExpiredKey,
             KeyRefused::Revoked => Refused::RevokedKey,
+            KeyRefused::Inactive(standing) => Refused::InactiveKey(standing),
         })?;
-        let sold = self.products.get(&grant.product).is_some_and(|product| product.rules.apis.contains(api));
-        if sold { Ok(grant.clone()) } else { Err(Refused::InvalidKey) }
+        let terms = self.book.load().terms_of(&grant.scope, api).ok_or(Refused::InvalidKey)?;
+        if credential.in_query && terms.rules.key != KeyRule::HeaderOrQuery {
+            return Err(Refused::InvalidKey);
+        }
+        Ok((terms, grant.clone()))
     }
 
-    pub(super) fn try_take_place(&self) -> Option<Permit> {
-        self.places.try_take()
+    /// Counts one call by its limits, its quotas and its places, or by none of them.
+    pub(super) fn admit(&self, entry: Entry) -> Result<Counted, Refused> {
+        fail_point!("gateway::admit", &*entry.api == "poison", |_| Err(Refused::Crashed));
+        let id = entry.grant.as_ref().map(|grant| Name::from(grant.id.as_str()));
+        let value = |pairs: &[(Name, String)], name: &str| {
+            pairs.iter().find(|(found, _)| **found == *name).map(|(_, value)| Cow::from(value.clone()))
+        };
+        let facts = Facts {
+            grant: id.as_ref(),
+            tenant: Some(&entry.tenant),
+            address: entry.ip,
+            header: &|name| value(&entry.headers, name),
+            claim: &|name| value(&entry.claims, name),
+        };
+        let (limiters, priority) = self.book.load().limits(&entry.terms, (&entry.api, &entry.operation));
+        let granted = limits::decide(&limiters, &facts, NonZeroU32::MIN, (self.ticks)());
+        let granted = granted.map_err(Refused::RateLimited)?;
+        let now = self.clock.now();
+        let meter = match Meter::take(&entry.terms, &facts, entry.bytes, now) {
+            Ok(meter) => meter,
+            Err((quota, exhausted)) => {
+                granted.give_back();
+                return Err(Refused::QuotaExhausted { quota, exhausted });
+            }
+        };
+        match self.places(&entry, id.as_ref(), priority) {
+            Ok((held, entering)) => {
+                if let Some(grant) = &entry.grant {
+                    grant.used.note(now);
+                }
+                Ok(Counted { entry, granted, meter, held, entering })
+            }
+            Err(refused) => {
+                granted.give_back();
+                meter.give_back();
+                Err(refused)
+            }
+        }
     }
 
-    #[expect(
-        clippy::unused_self,
-        reason = "what to tell belongs to the state, which may come to know better"
-    )]
-    pub(super) fn overloaded(&self) -> Refused {
+    fn places(
+        &self,
+        entry: &Entry,
+        grant: Option<&Name>,
+        priority: Priority,
+    ) -> Result<(Option<Held>, Entering), Refused> {
+        let rules = &entry.terms.rules;
+        let held = rules.concurrency.map(|most| {
+            let product = entry.terms.product.as_deref().unwrap_or_default();
+            let key = Name::from(format!("{product}\0{}", entry.tenant.as_str()));
+            self.concurrency.try_take(&key, most).ok_or(Refused::TooManyAtOnce(most))
+        });
+        let held = held.transpose()?;
+        let nobody = Name::from("");
+        let who = Arrival {
+            tenant: &entry.tenant,
+            weight: rules.weight.max(1),
+            member: grant.unwrap_or(&nobody),
+            priority,
+        };
+        let entering = self.entrance.enter(who).map_err(|_| Self::overloaded())?;
+        Ok((held, entering))
+    }
+
+    pub(super) fn overloaded() -> Refused {
         Refused::Overloaded { retry_after: OVERLOADED_RETRY_AFTER }
     }
 
-    pub(super) fn count(&self, admitted: &Result<Admitted, Refused>) {
-        match admitted {
-            Ok(_) => {
-                self.admitted.fetch_add(1, Ordering::Relaxed);
-            }
-            Err(refused) => {
-                let reasons = Refused::REASONS.iter().zip(&self.refused);
-                for (_, count) in reasons.filter(|(reason, _)| **reason == refused.reason()) {
-                    count.fetch_add(1, Ordering::Relaxed);
-                }
-            }
+    /// Forgets counters that say nothing any more.
+    pub(super) fn sweep(&self) {
+        let (book, now, ticks) = (self.book.load(), self.clock.now(), (self.ticks)());
+        for limiter in book.limiters().iter() {
+            limiter.sweep(ticks);
+        }
+        for sold in book.quotas() {
+            sold.accounts.sweep(sold.rule.quota.period, now);
+        }
+    }
+
+    pub(super) fn note_admitted(&self) {
+        self.admitted.fetch_add(1, Ordering::Relaxed);
+    }
+
+    pub(super) fn note_refused(&self, refused: &Refused) {
+        let reasons = Refused::REASONS.iter().zip(&self.refused);
+        for (_, count) in reasons.filter(|(reason, _)| **reason == refused.reason()) {
+            count.fetch_add(1, Ordering::Relaxed);
         }
     }
 

@@ -3,6 +3,6 @@
 pub mod ask;
 pub mod clock;
 pub mod contain;
+pub mod entrance;
 pub mod permits;
-pub mod shares;
 pub mod slots;

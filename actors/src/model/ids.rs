@@ -106,6 +106,14 @@ impl TenantId {
     /// Longest name, in bytes.
     pub const MAX_BYTES: usize = 128;
 
+    /// The tenant of calls for which nobody says whose they are. No key can be of it.
+    pub const ANONYMOUS: &str = "anonymous";
+
+    /// The tenant of calls for which nobody says whose they are.
+    pub fn anonymous() -> Self {
+        Self(Self::ANONYMOUS.into())
+    }
+
     /// Checks and wraps a tenant's name.
     pub fn new(name: &str) -> Result<Self, InvalidTenant> {
         let legal = |b: u8| b.is_ascii_alphanumeric() || matches!(b, b'.' | b'_' | b'-');

@@ -7,7 +7,9 @@
 mod secret;
 
 use std::collections::{BTreeMap, HashMap};
+use std::fmt;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use serde::{Deserialize, Serialize};
 
@@ -21,10 +23,14 @@ pub use secret::{ApiKeySecret, FOREIGN_LENGTH, InvalidKey, KeyHash, PREFIX, Pepp
 pub struct Grant {
     /// Unique in the project.
     pub id: String,
-    /// What may be called, and how much.
-    pub product: Name,
+    /// What may be called.
+    #[serde(flatten)]
+    pub scope: Scope,
     /// Who calls.
     pub tenant: TenantId,
+    /// Whether it may be used, apart from its times.
+    #[serde(default)]
+    pub standing: Standing,
     /// Hash of the first key.
     pub primary: KeyHash,
     /// Hash of the second key.
@@ -41,7 +47,110 @@ pub struct Grant {
     pub rotated: Option<Timestamp>,
     /// Made from the manifest, and removed with it; others are made at run time.
     pub managed_by_manifest: bool,
+    /// When it last admitted a call.
+    #[serde(skip)]
+    pub used: LastUsed,
 }
+
+/// What the keys of a grant open.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Scope {
+    /// The APIs of a product, on its terms.
+    Product(Name),
+    /// One API, on the terms of no product.
+    Api(Name),
+    /// Every API, on the terms of no product.
+    AllApis,
+    /// Everything that keys open, on the terms of no product: for the operator's own use.
+    AllAccess,
+}
+
+impl Scope {
+    /// The product on whose terms is called, if there is one.
+    pub fn product(&self) -> Option<&Name> {
+        match self {
+            Self::Product(product) => Some(product),
+            Self::Api(_) | Self::AllApis | Self::AllAccess => None,
+        }
+    }
+}
+
+impl fmt::Display for Scope {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Product(name) => write!(f, "product {name}"),
+            Self::Api(name) => write!(f, "api {name}"),
+            Self::AllApis => f.write_str("all apis"),
+            Self::AllAccess => f.write_str("all access"),
+        }
+    }
+}
+
+/// Whether a grant may be used, as far as people decide it. Only an active one admits calls.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Standing {
+    /// It may.
+    #[default]
+    Active,
+    /// It waits for an approval.
+    Submitted,
+    /// The approval was refused.
+    Rejected,
+    /// It may not for now.
+    Suspended,
+}
+
+impl Standing {
+    /// As it is shown.
+    pub fn word(self) -> &'static str {
+        match self {
+            Self::Active => "active",
+            Self::Submitted => "submitted",
+            Self::Rejected => "rejected",
+            Self::Suspended => "suspended",
+        }
+    }
+
+    /// Whether a grant may go from here to there: what waits is approved or rejected, and what runs is suspended and
+    /// resumed.
+    pub fn may_become(self, next: Self) -> bool {
+        match (self, next) {
+            (Self::Submitted, Self::Active | Self::Rejected)
+            | (Self::Active, Self::Suspended)
+            | (Self::Suspended, Self::Active) => true,
+            (Self::Submitted, Self::Submitted | Self::Suspended)
+            | (Self::Active, Self::Active | Self::Submitted | Self::Rejected)
+            | (Self::Suspended, Self::Suspended | Self::Submitted | Self::Rejected)
+            | (Self::Rejected, _) => false,
+        }
+    }
+}
+
+/// When a grant last admitted a call, shared by all copies of the grant. Two grants are equal whenever it was.
+#[derive(Debug, Clone, Default)]
+pub struct LastUsed(Arc<AtomicU64>);
+
+impl LastUsed {
+    /// Notes a call.
+    pub fn note(&self, now: Timestamp) {
+        self.0.fetch_max(now.0, Ordering::Relaxed);
+    }
+
+    /// When it was, if anybody knows.
+    pub fn get(&self) -> Option<Timestamp> {
+        Some(self.0.load(Ordering::Relaxed)).filter(|at| *at > 0).map(Timestamp)
+    }
+}
+
+impl PartialEq for LastUsed {
+    fn eq(&self, _: &Self) -> bool {
+        true
+    }
+}
+
+impl Eq for LastUsed {}
 
 /// One of the two keys of a grant.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
@@ -81,6 +190,9 @@ pub enum KeyRefused {
     /// The grant was revoked.
     #[error("the api key was revoked")]
     Revoked,
+    /// The grant does not work now.
+    #[error("the api key is {}", .0.word())]
+    Inactive(Standing),
 }
 
 /// Why the key ring was not changed.
@@ -103,7 +215,12 @@ impl Grant {
         if self.expires.is_some_and(|at| now >= at) {
             return Err(KeyRefused::Expired);
         }
-        Ok(())
+        match self.standing {
+            Standing::Active => Ok(()),
+            other @ (Standing::Submitted | Standing::Rejected | Standing::Suspended) => {
+                Err(KeyRefused::Inactive(other))
+            }
+        }
     }
 
     /// This grant with another key in a slot; the other slot is untouched.
@@ -180,6 +297,17 @@ impl KeyRing {
         self.find(id).map(Arc::new)
     }
 
+    /// Gives a grant another standing. Returns the grant as it is to be stored, or `None` when there is no way from
+    /// where it is.
+    pub fn stand(&mut self, id: &str, standing: Standing) -> Result<Option<Arc<Grant>>, KeyRingError> {
+        let grant = self.find(id)?;
+        if grant.revoked.is_some() || !grant.standing.may_become(standing) {
+            return Ok(None);
+        }
+        self.insert(Grant { standing, ..grant })?;
+        self.find(id).map(Arc::new).map(Some)
+    }
+
     /// One grant.
     pub fn get(&self, id: &str) -> Option<&Arc<Grant>> {
         self.grants.get(id)
@@ -228,8 +356,9 @@ mod tests {
         let (primary, secondary) = (hashed(primary), hashed(secondary));
         Grant {
             id: id.to_owned(),
-            product: "carrier".into(),
+            scope: Scope::Product("carrier".into()),
             tenant: TenantId::new("acme").unwrap(),
+            standing: Standing::Active,
             primary: primary.hash,
             secondary: secondary.hash,
             hint: [primary.hint, secondary.hint],
@@ -238,6 +367,7 @@ mod tests {
             revoked: None,
             rotated: None,
             managed_by_manifest: false,
+            used: LastUsed::default(),
         }
     }
 
@@ -324,9 +454,28 @@ mod tests {
 
     #[test]
     fn a_grant_survives_its_encoding() {
-        let grant = grant("a", 1, 2);
-        let packed = rmp_serde::to_vec_named(&grant).unwrap();
-        assert_eq!(rmp_serde::from_slice::<Grant>(&packed).unwrap(), grant);
+        for scope in [Scope::Product("p".into()), Scope::Api("a".into()), Scope::AllApis, Scope::AllAccess] {
+            for standing in [Standing::Active, Standing::Submitted, Standing::Rejected, Standing::Suspended] {
+                let grant = Grant { scope: scope.clone(), standing, ..grant("a", 1, 2) };
+                let stored = serde_json::to_string(&grant).unwrap();
+                assert_eq!(serde_json::from_str::<Grant>(&stored).unwrap(), grant, "{stored}");
+            }
+        }
+    }
+
+    #[test]
+    fn only_an_active_grant_admits_and_people_change_its_standing_step_by_step() {
+        use Standing::{Active, Rejected, Submitted, Suspended};
+        let all = [Active, Submitted, Rejected, Suspended];
+        for standing in all {
+            let admits = Grant { standing, ..grant("a", 1, 2) }.admits(NOW);
+            assert_eq!(admits.is_ok(), standing == Active, "{standing:?}");
+        }
+        let steps = all.into_iter().flat_map(|from| all.map(|to| (from, to)));
+        let allowed: Vec<_> = steps.filter(|(from, to)| from.may_become(*to)).collect();
+        let expected =
+            [(Active, Suspended), (Submitted, Active), (Submitted, Rejected), (Suspended, Active)];
+        assert_eq!(allowed, expected);
     }
 
     #[test]

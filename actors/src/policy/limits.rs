@@ -91,7 +91,7 @@ impl fmt::Debug for Facts<'_> {
 
 impl By {
     /// The key under which a call is counted, or `None` when it is not.
-    fn key(&self, facts: &Facts<'_>) -> Option<Name> {
+    pub fn key(&self, facts: &Facts<'_>) -> Option<Name> {
         let valued = |value: Option<Cow<'_, str>>| value.map_or_else(|| "".into(), |value| bounded(&value));
         match self {
             Self::ApiKey => facts.grant.cloned(),

@@ -19,6 +19,7 @@ pub mod precondition;
 pub mod quota;
 pub mod rate;
 pub mod retry;
+pub mod terms;
 pub mod throughput;
 pub mod ttl;
 pub mod window;

@@ -402,14 +402,18 @@ pub type Asked<'a> = (&'a Accounts, &'a Quota, &'a Name);
 /// Counts `cost` by all these quotas, or by none. What is returned can be given back one by one.
 ///
 /// # Errors
-/// The refusal that lasts longest; nothing is counted.
-pub fn take_all(asked: &[Asked<'_>], cost: Spent, now: Timestamp) -> Result<Vec<(Left, Receipt)>, Exhausted> {
+/// The refusal that lasts longest, and the number of its quota from 0; nothing is counted.
+pub fn take_all(
+    asked: &[Asked<'_>],
+    cost: Spent,
+    now: Timestamp,
+) -> Result<Vec<(Left, Receipt)>, (usize, Exhausted)> {
     let answers: Vec<_> =
         asked.iter().map(|(accounts, quota, key)| accounts.take(key, quota, cost, now)).collect();
-    let refused = answers.iter().filter_map(|answer| answer.as_ref().err());
+    let refused = answers.iter().enumerate().filter_map(|(place, answer)| Some((place, answer.as_ref().err()?)));
     // For ever is longer than any time.
-    let Some(longest) = refused.max_by_key(|refused| (refused.retry_after.is_none(), refused.retry_after))
-    else {
+    let longest = refused.max_by_key(|(_, refused)| (refused.retry_after.is_none(), refused.retry_after));
+    let Some((place, longest)) = longest else {
         return Ok(answers.into_iter().flatten().collect());
     };
     for ((accounts, _, key), answer) in asked.iter().zip(&answers) {
@@ -417,7 +421,7 @@ pub fn take_all(asked: &[Asked<'_>], cost: Spent, now: Timestamp) -> Result<Vec<
             accounts.give_back(key, *receipt);
         }
     }
-    Err(*longest)
+    Err((place, *longest))
 }
 
 fn millis(time: Duration) -> u64 {

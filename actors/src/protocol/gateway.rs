@@ -2,27 +2,32 @@
 
 use std::fmt;
 use std::net::IpAddr;
+use std::sync::Arc;
 use std::time::Duration;
 
 use actix::Message;
 
-use crate::kernel::permits::Permit;
-use crate::kernel::shares::Share;
+use crate::kernel::entrance::{Entering, Place};
 use crate::model::ids::{Name, TenantId};
-use crate::policy::rate::{Admission, Rate};
+use crate::policy::keys::{Grant, Standing};
+use crate::policy::limits::{Exceeded, Granted, Judged};
+use crate::policy::permits::Held;
+use crate::policy::quota::Exhausted;
+use crate::policy::terms::{Meter, Terms};
 
 /// Sender: `GatewayHandle`. Receiver: `Gateway`, on the same thread.
-/// Reply: who calls and on what terms, or why not.
+/// Reply: on what terms the caller may come, or why not.
 #[derive(Message)]
-#[rtype(result = "Result<Admitted, Refused>")]
-pub struct Admit {
-    /// What is asked.
-    pub call: Call,
-    /// The place among the requests being worked on; goes on into [`Admitted`].
-    pub permit: Permit,
-}
+#[rtype(result = "Result<Door, Refused>")]
+pub struct Identify(pub Call);
 
-/// One request, as far as admission is concerned.
+/// Sender: `GatewayHandle`. Receiver: `Gateway`, on the same thread.
+/// Reply: what was counted for the call, or why it may not go on.
+#[derive(Message)]
+#[rtype(result = "Result<Counted, Refused>")]
+pub struct Admit(pub Entry);
+
+/// One request, as far as its key is concerned.
 #[derive(Debug)]
 pub struct Call {
     /// The API key, as it stands in the request.
@@ -33,19 +38,60 @@ pub struct Call {
     pub api: Name,
 }
 
+/// On what terms a caller may come.
+#[derive(Debug, Clone)]
+pub enum Door {
+    /// On those of its key.
+    Key(Arc<Terms>, Arc<Grant>),
+    /// On one of these, without a key; at least one.
+    Open(Vec<Arc<Terms>>),
+}
+
+/// A caller who is known, and what counts for its limits.
+#[derive(Debug)]
+pub struct Entry {
+    /// On what terms.
+    pub terms: Arc<Terms>,
+    /// The grant of its key, if it has one.
+    pub grant: Option<Arc<Grant>>,
+    /// Whose call it is.
+    pub tenant: TenantId,
+    /// The API.
+    pub api: Name,
+    /// The operation of the API.
+    pub operation: Name,
+    /// The caller's address.
+    pub ip: IpAddr,
+    /// The header fields that limits go by, with their values.
+    pub headers: Vec<(Name, String)>,
+    /// The claims that limits go by, with their values.
+    pub claims: Vec<(Name, String)>,
+    /// Bytes of the body, as far as they are known.
+    pub bytes: u64,
+}
+
 /// What a caller sent as its key. Never printed.
 #[derive(Clone)]
-pub struct Credential(String);
+pub struct Credential {
+    text: String,
+    /// Whether it stood in the query.
+    pub in_query: bool,
+}
 
 impl Credential {
     /// Wraps the text of a header.
     pub fn new(text: impl Into<String>) -> Self {
-        Self(text.into())
+        Self { text: text.into(), in_query: false }
+    }
+
+    /// Wraps the text of a parameter of the query.
+    pub fn of_query(text: impl Into<String>) -> Self {
+        Self { text: text.into(), in_query: true }
     }
 
     /// The text, to be parsed and hashed.
     pub fn expose(&self) -> &str {
-        &self.0
+        &self.text
     }
 }
 
@@ -55,39 +101,38 @@ impl fmt::Debug for Credential {
     }
 }
 
-/// A call that may go on. It holds its place among the requests being worked on until it is dropped.
+/// A call that nothing refuses, as soon as it has its place.
+#[derive(Debug)]
+pub struct Counted {
+    /// Who called.
+    pub entry: Entry,
+    /// What the limits counted.
+    pub granted: Granted,
+    /// What the quotas counted.
+    pub meter: Meter,
+    /// The place among its tenant's, where its product limits them.
+    pub held: Option<Held>,
+    /// The way to its place.
+    pub entering: Entering,
+}
+
+/// A call that may go on. It holds its places until it is dropped.
 #[derive(Debug)]
 pub struct Admitted {
     /// Who pays, and whose documents are meant in isolated containers.
     pub tenant: TenantId,
-    /// What was bought.
-    pub product: Name,
-    /// The grant that the key belongs to.
-    pub grant: Name,
-    /// What the rate of the product says, where it has one.
-    pub rate: Option<Rated>,
-    /// The places that the call takes.
+    /// What was bought, unless the call is on the terms of no product.
+    pub product: Option<Name>,
+    /// The grant that the key belongs to, if there is a key.
+    pub grant: Option<Name>,
+    /// What each limit says.
+    pub judged: Vec<Judged>,
+    /// Where the bytes of the answer are counted.
+    pub meter: Meter,
+    /// The place among all calls.
     pub place: Place,
-}
-
-/// A call's places among all requests and among its tenant's.
-#[derive(Debug)]
-pub struct Place {
-    /// Among all.
-    pub permit: Permit,
-    /// Among the tenant's.
-    pub share: Share,
-}
-
-/// What a product's rate says to one call.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Rated {
-    /// The product, which names the policy.
-    pub product: Name,
-    /// The rate of each grant of the product.
-    pub rate: Rate,
-    /// What is left of it.
-    pub admission: Admission,
+    /// The place among its tenant's, where its product limits them.
+    pub held: Option<Held>,
 }
 
 /// Why a call may not go on. It has cost nothing of the caller's rate.
@@ -111,9 +156,26 @@ pub enum Refused {
         /// Time until the next one is looked at.
         retry_after: Duration,
     },
-    /// The product's rate is used up for now.
+    /// The grant waits for an approval, was rejected or is suspended.
+    #[error("the api key is {}", .0.word())]
+    InactiveKey(Standing),
+    /// A limit is reached for now.
     #[error("the rate of calls is exceeded")]
-    RateLimited(Rated),
+    RateLimited(Exceeded),
+    /// Nothing is left of a quota.
+    #[error("{exhausted}")]
+    QuotaExhausted {
+        /// The quota.
+        quota: Name,
+        /// What there is no more of.
+        exhausted: Exhausted,
+    },
+    /// The tenant has as many calls under way as its product allows.
+    #[error("{0} calls of this tenant are being worked on, which is the most that its product allows")]
+    TooManyAtOnce(usize),
+    /// The token was refused, or there is none.
+    #[error("the token is refused")]
+    Token,
     /// Too many requests are being worked on, altogether or for this tenant.
     #[error("too many requests are being worked on")]
     Overloaded {
@@ -127,27 +189,36 @@ pub enum Refused {
 
 impl Refused {
     /// Every reason, for counters.
-    pub const REASONS: [&'static str; 8] = [
+    pub const REASONS: [&'static str; 12] = [
         "missing_key",
         "invalid_key",
         "expired_key",
         "revoked_key",
+        "inactive_key",
+        "token",
         "too_many_failures",
         "rate_limited",
+        "quota_exceeded",
+        "too_many_at_once",
         "overloaded",
         "crashed",
     ];
 
     /// The name of the reason in metrics.
     pub fn reason(&self) -> &'static str {
-        let [missing, invalid, expired, revoked, failures, rate, overloaded, crashed] = Self::REASONS;
+        let [missing, invalid, expired, revoked, inactive, token, rest @ ..] = Self::REASONS;
+        let [failures, rate, quota, at_once, overloaded, crashed] = rest;
         match self {
             Self::MissingKey => missing,
             Self::InvalidKey => invalid,
             Self::ExpiredKey => expired,
             Self::RevokedKey => revoked,
+            Self::InactiveKey(_) => inactive,
+            Self::Token => token,
             Self::TooManyFailures { .. } => failures,
             Self::RateLimited(_) => rate,
+            Self::QuotaExhausted { .. } => quota,
+            Self::TooManyAtOnce(_) => at_once,
             Self::Overloaded { .. } => overloaded,
             Self::Crashed => crashed,
         }
