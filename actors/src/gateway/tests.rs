@@ -6,12 +6,17 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::*;
-use crate::kernel::clock::{ManualClock, SystemClock};
+use crate::kernel::clock::{Clock, ManualClock, SystemClock};
 use crate::model::ids::{Name, ShardId, TenantId};
 use crate::model::time::Timestamp;
 use crate::policy::keys::{ApiKeySecret, KeySlot};
+use crate::policy::keys::{Scope, Standing};
+use crate::policy::limits::{Algorithm, By, Limit};
+use crate::policy::permits::Shedding;
+use crate::policy::quota::{Period, Quota, Resource};
 use crate::policy::rate::Rate;
-use crate::protocol::gateway::{Call, Credential, Refused};
+use crate::policy::terms::{ApiRules, KeyRule, ProductRules, QuotaRule};
+use crate::protocol::gateway::{Admitted, Call, Credential, Door, Entry, Refused};
 use crate::shard::{Fatal, Shard, ShardHandle, ShardSettings};
 
 const SECOND: Duration = Duration::from_secs(1);
@@ -23,21 +28,29 @@ struct House {
     state: Arc<GatewayState>,
     keys: KeysHandle,
     gateway: GatewayHandle,
+    ledger: LedgerHandle,
+}
+
+fn limit(name: &str, calls: u32) -> Limit {
+    let rate = Rate::new(calls, SECOND).unwrap();
+    Limit { name: name.into(), rate, algorithm: Algorithm::TokenBucket, by: By::ApiKey }
+}
+
+fn product(apis: &[&str]) -> ProductRules {
+    ProductRules { apis: apis.iter().map(|api| Name::from(*api)).collect(), ..ProductRules::default() }
 }
 
 fn settings() -> GatewaySettings {
-    let product = |apis: &[&str], calls: Option<u32>| ProductRules {
-        apis: apis.iter().map(|api| Name::from(*api)).collect(),
-        rate: calls.map(|calls| Rate::new(calls, SECOND).unwrap()),
-    };
+    let carrier = ProductRules { limits: vec![limit("carrier", 2)], ..product(&["freight", "poison"]) };
     GatewaySettings {
-        products: BTreeMap::from([
-            ("carrier".into(), product(&["freight", "poison"], Some(2))),
-            ("shipper".into(), product(&["tracking"], None)),
-        ]),
+        products: BTreeMap::from([("carrier".into(), carrier), ("shipper".into(), product(&["tracking"]))]),
+        apis: BTreeMap::new(),
         auth_failures: Rate::new(3, 3 * SECOND).unwrap(),
         rate_keys: 1_000,
         requests_in_flight: 16,
+        requests_waiting: 0,
+        wait: Duration::ZERO,
+        shedding: Shedding { normal_percent: 100, low_percent: 100 },
     }
 }
 
@@ -51,10 +64,11 @@ fn shard(folder: &Path, new: bool) -> ShardHandle {
 fn house_in(folder: tempfile::TempDir, new: bool) -> Result<House, GatewayOpenError> {
     let shard = shard(folder.path(), new);
     let clock = ManualClock::at(Timestamp(1_700_000_000_000));
-    let (state, keys) =
-        open(folder.path(), shard.clone(), settings(), clock.clone(), SystemRandom::shared())?;
+    let random = SystemRandom::shared();
+    let (state, keys) = open(folder.path(), shard.clone(), settings(), clock.clone(), random.clone())?;
     let gateway = GatewayHandle::start(state.clone());
-    Ok(House { folder, shard, clock, state, keys, gateway })
+    let ledger = LedgerHandle::open(state.clone(), shard.clone(), random)?;
+    Ok(House { folder, shard, clock, state, keys, gateway, ledger })
 }
 
 fn house() -> House {
@@ -72,12 +86,31 @@ impl House {
         self.folder
     }
 
-    async fn admit_for(&self, api: &str, key: &str) -> Result<super::Admitted, Refused> {
+    async fn admit_for(&self, api: &str, key: &str) -> Result<Admitted, Refused> {
         let credential = Some(Credential::new(key)).filter(|_| !key.is_empty());
-        self.gateway.admit(Call { credential, ip: [192, 0, 2, 1].into(), api: api.into() }).await
+        self.call(api, credential).await
     }
 
-    async fn admit(&self, key: &ApiKeySecret) -> Result<super::Admitted, Refused> {
+    async fn call(&self, api: &str, credential: Option<Credential>) -> Result<Admitted, Refused> {
+        let ip = [192, 0, 2, 1].into();
+        let (terms, grant) = match self.gateway.identify(Call { credential, ip, api: api.into() }).await? {
+            Door::Key(terms, grant) => (terms, Some(grant)),
+            Door::Open(open) => (open[0].clone(), None),
+        };
+        let tenant = grant.as_ref().map_or_else(TenantId::anonymous, |grant| grant.tenant.clone());
+        let (api, operation) = (api.into(), "get".into());
+        let (headers, claims) = (Vec::new(), Vec::new());
+        let entry = Entry { terms, grant, tenant, api, operation, ip, headers, claims, bytes: 0 };
+        self.gateway.admit(entry).await
+    }
+
+    fn apply(&self, change: impl FnOnce(&mut GatewaySettings)) {
+        let mut settings = settings();
+        change(&mut settings);
+        self.ledger.apply(&settings).unwrap();
+    }
+
+    async fn admit(&self, key: &ApiKeySecret) -> Result<Admitted, Refused> {
         self.admit_for("freight", key.expose()).await
     }
 
@@ -87,7 +120,8 @@ impl House {
 }
 
 fn new_grant(product: &str, expires: Option<Timestamp>) -> NewGrant {
-    NewGrant { product: product.into(), tenant: TenantId::new("acme").unwrap(), expires }
+    let scope = Scope::Product(product.into());
+    NewGrant { scope, tenant: TenantId::new("acme").unwrap(), expires, submitted: false }
 }
 
 fn seed(name: &str, key: &str) -> Seed {
@@ -107,8 +141,8 @@ async fn both_keys_of_a_grant_admit_its_tenant_and_survive_a_restart() {
     let issued = house.issue().await;
     for key in [&issued.primary, &issued.secondary] {
         let admitted = house.admit(key).await.unwrap();
-        assert_eq!((admitted.tenant.as_str(), &*admitted.product), ("acme", "carrier"));
-        assert_eq!(*admitted.grant, *issued.grant.id);
+        assert_eq!((admitted.tenant.as_str(), admitted.product.as_deref()), ("acme", Some("carrier")));
+        assert_eq!(admitted.grant.as_deref(), Some(&*issued.grant.id));
     }
     let house = house.reopened().await.unwrap();
     assert!(house.admit(&issued.primary).await.is_ok());
@@ -169,13 +203,13 @@ async fn rotating_one_key_leaves_the_other_valid() {
 async fn a_refused_call_costs_nothing_and_both_keys_share_one_rate() {
     let house = house();
     let issued = house.issue().await;
-    let first = house.admit(&issued.primary).await.unwrap().rate.unwrap();
+    let first = house.admit(&issued.primary).await.unwrap().judged.pop().unwrap();
     assert_eq!((first.admission.limit, first.admission.remaining), (2, 1));
     assert!(house.admit(&issued.secondary).await.is_ok());
     for _ in 0..10 {
         let refused = house.admit(&issued.primary).await.unwrap_err();
         let Refused::RateLimited(rated) = refused else { panic!("{refused:?}") };
-        assert_eq!(rated.admission.retry_after, Duration::from_millis(500));
+        assert_eq!(rated.retry_after, Duration::from_millis(500));
     }
     house.clock.advance(Duration::from_millis(500));
     assert!(house.admit(&issued.primary).await.is_ok());
@@ -273,13 +307,13 @@ async fn seeds_follow_the_manifest_and_a_revoked_one_stays_revoked() {
     let house = house.reopened().await.unwrap();
     house.keys.seed(vec![seed("a", a), seed("c", b)]).await.unwrap();
     assert_eq!(house.admit_for("freight", a).await.unwrap_err(), Refused::RevokedKey);
-    assert_eq!(&*house.admit_for("freight", b).await.unwrap().grant, "c");
+    assert_eq!(house.admit_for("freight", b).await.unwrap().grant.as_deref().unwrap(), "c");
     let ids: Vec<_> = house.keys.list().iter().map(|grant| grant.id.clone()).collect();
     assert_eq!(ids, ["a", "c"]);
     house.keys.seed(vec![seed("a", b), seed("c", a)]).await.unwrap();
-    assert_eq!(&*house.admit_for("freight", b).await.unwrap().grant, "a");
+    assert_eq!(house.admit_for("freight", b).await.unwrap().grant.as_deref().unwrap(), "a");
     let house = house.reopened().await.unwrap();
-    assert_eq!(&*house.admit_for("freight", a).await.unwrap().grant, "c");
+    assert_eq!(house.admit_for("freight", a).await.unwrap().grant.as_deref().unwrap(), "c");
 }
 
 #[actix::test]
@@ -311,4 +345,185 @@ async fn nothing_stored_contains_a_key() {
             assert!(!bytes.windows(tail.len()).any(|window| window == tail), "{}", path.display());
         }
     }
+}
+
+/// What a caller may be told.
+fn told(result: &Result<Admitted, Refused>) -> &'static str {
+    match result {
+        Ok(admitted) if admitted.product.is_some() => "in product",
+        Ok(_) => "in api",
+        Err(refused) => refused.reason(),
+    }
+}
+
+#[actix::test]
+async fn the_key_matrix_holds_in_all_24_cases() {
+    let house = house();
+    let grant = |scope| NewGrant { scope, ..new_grant("shipper", None) };
+    let scopes = [
+        Scope::Product("carrier".into()),
+        Scope::Api("freight".into()),
+        Scope::AllApis,
+        Scope::AllAccess,
+        Scope::Product("shipper".into()),
+    ];
+    let mut keys = Vec::new();
+    house.apply(|settings| {
+        settings.apis.insert("freight".into(), ApiRules::default());
+    });
+    for scope in scopes {
+        keys.push(house.keys.issue(grant(scope)).await.unwrap().primary.expose().to_owned());
+    }
+    keys.push(String::new());
+    // Whether the API is in a product without key, whether it wants a key itself; then what holds for a key of its
+    // product, of itself, of all APIs, of everything, of another product, and for none.
+    let rows = [
+        (false, true, ["in product", "in api", "in api", "in api", "invalid_key", "missing_key"]),
+        (false, false, ["in product", "in api", "in api", "in api", "invalid_key", "in api"]),
+        (true, true, ["in product", "in api", "in api", "in api", "invalid_key", "in product"]),
+        (true, false, ["in product", "in api", "in api", "in api", "invalid_key", "in product"]),
+    ];
+    for (in_open, wants_key, expected) in rows {
+        house.apply(|settings| {
+            if let Some(carrier) = settings.products.get_mut("carrier") {
+                carrier.limits.clear();
+            }
+            settings.apis.insert("freight".into(), ApiRules { open: !wants_key, ..ApiRules::default() });
+            if in_open {
+                let open = ProductRules { key: KeyRule::None, ..product(&["freight"]) };
+                settings.products.insert("anyone".into(), open);
+            }
+        });
+        for (key, expected) in keys.iter().zip(expected) {
+            // Refused keys of one address are counted, which is another promise.
+            house.clock.advance(10 * SECOND);
+            let result = house.admit_for("freight", key).await;
+            assert_eq!(told(&result), expected, "open product {in_open}, key wanted {wants_key}");
+        }
+    }
+}
+
+#[actix::test]
+async fn only_active_keys_admit_and_an_approval_makes_one_active() {
+    let house = house();
+    house.apply(|settings| {
+        let carrier = settings.products.get_mut("carrier").unwrap();
+        (carrier.approval, carrier.grants_per_tenant) = (true, Some(2));
+        carrier.limits.clear();
+    });
+    let waits = NewGrant { submitted: true, ..new_grant("carrier", None) };
+    let issued = house.keys.issue(waits.clone()).await.unwrap();
+    let id = issued.grant.id.as_str();
+    let refused = |standing| Some(Refused::InactiveKey(standing));
+    assert_eq!(house.admit(&issued.primary).await.err(), refused(Standing::Submitted));
+    house.keys.stand(id, Standing::Active).await.unwrap();
+    assert!(house.admit(&issued.primary).await.is_ok());
+    house.keys.stand(id, Standing::Suspended).await.unwrap();
+    assert_eq!(house.admit(&issued.secondary).await.err(), refused(Standing::Suspended));
+    house.clock.advance(10 * SECOND);
+    let wrong = house.keys.stand(id, Standing::Rejected).await;
+    assert_eq!(wrong.unwrap_err(), KeysError::Standing("suspended", "rejected"));
+    house.keys.stand(id, Standing::Active).await.unwrap();
+    assert!(house.admit(&issued.primary).await.is_ok());
+    let second = house.keys.issue(waits.clone()).await.unwrap();
+    house.keys.stand(&second.grant.id, Standing::Rejected).await.unwrap();
+    assert_eq!(house.admit(&second.primary).await.err(), refused(Standing::Rejected));
+    house.keys.issue(waits.clone()).await.unwrap();
+    assert_eq!(house.keys.issue(waits).await.unwrap_err(), KeysError::TooMany(2));
+}
+
+#[actix::test]
+async fn a_key_in_the_query_opens_only_what_allows_it() {
+    let house = house();
+    let issued = house.issue().await;
+    let in_query = || Some(Credential::of_query(issued.primary.expose()));
+    assert_eq!(house.call("freight", in_query()).await.unwrap_err(), Refused::InvalidKey);
+    house.apply(|settings| {
+        settings.products.get_mut("carrier").unwrap().key = KeyRule::HeaderOrQuery;
+    });
+    assert!(house.call("freight", in_query()).await.is_ok());
+}
+
+fn quota(calls: u64) -> QuotaRule {
+    let quota = Quota { calls: Some(calls), bytes: Some(1_000), period: Period::Day };
+    QuotaRule { name: "carrier".into(), quota, by: By::ApiKey }
+}
+
+fn with_quota(house: &House, calls: u64) {
+    house.apply(|settings| {
+        let carrier = settings.products.get_mut("carrier").unwrap();
+        carrier.limits = vec![limit("carrier", 1_000)];
+        carrier.quotas = vec![quota(calls)];
+    });
+}
+
+fn exhausted(result: Result<Admitted, Refused>) -> Resource {
+    match result.unwrap_err() {
+        Refused::QuotaExhausted { quota, exhausted } => {
+            assert_eq!(&*quota, "carrier");
+            exhausted.resource
+        }
+        other => panic!("{other:?}"),
+    }
+}
+
+#[actix::test]
+async fn a_quota_holds_over_a_restart_and_counts_no_refused_call() {
+    let house = house();
+    with_quota(&house, 3);
+    let issued = house.issue().await;
+    for _ in 0..3 {
+        assert!(house.admit(&issued.primary).await.is_ok());
+    }
+    for _ in 0..5 {
+        assert_eq!(exhausted(house.admit(&issued.primary).await), Resource::Calls);
+    }
+    house.ledger.flush().await.unwrap();
+    let house = house.reopened().await.unwrap();
+    with_quota(&house, 4);
+    assert!(house.admit(&issued.primary).await.is_ok());
+    assert_eq!(exhausted(house.admit(&issued.primary).await), Resource::Calls);
+    let judged = house.gateway.state().status();
+    assert!(judged.refused.contains(&("quota_exceeded", 1)));
+    house.clock.advance(Duration::from_secs(86_400));
+    assert!(house.admit(&issued.primary).await.is_ok(), "a new day");
+}
+
+#[actix::test]
+async fn bytes_of_answers_count_and_a_quota_that_comes_back_has_forgotten_nothing() {
+    let house = house();
+    with_quota(&house, 100);
+    let issued = house.issue().await;
+    let admitted = house.admit(&issued.primary).await.unwrap();
+    admitted.meter.note_bytes(1_001, house.clock.now());
+    assert_eq!(exhausted(house.admit(&issued.primary).await), Resource::Bytes);
+    house.ledger.flush().await.unwrap();
+    house.apply(|_| {});
+    assert!(house.admit(&issued.primary).await.is_ok());
+    with_quota(&house, 100);
+    assert_eq!(exhausted(house.admit(&issued.primary).await), Resource::Bytes);
+}
+
+#[actix::test]
+async fn calls_of_a_tenant_at_once_are_limited_and_come_free_with_their_answers() {
+    let house = house();
+    house.apply(|settings| settings.products.get_mut("shipper").unwrap().concurrency = Some(2));
+    let issued = house.keys.issue(new_grant("shipper", None)).await.unwrap();
+    let call = || house.admit_for("tracking", issued.primary.expose());
+    let held = [call().await.unwrap(), call().await.unwrap()];
+    assert_eq!(call().await.unwrap_err(), Refused::TooManyAtOnce(2));
+    drop(held);
+    assert!(call().await.is_ok());
+}
+
+#[actix::test]
+async fn the_last_use_of_a_key_is_known_after_a_restart() {
+    let house = house();
+    let issued = house.issue().await;
+    assert_eq!(issued.grant.used.get(), None);
+    house.admit(&issued.secondary).await.unwrap();
+    let at = house.clock.now();
+    house.ledger.flush().await.unwrap();
+    let house = house.reopened().await.unwrap();
+    assert_eq!(house.keys.get(&issued.grant.id).unwrap().used.get(), Some(at));
 }

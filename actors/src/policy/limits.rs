@@ -37,6 +37,8 @@ pub enum Algorithm {
 /// Whose calls are counted together.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub enum By {
+    /// Those of one caller: of its grant if it has a key, else of the one whom its token is about, else of its address.
+    Caller,
     /// Those of one grant, which has one or two keys. A call without one is not limited.
     ApiKey,
     /// Those of one tenant. A call of nobody is not limited.
@@ -89,11 +91,23 @@ impl fmt::Debug for Facts<'_> {
     }
 }
 
+impl Facts<'_> {
+    /// A caller without a key.
+    fn stranger(&self) -> Name {
+        let tenant = self.tenant.map(TenantId::as_str).unwrap_or_default();
+        match (self.claim)("sub") {
+            Some(subject) => bounded(&format!("{tenant}\0{subject}")),
+            None => network(self.address).to_string().into(),
+        }
+    }
+}
+
 impl By {
     /// The key under which a call is counted, or `None` when it is not.
     pub fn key(&self, facts: &Facts<'_>) -> Option<Name> {
         let valued = |value: Option<Cow<'_, str>>| value.map_or_else(|| "".into(), |value| bounded(&value));
         match self {
+            Self::Caller => Some(facts.grant.cloned().unwrap_or_else(|| facts.stranger())),
             Self::ApiKey => facts.grant.cloned(),
             Self::Tenant => facts.tenant.map(|tenant| tenant.as_str().into()),
             Self::Address => Some(network(facts.address).to_string().into()),

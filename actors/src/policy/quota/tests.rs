@@ -185,12 +185,12 @@ fn several_quotas_count_together_or_not_at_all_and_the_longest_wait_is_told() {
     assert_eq!(take(0).unwrap().len(), 3);
     take(0).unwrap();
     for _ in 0..9 {
-        assert_eq!(take(0).unwrap_err().replenished, Some(Timestamp(24 * HOUR)));
+        assert_eq!(take(0).unwrap_err().1.replenished, Some(Timestamp(24 * HOUR)));
     }
     take(24).unwrap();
-    assert_eq!(take(24).unwrap_err().replenished, Some(Timestamp(31 * 24 * HOUR)));
+    assert_eq!(take(24).unwrap_err().1.replenished, Some(Timestamp(31 * 24 * HOUR)));
     take(31 * 24).unwrap();
-    assert_eq!(take(31 * 24).unwrap_err().replenished, None);
+    assert_eq!(take(31 * 24).unwrap_err().1.replenished, None);
 }
 
 #[test]
