@@ -22,7 +22,7 @@ use std::time::Duration;
 use actix_web::dev::{Server, ServerHandle};
 use actix_web::web::Data;
 use lanekeeper_actors::gateway::{
-    self, GatewayOpenError, GatewaySettings, KeysError, Seed, SystemRandom, UsageHandle,
+    self, GatewayOpenError, GatewaySettings, KeysError, LedgerHandle, Seed, SystemRandom, UsageHandle,
 };
 use lanekeeper_actors::kernel::clock::{SharedClock, SystemClock};
 use lanekeeper_actors::model::delivery::Transport;
@@ -31,7 +31,7 @@ use lanekeeper_actors::system::{StartError, System};
 
 use crate::delivery::{Webhooks, WebhooksProblem};
 use crate::http::admin::{self, Admin, Token, TokenError};
-use crate::http::{self, Connections, Flight, Gateway, Metrics, Routes, Shelf, Webhooks as TenantWebhooks};
+use crate::http::{self, Connections, Flight, Gateway, Live, Metrics, Routes, Shelf, Webhooks as TenantWebhooks};
 use crate::manifest::Manifest;
 use crate::telemetry;
 
@@ -146,6 +146,8 @@ pub async fn run(manifest: Manifest, options: RunOptions) -> Result<Ended, RunEr
     let (system, flight) = (admin.system.clone(), gateway.flight.clone());
     let usage = admin.usage.clone();
     let counting = actix_web::rt::spawn(usage.clone().keep());
+    let ledger = admin.ledger.clone();
+    let remembering = actix_web::rt::spawn(ledger.clone().keep());
     let renewing = actix_web::rt::spawn(gateway.webhooks.clone().keep());
     let limits = wiring::listeners(&manifest);
     let (connections, state) = (admin.connections.clone(), admin.gateway.clone());
@@ -162,8 +164,9 @@ pub async fn run(manifest: Manifest, options: RunOptions) -> Result<Ended, RunEr
     };
     tracing::info!("shutting down");
     counting.abort();
+    remembering.abort();
     renewing.abort();
-    let drained = drain((&system, &usage), &flight, &public, &private, manifest.limits.drain_timeout).await;
+    let drained = drain((&system, &usage, &ledger), &flight, &public, &private, manifest.limits.drain_timeout).await;
     tracing::info!(drained, "stopped");
     match failed {
         Some(error) => Err(RunError::Server(error)),
@@ -212,7 +215,8 @@ async fn assemble(
     let random = SystemRandom::shared();
     let (state, keys) = gateway::open(&data, first.clone(), settings, clock.clone(), random.clone())?;
     keys.seed(seeds).await.map_err(RunError::Seeds)?;
-    let usage = UsageHandle::new(first, clock.clone(), &random);
+    let usage = UsageHandle::new(first.clone(), clock.clone(), &random);
+    let ledger = LedgerHandle::open(state.clone(), first, random.clone()).map_err(GatewayOpenError::from)?;
     let token = Token::load(&data, environment, &*random, state.pepper())?;
     let sources = (clock.clone(), random.clone());
     let webhooks = TenantWebhooks::open(shelf, system.clone(), state.pepper(), sources);
@@ -221,8 +225,9 @@ async fn assemble(
     let limits = wiring::documents(manifest);
     let routes = Routes::new(manifest, &wiring::catalog(manifest), &metrics);
     let events = (system.clone(), wiring::event_limits(manifest));
+    let callers = wiring::callers(manifest, &clock, None)?;
     let gateway = Gateway::new(
-        (routes, &metrics),
+        (Live { routes, callers }, &metrics),
         system.reader().clone(),
         limits,
         events,
@@ -241,6 +246,7 @@ async fn assemble(
         body: limits.body,
         page_max: manifest.limits.page_max,
         usage,
+        ledger,
         clock,
     };
     Ok((gateway, admin))
@@ -253,7 +259,7 @@ fn listen(addr: SocketAddr) -> Result<std::net::TcpListener, RunError> {
 /// In the order of the write: no new requests, answers to those under way, then the rooms. The admin listener goes
 /// last, so that probes and operators can watch.
 async fn drain(
-    (system, usage): (&System, &UsageHandle),
+    (system, usage, ledger): (&System, &UsageHandle, &LedgerHandle),
     flight: &Flight,
     public: &Running,
     private: &Running,
@@ -267,6 +273,9 @@ async fn drain(
     let left = deadline.saturating_sub(begun.elapsed()).max(LAST_WORDS);
     if let Err(error) = usage.flush().await {
         tracing::warn!(%error, "the last usage is not stored");
+    }
+    if let Err(error) = ledger.flush().await {
+        tracing::warn!(%error, "the last use of quotas is not stored");
     }
     let drained = system.drain(left).await;
     private.handle.stop(false).await;

@@ -9,7 +9,7 @@ use std::thread::available_parallelism;
 use std::time::{Duration, UNIX_EPOCH};
 
 use lanekeeper_actors::directory::DirectorySettings;
-use lanekeeper_actors::gateway::{GatewaySettings, ProductRules, Seed};
+use lanekeeper_actors::gateway::{GatewaySettings, Seed};
 use lanekeeper_actors::kernel::clock::SharedClock;
 use lanekeeper_actors::log::file::LogSettings;
 use lanekeeper_actors::model::document::{DocumentRules, KeyPath};
@@ -19,7 +19,9 @@ use lanekeeper_actors::policy::container::{Catalog, Container, Index};
 use lanekeeper_actors::policy::filter::FilterProblem;
 use lanekeeper_actors::policy::keys::{ApiKeySecret, InvalidKey};
 use lanekeeper_actors::policy::patch::PatchLimits;
+use lanekeeper_actors::policy::permits::Shedding;
 use lanekeeper_actors::policy::rate::{InvalidRate, Rate};
+use lanekeeper_actors::policy::terms::{ApiRules, OperationRules, ProductRules};
 use lanekeeper_actors::reader::ReaderSettings;
 use lanekeeper_actors::router::RouterSettings;
 use lanekeeper_actors::shard::ShardSettings;
@@ -33,8 +35,9 @@ use crate::blob::InvalidPlace;
 use crate::delivery::{WallClock, WebhookSettings, host_of};
 use crate::http::admin::timestamp;
 use crate::http::{
-    self, BodyLimits, BulkLimits, DocumentLimits, EventLimits, ListenerLimits, TenantWebhookSettings,
+    self, Asked, BodyLimits, BulkLimits, Callers, DocumentLimits, EventLimits, ListenerLimits, TenantWebhookSettings,
 };
+use crate::identity::{IdentityProblem, Verifier};
 use crate::manifest::{self, Limits, Manifest, Secret, Tenancy};
 
 /// Most threads that serve the public listeners, and most that partitions are spread over.
@@ -51,6 +54,9 @@ pub enum WiringError {
     /// A rate that cannot be counted.
     #[error("the rate of {place}: {source}")]
     Rate { place: String, source: InvalidRate },
+    /// An issuer whose tokens cannot be checked.
+    #[error("{0}: {fault}", fault = .0.fault)]
+    Identity(#[from] IdentityProblem),
     /// A name that cannot be a tenant.
     #[error("the tenant of the api key `{name}`: {source}")]
     Tenant { name: String, source: InvalidTenant },
@@ -109,18 +115,66 @@ pub(super) fn gateway(manifest: &Manifest) -> Result<GatewaySettings, WiringErro
     let limits = &manifest.limits;
     let mut products = BTreeMap::new();
     for (name, product) in &manifest.products {
-        let place = || format!("product `{name}`");
         let rules = ProductRules {
             apis: product.apis.iter().map(|api| Name::from(api.as_str())).collect(),
-            rate: product.rate.map(|wanted| rate(wanted, place)).transpose()?,
+            key: product.key,
+            identity: product.jwt.as_ref().map(|rule| rule.identity.as_str().into()),
+            approval: product.approval,
+            grants_per_tenant: product.keys_per_tenant,
+            limits: product.limits.clone(),
+            quotas: product.quotas.clone(),
+            concurrency: product.concurrency,
+            weight: product.weight,
         };
         products.insert(Name::from(name.as_str()), rules);
     }
+    let percent = |number: usize| u8::try_from(number).unwrap_or(100);
     Ok(GatewaySettings {
         products,
+        apis: manifest.apis.iter().map(|(name, api)| (name.as_str().into(), api_rules(api))).collect(),
         auth_failures: rate(limits.auth_failures_per_ip, || "`auth_failures_per_ip`".to_owned())?,
         rate_keys: limits.rate_keys,
         requests_in_flight: limits.requests_in_flight,
+        requests_waiting: limits.requests_waiting,
+        wait: limits.admission_wait,
+        shedding: Shedding {
+            normal_percent: percent(limits.shed_normal),
+            low_percent: percent(limits.shed_low),
+        },
+    })
+}
+
+fn api_rules(api: &manifest::Api) -> ApiRules {
+    let operation = |(name, operation): (&String, &manifest::Operation)| {
+        let rules = OperationRules { limits: operation.limits.clone(), priority: operation.priority };
+        (name.as_str().into(), rules)
+    };
+    ApiRules {
+        open: api.open,
+        limits: api.limits.clone(),
+        operations: api.operations.iter().map(operation).collect(),
+    }
+}
+
+/// What is asked of callers besides their keys. With a verifier before it, its keys and what it checked are kept.
+pub(super) fn callers(
+    manifest: &Manifest,
+    clock: &SharedClock,
+    before: Option<&Verifier>,
+) -> Result<Callers, WiringError> {
+    let identities = manifest.identities.values().cloned().collect();
+    let verifier = match before {
+        None => Verifier::new(identities, clock.clone()),
+        Some(before) => before.followed_by(identities),
+    };
+    let asked = |product: &manifest::Product| Asked {
+        requirements: product.jwt.as_ref().map(|rule| rule.requirements.clone()).unwrap_or_default(),
+        allow: product.ip_allow.clone(),
+        deny: product.ip_deny.clone(),
+    };
+    Ok(Callers {
+        verifier: verifier?,
+        products: manifest.products.iter().map(|(name, of)| (name.as_str().into(), asked(of))).collect(),
     })
 }
 

@@ -9,22 +9,26 @@ use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
 use std::time::Duration;
 
-use actix_web::http::header::{CONTENT_TYPE, HOST, HeaderMap, HeaderName, HeaderValue};
+use actix_web::http::header::{CONTENT_TYPE, HOST, HeaderName, HeaderValue};
 use actix_web::http::{ConnectionType, Method};
 use actix_web::web::{Data, Payload};
 use actix_web::{HttpRequest, HttpResponse};
+use arc_swap::ArcSwap;
 use futures_util::FutureExt;
 use lanekeeper_actors::gateway::{GatewayHandle, UsageHandle};
 use lanekeeper_actors::kernel::clock::SharedClock;
 use lanekeeper_actors::model::ids::{Name, TenantId};
-use lanekeeper_actors::protocol::gateway::{Call, Credential, Rated, Refused};
+use lanekeeper_actors::policy::limits::Judged;
+use lanekeeper_actors::policy::terms::Meter;
+use lanekeeper_actors::protocol::gateway::{Admitted, Refused};
 use lanekeeper_actors::reader::Reader;
 use lanekeeper_actors::system::System;
 use tracing::Instrument;
 
 use super::body;
 use super::connections::Connection;
-use super::documents::{self, Admitted, DocumentLimits};
+use super::caller::{self, Callers, single};
+use super::documents::{self, DocumentLimits};
 use super::events::{self, EventLimits};
 use super::flight::Flight;
 use super::metrics::{Metrics, RouteMetrics};
@@ -35,13 +39,12 @@ use super::routes::{Operation, Routes, Work};
 use super::trace::Trace;
 use super::usage;
 use super::webhooks::{self, Webhooks};
-use crate::manifest::Mock;
+use crate::manifest::{ErrorStyle, Mock};
 
 pub(super) use super::flight::ShuttingDown;
 
-/// Headers that hold an API key. The first that is there counts.
-const KEY_HEADERS: [HeaderName; 2] =
-    [HeaderName::from_static("x-api-key"), HeaderName::from_static("ocp-apim-subscription-key")];
+/// What the use of callers without a key is counted under.
+const KEYLESS: &str = "keyless";
 const TRACEPARENT: HeaderName = HeaderName::from_static("traceparent");
 /// Longest path and query, in bytes.
 const URI_MAX: usize = 8 * 1024;
@@ -50,8 +53,8 @@ const HEADERS_MAX: usize = 16 * 1024;
 
 /// What all workers of the public listener share.
 pub struct Gateway {
-    /// Which operation answers.
-    pub routes: Routes,
+    /// What the manifest says that may change while requests come.
+    pub live: ArcSwap<Live>,
     /// The way to documents, one by one and many at once.
     pub reader: Reader,
     /// Bounds.
@@ -70,6 +73,15 @@ pub struct Gateway {
     pub usage: UsageHandle,
     /// What callers make of webhooks.
     pub webhooks: Webhooks,
+}
+
+/// What the manifest says that may change while requests come. A request ends on what it began with.
+#[derive(Debug)]
+pub struct Live {
+    /// Which operation answers.
+    pub routes: Routes,
+    /// What is asked of callers.
+    pub callers: Callers,
 }
 
 /// A head that is refused whatever it asks for.
@@ -95,14 +107,15 @@ struct Seen {
     operation: Option<Arc<Operation>>,
     tenant: Option<TenantId>,
     grant: Option<Name>,
-    rated: Option<Rated>,
+    judged: Vec<Judged>,
+    meter: Meter,
     code: Option<&'static str>,
 }
 
 impl Gateway {
     /// The operations of a manifest over these rooms.
     pub fn new(
-        (routes, metrics): (Routes, &Metrics),
+        (live, metrics): (Live, &Metrics),
         reader: Reader,
         limits: DocumentLimits,
         (system, events): (System, EventLimits),
@@ -110,7 +123,7 @@ impl Gateway {
         (usage, webhooks): (UsageHandle, Webhooks),
     ) -> Self {
         Self {
-            routes,
+            live: ArcSwap::from_pointee(live),
             reader,
             limits,
             system,
@@ -149,18 +162,21 @@ pub(super) async fn serve(
             });
             outcome.unwrap_or_else(|problem| {
                 seen.code = Some(problem.code());
-                problem.response(req.uri().path(), &trace)
+                let errors = seen.operation.as_ref().map(|operation| operation.errors).unwrap_or_default();
+                match errors {
+                    ErrorStyle::Problem => problem.response(req.uri().path(), &trace),
+                    ErrorStyle::Apim => problem.apim(&req, seen.operation.as_ref().map_or("/", |operation| &operation.base), &trace),
+                }
             })
         }
     };
-    if let Some(rated) = &seen.rated {
-        ratelimit::describe(rated, response.headers_mut());
-    }
+    ratelimit::describe(&seen.judged, response.headers_mut());
     finish(&gateway, &trace, &mut response);
     let latency = gateway.clock.elapsed().saturating_sub(started);
     note(&gateway, &span, &seen, &response, latency);
     if let (Some(tenant), Some(grant)) = (&seen.tenant, &seen.grant) {
-        usage::note(&gateway.usage, (tenant, grant), &req, &response);
+        let bytes = usage::note(&gateway.usage, (tenant, grant), &req, &response);
+        seen.meter.note_bytes(bytes, gateway.clock.now());
     }
     body::hold(&req, payload, response)
 }
@@ -206,33 +222,32 @@ async fn handle(
     if segments == webhooks::CONFIRM {
         return webhooks::confirm(&gateway.webhooks, req).await;
     }
-    let operation = seen.operation.insert(gateway.routes.find(req.method(), &segments)?).clone();
-    let call = Call {
-        credential: credential(req.headers()),
-        ip: req.peer_addr().map_or(IpAddr::V4(Ipv4Addr::UNSPECIFIED), |peer| peer.ip()),
-        api: operation.api.clone(),
-    };
+    let live = gateway.live.load_full();
+    let operation = seen.operation.insert(live.routes.find(req.method(), &segments)?).clone();
+    let ip = req.peer_addr().map_or(IpAddr::V4(Ipv4Addr::UNSPECIFIED), |peer| peer.ip());
+    let entry = caller::identify((&live.callers, admission), req, &operation, ip).await?;
     // Holds the call's places until its answer is made.
-    let admitted = admission.admit(call).await.inspect_err(|refused| {
-        if let Refused::RateLimited(rated) = refused {
-            seen.rated = Some(rated.clone());
+    let admitted = admission.admit(entry).await.inspect_err(|refused| {
+        if let Refused::RateLimited(exceeded) = refused {
+            seen.judged.clone_from(&exceeded.judged);
         }
     })?;
-    seen.tenant = Some(admitted.tenant.clone());
-    seen.grant = Some(admitted.grant.clone());
-    seen.rated.clone_from(&admitted.rate);
+    let Admitted { tenant, product, grant, judged, meter, place: _place, held: _held } = admitted;
+    let tenant = &*seen.tenant.insert(tenant);
+    seen.grant = Some(grant.unwrap_or_else(|| KEYLESS.into()));
+    (seen.judged, seen.meter) = (judged, meter);
     match &operation.work {
         Work::Mock(mock) => Ok(fixed(mock)),
         Work::Webhooks(work) => {
-            let (tenant, product) = (&admitted.tenant, &admitted.product);
+            let product = &product.unwrap_or_default();
             let call = webhooks::Call { req, segments: &segments, tenant, product };
             webhooks::answer(&gateway.webhooks, &call, work, payload).await
         }
         Work::Documents(documents) => {
-            let call = Admitted {
+            let call = documents::Admitted {
                 req,
                 segments: &segments,
-                tenant: &admitted.tenant,
+                tenant,
                 trace,
                 directory: gateway.reader.directory(),
                 reader: &gateway.reader,
@@ -241,11 +256,11 @@ async fn handle(
             documents::answer(&call, documents, payload).await
         }
         Work::Publish(publishing) => {
-            let call = about_events(req, gateway, &admitted.tenant, trace);
+            let call = about_events(req, gateway, tenant, trace);
             events::publish(&call, publishing, payload).await
         }
         Work::Queue(subscription, action) => {
-            let call = about_events(req, gateway, &admitted.tenant, trace);
+            let call = about_events(req, gateway, tenant, trace);
             events::queue(&call, (subscription, *action), payload).await
         }
     }
@@ -281,19 +296,6 @@ fn check_head(req: &HttpRequest) -> Result<(), InvalidHead> {
         }
         Some(_) | None => Ok(()),
     }
-}
-
-/// The key that was sent. One that is no text, or stands there twice, is a key of nobody.
-fn credential(headers: &HeaderMap) -> Option<Credential> {
-    let name = KEY_HEADERS.into_iter().find(|name| headers.contains_key(name))?;
-    Some(Credential::new(single(headers, &name).unwrap_or_default()))
-}
-
-/// The value of a header that stands there once and is text.
-fn single<'h>(headers: &'h HeaderMap, name: &HeaderName) -> Option<&'h str> {
-    let mut values = headers.get_all(name);
-    let value = values.next()?;
-    if values.next().is_some() { None } else { value.to_str().ok() }
 }
 
 /// The method's name, of those that have one here.

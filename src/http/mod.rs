@@ -4,6 +4,7 @@
 
 pub mod admin;
 mod body;
+mod caller;
 mod connections;
 mod continuation;
 mod documents;
@@ -37,7 +38,8 @@ pub use connections::Connections;
 pub use documents::{BulkLimits, DocumentLimits};
 pub use events::EventLimits;
 pub use flight::Flight;
-pub use gateway::Gateway;
+pub use caller::{Asked, Callers};
+pub use gateway::{Gateway, Live};
 pub use metrics::Metrics;
 pub use problem::Problem;
 pub use routes::Routes;

@@ -32,6 +32,7 @@ use lanekeeper_actors::store::ViewReadError;
 
 use super::admin::{AdminError, TokenRefused};
 use super::body::BodyError;
+use super::caller::CallerRefused;
 use super::connections::TooManyConnections;
 use super::continuation::InvalidContinuation;
 use super::documents::{
@@ -40,6 +41,7 @@ use super::documents::{
 use super::gateway::{InvalidHead, ShuttingDown};
 use super::path::InvalidPath;
 use super::routes::Unroutable;
+use crate::identity::Refusal;
 
 pub use answer::Problem;
 use answer::{Challenge, SOON};
@@ -59,12 +61,29 @@ impl From<Refused> for Problem {
                 let problem = Self::new(StatusCode::TOO_MANY_REQUESTS, "too_many_failures", title, text);
                 problem.retry(retry_after).with(|extra| extra.iana = Some("abnormal-usage-detected"))
             }
-            Refused::RateLimited(rated) => {
+            Refused::InactiveKey(_) => Self::unauthorized("key_inactive", text),
+            Refused::Token => Self::unauthorized("token_refused", text),
+            Refused::QuotaExhausted { quota, exhausted } => {
+                let problem = Self::new(StatusCode::FORBIDDEN, "quota_exceeded", "Quota exceeded", text);
+                let problem = match exhausted.retry_after {
+                    Some(time) => problem.retry(time),
+                    None => problem,
+                };
+                problem.with(|extra| {
+                    extra.iana = Some("quota-exceeded");
+                    extra.violated = vec![quota.to_string()];
+                })
+            }
+            Refused::TooManyAtOnce(_) => {
+                let title = "Too many calls at once";
+                Self::new(StatusCode::TOO_MANY_REQUESTS, "too_many_at_once", title, text).retry(SOON)
+            }
+            Refused::RateLimited(exceeded) => {
                 let title = "Rate limit exceeded";
                 let problem = Self::new(StatusCode::TOO_MANY_REQUESTS, "rate_limited", title, text);
-                problem.retry(rated.admission.retry_after).with(|extra| {
+                problem.retry(exceeded.retry_after).with(|extra| {
                     extra.iana = Some("quota-exceeded");
-                    extra.violated = Some(rated.product.to_string());
+                    extra.violated = exceeded.violated().map(|judged| judged.limit.to_string()).collect();
                 })
             }
             Refused::Overloaded { retry_after } => {
@@ -73,6 +92,49 @@ impl From<Refused> for Problem {
                 problem.retry(retry_after).with(|extra| extra.iana = Some("temporary-reduced-capacity"))
             }
             Refused::Crashed => Self::crashed(),
+        }
+    }
+}
+
+impl From<CallerRefused> for Problem {
+    fn from(refused: CallerRefused) -> Self {
+        let text = refused.to_string();
+        let token = |code, sent| {
+            let problem = Self::new(StatusCode::UNAUTHORIZED, code, "Access denied", &text);
+            problem.with(|extra| extra.challenge = Some(Challenge::Token { sent }))
+        };
+        match refused {
+            CallerRefused::Token(refusal) => match refusal {
+                Refusal::Repeated => {
+                    Self::bad_request(refusal.code(), "More than one authorization header", text)
+                }
+                Refusal::KeysUnavailable => {
+                    let title = "Token cannot be checked now";
+                    Self::new(StatusCode::SERVICE_UNAVAILABLE, refusal.code(), title, text).retry(SOON)
+                }
+                Refusal::TooLong
+                | Refusal::Malformed
+                | Refusal::Algorithm
+                | Refusal::Header
+                | Refusal::Type
+                | Refusal::Issuer
+                | Refusal::Key
+                | Refusal::Signature
+                | Refusal::Claims
+                | Refusal::Expired
+                | Refusal::NotYet
+                | Refusal::Lifetime
+                | Refusal::Audience
+                | Refusal::Tenant
+                | Refusal::Requirement => token(refusal.code(), true),
+            },
+            CallerRefused::NoToken => token("missing_token", false),
+            CallerRefused::Tenant => {
+                Self::new(StatusCode::FORBIDDEN, "tenant_mismatch", "Access denied", text)
+            }
+            CallerRefused::Address => {
+                Self::new(StatusCode::FORBIDDEN, "address_refused", "Access denied", text)
+            }
         }
     }
 }
@@ -460,6 +522,10 @@ impl From<KeysError> for Problem {
         let conflict = |code| Self::new(StatusCode::CONFLICT, code, "Key cannot be changed", text.clone());
         match error {
             KeysError::UnknownProduct(_) => Self::bad_request("unknown_product", "Unknown product", text),
+            KeysError::UnknownApi(_) => Self::bad_request("unknown_api", "Unknown api", text),
+            KeysError::Anonymous => Self::bad_request("invalid_tenant", "Invalid tenant", text),
+            KeysError::TooMany(_) => conflict("too_many_keys"),
+            KeysError::Standing(_, _) => conflict("invalid_standing"),
             KeysError::UnknownGrant(_) => {
                 Self::new(StatusCode::NOT_FOUND, "key_not_found", "Key not found", text)
             }

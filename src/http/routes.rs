@@ -13,11 +13,12 @@ use std::sync::Arc;
 use actix_web::http::Method;
 use lanekeeper_actors::model::ids::Name;
 use lanekeeper_actors::policy::container::{Catalog, Container};
+use lanekeeper_actors::policy::limits::By;
 use lanekeeper_actors::query::Query;
 
 use super::metrics::{Metrics, RouteMetrics, TopicMetrics};
 use crate::manifest::{
-    self, Idempotency, Manifest, Parameter, ParameterType, PathTemplate, QueueAction, Segment, Target,
+    self, ErrorStyle, Idempotency, Manifest, Parameter, ParameterType, PathTemplate, QueueAction, Segment, Target,
 };
 
 pub(super) use place::{At, Fixed, FixedParts, Key, Location, Value, fixed_key, named_key, named_parts};
@@ -40,12 +41,29 @@ struct Node {
 pub struct Operation {
     /// The API that it belongs to.
     pub api: Name,
+    /// Its name in the API.
+    pub name: Name,
+    /// The path of its API, version included.
+    pub base: Name,
+    /// How its refusals are written.
+    pub errors: ErrorStyle,
+    /// What its limits, and those of its API, go by.
+    pub counted: CountedBy,
     /// Its route as the manifest writes it, for logs and metrics.
     pub route: Name,
     /// What answers.
     pub work: Work,
     /// Where its answers are counted.
     pub metrics: RouteMetrics,
+}
+
+/// The parts of a request that limits go by.
+#[derive(Debug, Default)]
+pub struct CountedBy {
+    /// Names of header fields.
+    pub headers: Vec<Name>,
+    /// Names of claims.
+    pub claims: Vec<Name>,
 }
 
 /// What answers an operation.
@@ -203,12 +221,21 @@ impl Routes {
         let mut root = Node::default();
         for (api_name, api) in &manifest.apis {
             let name = Name::from(api_name.as_str());
-            for operation in api.operations.values() {
+            for (operation_name, operation) in &api.operations {
                 let Some(work) = work(operation, api, catalog, metrics) else { continue };
                 let route = Name::from(operation.route.to_string());
                 let method = method(operation.method);
                 let metrics = metrics.route(&method, &route);
-                let answering = Operation { api: name.clone(), route, work, metrics };
+                let answering = Operation {
+                    api: name.clone(),
+                    name: operation_name.as_str().into(),
+                    base: api.base().to_string().into(),
+                    errors: api.errors,
+                    counted: CountedBy::of(api, operation),
+                    route,
+                    work,
+                    metrics,
+                };
                 root.at(&operation.route).operations.push((method, Arc::new(answering)));
             }
         }
@@ -238,6 +265,16 @@ impl Routes {
             return Err(Unroutable::NotFound);
         }
         Err(Unroutable::Method { allow: allow.into_iter().collect::<Vec<_>>().join(", ") })
+    }
+}
+
+impl CountedBy {
+    fn of(api: &manifest::Api, operation: &manifest::Operation) -> Self {
+        let all = || api.limits.iter().chain(&operation.limits).map(|limit| &limit.by);
+        Self {
+            headers: all().filter_map(By::header).cloned().collect(),
+            claims: all().filter_map(By::claim).cloned().collect(),
+        }
     }
 }
 

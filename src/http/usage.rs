@@ -11,13 +11,13 @@ use super::body::Length;
 /// The header that tells what a request cost.
 const CHARGE: &str = "x-request-charge";
 
-/// Counts an admitted call.
+/// Counts an admitted call, and returns the bytes of its answer.
 pub(super) fn note(
     usage: &UsageHandle,
     (tenant, key): (&TenantId, &Name),
     req: &HttpRequest,
     response: &HttpResponse,
-) {
+) -> u64 {
     let charge = response.headers().get(CHARGE).and_then(|value| units(value.to_str().ok()?));
     let bytes_in = req.extensions().get::<Length>().map_or(0, |length| length.0);
     let bytes_out = match response.body().size() {
@@ -25,6 +25,7 @@ pub(super) fn note(
         BodySize::None | BodySize::Stream => 0,
     };
     usage.note(tenant, key, &Used::call(charge.unwrap_or_default(), bytes_in, bytes_out));
+    bytes_out
 }
 
 /// Reads `5.71`, as charges are written.

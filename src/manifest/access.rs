@@ -2,29 +2,94 @@
 //!
 //! Invariant: a secret comes from the environment, is never repeated in a message, and opens one key only.
 
+use std::collections::BTreeMap;
+
+use lanekeeper_actors::model::ids::TenantId;
 use lanekeeper_actors::policy::keys::ApiKeySecret;
+use lanekeeper_actors::policy::terms::KeyRule;
 
 use super::Names;
 use super::fields::{self, Fields};
 use super::model::{ApiKey, Product, Secret};
 use super::problem::{Place, Report, closest, quoted};
 use super::tree::Node;
-use super::{limits, named, units, webhooks};
+use super::terms::{self, Taken};
+use super::{identities, named, units, webhooks};
 
-const NOT_BUILT: [&str; 4] = ["ip_allow", "jwt", "key", "quota"];
+const KEYS: [(&str, KeyRule); 3] =
+    [("header", KeyRule::Header), ("header_or_query", KeyRule::HeaderOrQuery), ("none", KeyRule::None)];
+/// Most calls of a tenant at once, and most keys that it may have.
+const COUNT: std::ops::RangeInclusive<usize> = 1..=1_000_000;
+/// How much more than another one a tenant can count.
+const WEIGHT: std::ops::RangeInclusive<usize> = 1..=1_000;
 
 /// Reads a product.
-pub(super) fn read_product(node: &Node, names: &Names<'_>, report: &mut Report) -> Option<Product> {
+pub(super) fn read_product(
+    name: &str,
+    node: &Node,
+    names: &Names<'_>,
+    taken: &mut Taken,
+    report: &mut Report,
+) -> Option<Product> {
     let mut fields = Fields::open(node, report)?;
     let apis = fields.required("apis", report).and_then(|node| {
         let items = fields::distinct_texts(node, report)?;
         let known = |(_, item)| fields::reference(item, "api", &names.apis, report);
         Some(items.into_iter().filter_map(known).collect())
     });
-    let rate = fields.optional("rate").map(|node| limits::rate(node, report));
+    let key = fields.optional("key").and_then(|node| fields::choice(node, &KEYS, &[], report));
+    let jwt = fields.optional("jwt").map(|node| identities::rule(node, &names.identities, report));
+    let approval = fields.optional("approval").and_then(|node| fields::boolean(node, report));
+    let keys = fields.optional("keys_per_tenant").and_then(|node| fields::count(node, COUNT, report));
+    let mut blocks = |key| fields.optional(key).map(|node| webhooks::blocks(node, report)).unwrap_or_default();
+    let (ip_allow, ip_deny) = (blocks("ip_allow"), blocks("ip_deny"));
+    let rate = fields.optional("rate").map(|node| terms::rates(node, name, taken, report));
+    let quota = fields.optional("quota").map(|node| terms::quotas(node, name, taken, report));
+    let concurrency = fields.optional("concurrency").and_then(|node| fields::count(node, COUNT, report));
+    let weight = fields.optional("weight").and_then(|node| fields::count(node, WEIGHT, report));
     let webhooks = fields.optional("webhooks").and_then(|node| webhooks::read_rules(node, report));
-    fields.finish(&NOT_BUILT, report);
-    Some(Product { apis: apis?, rate: rate.flatten(), webhooks: webhooks.unwrap_or_default() })
+    fields.finish(&[], report);
+    let jwt = match jwt {
+        Some(rule) => Some(rule?),
+        None => None,
+    };
+    Some(Product {
+        apis: apis?,
+        key: key.unwrap_or_default(),
+        jwt,
+        approval: approval.unwrap_or_default(),
+        keys_per_tenant: keys,
+        ip_allow,
+        ip_deny,
+        limits: rate.unwrap_or_default(),
+        quotas: quota.unwrap_or_default(),
+        concurrency,
+        weight: weight.and_then(|weight| u32::try_from(weight).ok()).unwrap_or(1),
+        webhooks: webhooks.unwrap_or_default(),
+    })
+}
+
+/// Refuses products without key that could not be told apart: of those with the same api, each must want the token of
+/// another identity, and at most one none.
+pub(super) fn check_open(
+    products: &BTreeMap<String, Product>,
+    places: &BTreeMap<String, Place>,
+    report: &mut Report,
+) {
+    let mut seen: BTreeMap<(&str, Option<&str>), &str> = BTreeMap::new();
+    for (name, product) in products.iter().filter(|(_, product)| product.key == KeyRule::None) {
+        let identity = product.jwt.as_ref().map(|rule| rule.identity.as_str());
+        for api in &product.apis {
+            let Some(other) = seen.insert((api.as_str(), identity), name) else { continue };
+            let Some(place) = places.get(name) else { continue };
+            let text = format!(
+                "api {} is in product {} without a key, too, and a call could not tell which is meant",
+                quoted(api),
+                quoted(other)
+            );
+            report.add(*place, text);
+        }
+    }
 }
 
 /// Where secrets come from, and which were taken.
@@ -81,7 +146,13 @@ pub(super) fn read_key(
     let product = fields
         .required("product", report)
         .and_then(|node| fields::reference(node, "product", &names.products, report));
-    let tenant = fields.required("tenant", report).and_then(|node| fields::name(node, report));
+    let tenant = fields.required("tenant", report).and_then(|node| {
+        let name = fields::name(node, report)?;
+        if name == TenantId::ANONYMOUS {
+            report.add(node.place, format!("{} is the tenant of callers without key and token", quoted(&name)));
+        }
+        Some(name)
+    });
     let primary = fields.required("primary", report).and_then(|node| secrets.take(node, report));
     let secondary = fields.optional("secondary").map(|node| secrets.take(node, report));
     let expires = fields.optional("expires").map(|node| {

@@ -5,10 +5,14 @@
 use std::collections::BTreeMap;
 use std::collections::btree_map::Entry;
 
+use lanekeeper_actors::policy::limits::Limit;
+use lanekeeper_actors::policy::permits::Priority;
+
 use super::fields::{self, Fields};
-use super::model::{Api, Idempotency, Method, Operation, PathTemplate, PathVersion, Segment, Target};
+use super::model::{Api, ErrorStyle, Idempotency, Method, Operation, PathTemplate, PathVersion, Segment, Target};
 use super::problem::{Place, Report, quoted};
 use super::targets::{self, Known};
+use super::terms::{self, Taken};
 use super::tree::Node;
 
 /// Most segments of a path.
@@ -16,10 +20,14 @@ const SEGMENTS_MAX: usize = 32;
 /// Longest segment or parameter name, in bytes.
 const SEGMENT_MAX: usize = 255;
 
-const API_NOT_BUILT: [&str; 1] = ["errors"];
 const OPERATION_NOT_BUILT: [&str; 2] = ["body", "cache"];
 const IDEMPOTENCY: [(&str, Idempotency); 2] =
     [("optional", Idempotency::Optional), ("required", Idempotency::Required)];
+
+const API_KEYS: [(&str, bool); 2] = [("header", false), ("none", true)];
+const ERRORS: [(&str, ErrorStyle); 2] = [("problem", ErrorStyle::Problem), ("apim", ErrorStyle::Apim)];
+const PRIORITIES: [(&str, Priority); 3] =
+    [("critical", Priority::Critical), ("normal", Priority::Normal), ("low", Priority::Low)];
 
 const METHODS: [(&str, Method); 7] = [
     ("GET", Method::Get),
@@ -67,7 +75,7 @@ pub(super) fn read(
     name: &str,
     node: &Node,
     known: Known<'_>,
-    routes: &mut Routes,
+    (routes, taken): (&mut Routes, &mut Taken),
     report: &mut Report,
 ) -> Option<Api> {
     let mut fields = Fields::open(node, report)?;
@@ -81,29 +89,40 @@ pub(super) fn read(
             Some(path.segments.iter().cloned().chain([version]).collect())
         }
     });
+    let open = fields.optional("key").and_then(|node| fields::choice(node, &API_KEYS, &[], report));
+    let rate = fields.optional("rate");
+    let limits = rate.map(|node| terms::rates(node, &format!("api-{name}"), taken, report));
+    let errors = fields.optional("errors").and_then(|node| fields::choice(node, &ERRORS, &[], report));
     let mut operations = BTreeMap::new();
     let list =
         fields.required("operations", report).map_or_else(Vec::new, |node| fields::named(node, report));
     for (operation, place, node) in list {
-        let Some(Parts { method, path, target, idempotency }) = read_operation(node, known, report) else {
-            continue;
-        };
+        let terms = (format!("api-{name}-{operation}"), &mut *taken);
+        let Some(parts) = read_operation(node, known, terms, report) else { continue };
+        let Parts { method, path, target, idempotency, limits, priority } = parts;
         if let (Some(base), Some(method), Some(path)) = (&base, method, path) {
             let segments = base.iter().chain(&path.segments).cloned().collect();
             let route = PathTemplate { segments };
             routes.add(method, &route, (format!("{name}.{operation}"), place), report);
             if let Some(target) = target {
-                operations
-                    .insert(operation.to_owned(), Operation { method, path, route, idempotency, target });
+                let read = Operation { method, path, route, idempotency, limits, priority, target };
+                operations.insert(operation.to_owned(), read);
             }
         }
     }
-    fields.finish(&API_NOT_BUILT, report);
+    fields.finish(&[], report);
     let version = match version {
         Some(version) => Some(version?),
         None => None,
     };
-    Some(Api { path: path?, version, operations })
+    Some(Api {
+        path: path?,
+        version,
+        open: open.unwrap_or_default(),
+        limits: limits.unwrap_or_default(),
+        errors: errors.unwrap_or_default(),
+        operations,
+    })
 }
 
 fn base_path(node: &Node, report: &mut Report) -> Option<PathTemplate> {
@@ -138,9 +157,16 @@ struct Parts {
     path: Option<PathTemplate>,
     target: Option<Target>,
     idempotency: Option<Idempotency>,
+    limits: Vec<Limit>,
+    priority: Priority,
 }
 
-fn read_operation(node: &Node, known: Known<'_>, report: &mut Report) -> Option<Parts> {
+fn read_operation(
+    node: &Node,
+    known: Known<'_>,
+    (owner, taken): (String, &mut Taken),
+    report: &mut Report,
+) -> Option<Parts> {
     let mut fields = Fields::open(node, report)?;
     let method =
         fields.required("method", report).and_then(|node| fields::choice(node, &METHODS, &[], report));
@@ -164,8 +190,13 @@ fn read_operation(node: &Node, known: Known<'_>, report: &mut Report) -> Option<
             }
         }
     }
+    let rate = fields.optional("rate");
+    let limits = rate.map(|node| terms::rates(node, &owner, taken, report)).unwrap_or_default();
+    let priority = fields.optional("priority");
+    let priority = priority.and_then(|node| fields::choice(node, &PRIORITIES, &[], report));
     fields.finish(&OPERATION_NOT_BUILT, report);
-    Some(Parts { method, path, target, idempotency })
+    let priority = priority.unwrap_or(Priority::Normal);
+    Some(Parts { method, path, target, idempotency, limits, priority })
 }
 
 fn path(node: &Node, report: &mut Report) -> Option<PathTemplate> {

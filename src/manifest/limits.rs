@@ -51,6 +51,10 @@ pub(super) fn read(node: &Node, report: &mut Report) -> Option<Limits> {
         connections: f.count("connections", HELD, report),
         connections_per_ip: f.count("connections_per_ip", HELD, report),
         requests_in_flight: f.count("requests_in_flight", HELD, report),
+        requests_waiting: f.count("requests_waiting", 0..=QUEUED_MAX, report),
+        admission_wait: f.duration("admission_wait", Duration::ZERO..=MINUTE, report),
+        shed_normal: f.count("shed_normal", 1..=100, report),
+        shed_low: f.count("shed_low", 1..=100, report),
         auth_failures_per_ip: auth_failures_per_ip.unwrap_or(Rate { calls: NonZeroU32::MIN, per: SECOND }),
         partitions_awake: f.count("partitions_awake", HELD, report),
         partition_idle: f.duration("partition_idle", MILLISECOND..=DAY, report),
@@ -144,9 +148,15 @@ fn compare(limits: &Limits, fields: &Fields<'_>, report: &mut Report) {
 /// Reads `{ calls: 100, per: 60s }`.
 pub(super) fn rate(node: &Node, report: &mut Report) -> Option<Rate> {
     let mut fields = Fields::open(node, report)?;
+    let rate = rate_fields(&mut fields, report);
+    fields.finish(&[], report);
+    rate
+}
+
+/// Reads `calls` and `per`.
+pub(super) fn rate_fields(fields: &mut Fields<'_>, report: &mut Report) -> Option<Rate> {
     let calls = fields.required("calls", report).and_then(|node| fields::count(node, 1..=CALLS_MAX, report));
     let per = fields.duration("per", MILLISECOND..=DAY, report);
-    fields.finish(&[], report);
     let calls = u32::try_from(calls?).ok().and_then(NonZeroU32::new)?;
     Some(Rate { calls, per })
 }

@@ -18,6 +18,7 @@ mod access;
 mod apis;
 mod containers;
 mod fields;
+mod identities;
 mod layers;
 mod limits;
 mod mock;
@@ -28,6 +29,7 @@ mod questions;
 mod server;
 mod subscriptions;
 mod targets;
+mod terms;
 #[cfg(test)]
 mod tests;
 mod topics;
@@ -36,8 +38,8 @@ mod units;
 mod webhooks;
 
 pub use self::model::{
-    Action, Api, ApiKey, ChangeTypes, Container, Destination, DocumentAt, EventSubscription, HandshakeRule,
-    Idempotency, KeyPart, Limits, Listener, Manifest, Method, Mock, Operation, Parameter, ParameterType,
+    Action, Api, ApiKey, ChangeTypes, Container, Destination, DocumentAt, ErrorStyle, EventSubscription, HandshakeRule,
+    Idempotency, JwtRule, KeyPart, Limits, Listener, Manifest, Method, Mock, Operation, Parameter, ParameterType,
     PathTemplate, PathVersion, Pointer, Product, QueueAction, Rate, Retry, Secret, Segment, Server,
     SubjectFilter, Target, Template, Tenancy, Topic, TopicSource, Webhook, WebhookAction, WebhookRules,
 };
@@ -48,7 +50,7 @@ pub(crate) use self::units::{duration, timestamp};
 pub const DEFAULT: &str = include_str!("../../config/default.yaml");
 
 /// Sections of the full manifest that this version refuses.
-const NOT_BUILT: [&str; 3] = ["edge", "functions", "identities"];
+const NOT_BUILT: [&str; 2] = ["edge", "functions"];
 
 /// Where a manifest comes from, besides [`DEFAULT`]. Weakest first: `files` in their order, `environment`, `flags`.
 #[derive(Debug, Clone, Default)]
@@ -109,6 +111,7 @@ struct Names<'t> {
     topics: BTreeSet<&'t str>,
     event_subscriptions: BTreeSet<&'t str>,
     apis: BTreeSet<&'t str>,
+    identities: BTreeSet<&'t str>,
     products: BTreeSet<&'t str>,
 }
 
@@ -134,6 +137,7 @@ impl<'t> Names<'t> {
             topics: names("topics").into_iter().chain([SYSTEM_TOPIC]).collect(),
             event_subscriptions: names("event_subscriptions"),
             apis: names("apis"),
+            identities: names("identities"),
             products: names("products"),
         }
     }
@@ -160,6 +164,10 @@ fn read(root: &Node, environment: &[(String, String)], report: &mut Report) -> O
     let event_subscriptions = section(&mut fields, "event_subscriptions", report, |_, node, report| {
         subscriptions::read(node, known, report)
     });
+    let identities = section(&mut fields, "identities", report, |name, node, report| {
+        identities::read(name, node, &values, report)
+    });
+    let mut taken = terms::Taken::default();
     let mut routes = apis::Routes::default();
     let known = Known {
         names: &names,
@@ -169,11 +177,14 @@ fn read(root: &Node, environment: &[(String, String)], report: &mut Report) -> O
         path: None,
     };
     let apis = section(&mut fields, "apis", report, |name, node, report| {
-        apis::read(name, node, known, &mut routes, report)
+        apis::read(name, node, known, (&mut routes, &mut taken), report)
     });
-    let products = section(&mut fields, "products", report, |_, node, report| {
-        access::read_product(node, &names, report)
+    let mut places = BTreeMap::new();
+    let products = section(&mut fields, "products", report, |name, node, report| {
+        places.insert(name.to_owned(), node.place);
+        access::read_product(name, node, &names, &mut taken, report)
     });
+    access::check_open(&products, &places, report);
     let mut secrets = access::Secrets::new(environment);
     let api_keys = section(&mut fields, "api_keys", report, |_, node, report| {
         access::read_key(node, &names, &mut secrets, report)
@@ -186,6 +197,7 @@ fn read(root: &Node, environment: &[(String, String)], report: &mut Report) -> O
         containers,
         topics,
         event_subscriptions,
+        identities,
         apis,
         products,
         api_keys,

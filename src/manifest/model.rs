@@ -8,21 +8,25 @@ use std::fmt;
 use std::net::SocketAddr;
 use std::num::{NonZeroU16, NonZeroU32};
 use std::path::PathBuf;
-use std::time::{Duration, SystemTime};
+use std::time::Duration;
 
 use lanekeeper_actors::policy::throughput::Throughput;
 use lanekeeper_actors::policy::ttl::ContainerTtl;
 
+use crate::identity::Identity;
+
 mod apis;
+mod callers;
 mod events;
 mod webhooks;
 
 pub use lanekeeper_actors::model::secret::Secret;
 
 pub use self::apis::{
-    Action, Api, DocumentAt, Idempotency, Method, Mock, Operation, Parameter, ParameterType, PathTemplate,
+    Action, Api, DocumentAt, ErrorStyle, Idempotency, Method, Mock, Operation, Parameter, ParameterType, PathTemplate,
     PathVersion, Segment, Target, Template,
 };
+pub use self::callers::{ApiKey, JwtRule, Product};
 pub use self::events::{
     ChangeTypes, Destination, EventSubscription, QueueAction, Retry, SubjectFilter, Topic, TopicSource,
     Webhook,
@@ -45,6 +49,8 @@ pub struct Manifest {
     pub topics: BTreeMap<String, Topic>,
     /// Where events go.
     pub event_subscriptions: BTreeMap<String, EventSubscription>,
+    /// Whose tokens are accepted.
+    pub identities: BTreeMap<String, Identity>,
     /// What callers may ask for.
     pub apis: BTreeMap<String, Api>,
     /// What callers are sold.
@@ -98,6 +104,14 @@ pub struct Limits {
     pub connections_per_ip: usize,
     /// Requests being worked on.
     pub requests_in_flight: usize,
+    /// Requests that wait until they can be.
+    pub requests_waiting: usize,
+    /// Longest time that a request waits for that.
+    pub admission_wait: Duration,
+    /// Percent of the places up to which calls of normal priority are let in.
+    pub shed_normal: usize,
+    /// Percent of the places up to which calls of low priority are let in.
+    pub shed_low: usize,
     /// Refused credentials of one client address, before it has to wait.
     pub auth_failures_per_ip: Rate,
     /// Partitions held in memory.
@@ -202,7 +216,7 @@ pub struct Limits {
     pub crash_budget: usize,
     /// See `crash_budget`.
     pub crash_window: Duration,
-    /// Token buckets held in memory.
+    /// Counters held in memory for each limit and each quota.
     pub rate_keys: usize,
 }
 
@@ -276,30 +290,4 @@ pub enum Tenancy {
     Shared,
     /// A space for each tenant, which the caller's credential names.
     Isolated,
-}
-
-/// What callers are sold: apis, and how much of them.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Product {
-    /// Names of the apis; at least one.
-    pub apis: Vec<String>,
-    /// The rate of each key, if limited.
-    pub rate: Option<Rate>,
-    /// What callers may make of webhooks.
-    pub webhooks: WebhookRules,
-}
-
-/// A key that exists from the start.
-#[derive(Debug, Clone)]
-pub struct ApiKey {
-    /// What it opens.
-    pub product: String,
-    /// Whose calls it makes.
-    pub tenant: String,
-    /// The secret. No two secrets of a manifest are equal.
-    pub primary: Secret,
-    /// A second secret, so that callers can change from one to the other.
-    pub secondary: Option<Secret>,
-    /// The moment it stops working.
-    pub expires: Option<SystemTime>,
 }

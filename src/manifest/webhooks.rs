@@ -155,6 +155,12 @@ fn host(text: &str, node: &Node, report: &mut Report) -> Option<String> {
     Some(text.to_ascii_lowercase())
 }
 
+/// Reads a list of blocks of addresses.
+pub(super) fn blocks(node: &Node, report: &mut Report) -> Vec<Cidr> {
+    let items = fields::list(node, report).unwrap_or_default();
+    items.iter().filter_map(|item| block(item, report)).collect()
+}
+
 fn block(node: &Node, report: &mut Report) -> Option<Cidr> {
     let text = fields::text(node, report)?;
     match text.parse::<Cidr>() {

@@ -103,6 +103,32 @@ impl Facts<'_> {
 }
 
 impl By {
+    /// The header field that calls are counted by, if it is one.
+    pub fn header(&self) -> Option<&Name> {
+        match self {
+            Self::Header(name) => Some(name),
+            Self::Caller
+            | Self::ApiKey
+            | Self::Tenant
+            | Self::Address
+            | Self::Claim(_)
+            | Self::Everybody => None,
+        }
+    }
+
+    /// The claim that calls are counted by, if it is one.
+    pub fn claim(&self) -> Option<&Name> {
+        match self {
+            Self::Claim(name) => Some(name),
+            Self::Caller
+            | Self::ApiKey
+            | Self::Tenant
+            | Self::Address
+            | Self::Header(_)
+            | Self::Everybody => None,
+        }
+    }
+
     /// The key under which a call is counted, or `None` when it is not.
     pub fn key(&self, facts: &Facts<'_>) -> Option<Name> {
         let valued = |value: Option<Cow<'_, str>>| value.map_or_else(|| "".into(), |value| bounded(&value));

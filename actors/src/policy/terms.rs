@@ -91,6 +91,23 @@ pub struct Terms {
     quotas: Vec<Arc<Sold>>,
 }
 
+impl Terms {
+    /// The header fields that its limits and quotas go by.
+    pub fn headers(&self) -> impl Iterator<Item = &Name> {
+        self.counted_by().filter_map(By::header)
+    }
+
+    /// The claims that its limits and quotas go by.
+    pub fn claims(&self) -> impl Iterator<Item = &Name> {
+        self.counted_by().filter_map(By::claim)
+    }
+
+    fn counted_by(&self) -> impl Iterator<Item = &By> {
+        let limits = self.rules.limits.iter().map(|limit| &limit.by);
+        limits.chain(self.rules.quotas.iter().map(|rule| &rule.by))
+    }
+}
+
 /// A quota and what was used of it.
 #[derive(Debug)]
 pub struct Sold {

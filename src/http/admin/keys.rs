@@ -7,7 +7,7 @@ use actix_web::web::Bytes;
 use lanekeeper_actors::gateway::NewGrant;
 use lanekeeper_actors::model::ids::TenantId;
 use lanekeeper_actors::model::time::Timestamp;
-use lanekeeper_actors::policy::keys::{Grant, KeyRefused, KeySlot};
+use lanekeeper_actors::policy::keys::{Grant, KeyRefused, KeySlot, Scope, Standing};
 use serde::Deserialize;
 use serde_json::{Value, json};
 
@@ -18,9 +18,23 @@ use crate::manifest;
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
 struct Issue {
-    product: String,
+    product: Option<String>,
+    /// One API, where there is no product.
+    api: Option<String>,
+    /// `all_apis` or `all_access`, where there is neither.
+    access: Option<Access>,
     tenant: String,
     expires: Option<String>,
+    /// Whether it waits for an approval, where its product asks for one.
+    #[serde(default)]
+    submit: bool,
+}
+
+#[derive(Deserialize)]
+#[serde(rename_all = "snake_case")]
+enum Access {
+    AllApis,
+    AllAccess,
 }
 
 #[derive(Deserialize)]
@@ -43,10 +57,17 @@ pub(super) fn show(admin: &Admin, id: &str) -> Result<HttpResponse, Problem> {
 }
 
 pub(super) async fn issue(admin: &Admin, body: &Bytes) -> Result<HttpResponse, Problem> {
-    let Issue { product, tenant, expires } = read(body)?;
+    let Issue { product, api, access, tenant, expires, submit } = read(body)?;
+    let scope = match (product, api, access) {
+        (Some(product), None, None) => Scope::Product(product.into()),
+        (None, Some(api), None) => Scope::Api(api.into()),
+        (None, None, Some(Access::AllApis)) => Scope::AllApis,
+        (None, None, Some(Access::AllAccess)) => Scope::AllAccess,
+        _ => return Err(AdminError::Request("a key is for one of `product`, `api` and `access`".into()).into()),
+    };
     let tenant = TenantId::new(&tenant).map_err(|error| AdminError::Request(error.to_string()))?;
     let expires = expires.map(|text| moment(&text, admin.clock.now())).transpose()?;
-    let issued = admin.keys.issue(NewGrant { product: product.into(), tenant, expires }).await?;
+    let issued = admin.keys.issue(NewGrant { scope, tenant, expires, submitted: submit }).await?;
     let mut answer = describe(&issued.grant, admin.clock.now());
     if let Some(answer) = answer.as_object_mut() {
         answer.insert("primary".to_owned(), json!(issued.primary.expose()));
@@ -75,18 +96,33 @@ pub(super) async fn revoke(admin: &Admin, id: &str) -> Result<HttpResponse, Prob
     Ok(HttpResponse::Ok().json(describe(&grant, admin.clock.now())))
 }
 
+/// Approves, rejects, suspends or resumes.
+pub(super) async fn stand(admin: &Admin, id: &str, standing: Standing) -> Result<HttpResponse, Problem> {
+    let grant = admin.keys.stand(id, standing).await?;
+    Ok(HttpResponse::Ok().json(describe(&grant, admin.clock.now())))
+}
+
 /// A grant without its hashes.
 fn describe(grant: &Grant, now: Timestamp) -> Value {
     let state = match grant.admits(now) {
         Ok(()) => "active",
         Err(KeyRefused::Expired) => "expired",
         Err(KeyRefused::Revoked | KeyRefused::Unknown) => "revoked",
+        Err(KeyRefused::Inactive(standing)) => standing.word(),
+    };
+    let (api, access) = match &grant.scope {
+        Scope::Product(_) => (None, None),
+        Scope::Api(api) => (Some(&**api), None),
+        Scope::AllApis => (None, Some("all_apis")),
+        Scope::AllAccess => (None, Some("all_access")),
     };
     let [primary, secondary] = &grant.hint;
     let text = |time: Option<Timestamp>| time.map(|time| time.to_string());
     json!({
         "id": grant.id,
-        "product": &*grant.product,
+        "product": grant.scope.product().map(|product| &**product),
+        "api": api,
+        "access": access,
         "tenant": grant.tenant.as_str(),
         "state": state,
         "primary_hint": primary,
@@ -95,6 +131,7 @@ fn describe(grant: &Grant, now: Timestamp) -> Value {
         "expires": text(grant.expires),
         "revoked": text(grant.revoked),
         "rotated": text(grant.rotated),
+        "last_used": text(grant.used.get()),
         "managed_by": if grant.managed_by_manifest { "manifest" } else { "runtime" },
     })
 }

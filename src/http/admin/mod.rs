@@ -28,7 +28,8 @@ use actix_web::http::header::{CACHE_CONTROL, HeaderName, HeaderValue};
 use actix_web::web::{Bytes, Data, Payload};
 use actix_web::{HttpRequest, HttpResponse};
 use futures_util::FutureExt;
-use lanekeeper_actors::gateway::{GatewayState, KeysHandle, UsageHandle};
+use lanekeeper_actors::policy::keys::Standing;
+use lanekeeper_actors::gateway::{GatewayState, KeysHandle, LedgerHandle, UsageHandle};
 use lanekeeper_actors::kernel::clock::SharedClock;
 use lanekeeper_actors::system::System;
 use serde::de::DeserializeOwned;
@@ -75,6 +76,8 @@ pub struct Admin {
     pub body: BodyLimits,
     /// Most things in one answer.
     pub page_max: usize,
+    /// Quotas and limits, and what is remembered of them.
+    pub ledger: LedgerHandle,
     /// What callers use.
     pub usage: UsageHandle,
     /// Time.
@@ -173,6 +176,10 @@ async fn answer(
         Route::Key if reads => keys::show(admin, name),
         Route::Key => keys::revoke(admin, name).await,
         Route::RotateKey => keys::rotate(admin, name, body).await,
+        // Approving is what makes a grant run that waits, and resuming one that is suspended.
+        Route::ResumeKey => keys::stand(admin, name, Standing::Active).await,
+        Route::RejectKey => keys::stand(admin, name, Standing::Rejected).await,
+        Route::SuspendKey => keys::stand(admin, name, Standing::Suspended).await,
         Route::Containers => Ok(containers::list(admin)),
         Route::Partitions if reads => containers::hottest(admin, name, query),
         Route::Partitions => containers::purge(admin, name, query).await,

@@ -15,6 +15,9 @@ pub(super) enum Route {
     Keys,
     Key,
     RotateKey,
+    ResumeKey,
+    RejectKey,
+    SuspendKey,
     Containers,
     Partitions,
     Changes,
@@ -42,7 +45,7 @@ pub(super) enum Route {
 
 /// Every path, its methods as in the header `Allow`, and what it stands for. A segment in braces stands for a name
 /// without a colon; what follows a colon is an action.
-pub(super) const ROUTES: [(&str, &str, Route); 30] = [
+pub(super) const ROUTES: [(&str, &str, Route); 34] = [
     ("/healthz", "GET, HEAD", Route::Health),
     ("/readyz", "GET, HEAD", Route::Ready),
     ("/metrics", "GET, HEAD", Route::Metrics),
@@ -50,6 +53,10 @@ pub(super) const ROUTES: [(&str, &str, Route); 30] = [
     ("/v1/keys", "GET, HEAD, POST", Route::Keys),
     ("/v1/keys/{key}", "DELETE, GET, HEAD", Route::Key),
     ("/v1/keys/{key}:rotate", "POST", Route::RotateKey),
+    ("/v1/keys/{key}:approve", "POST", Route::ResumeKey),
+    ("/v1/keys/{key}:reject", "POST", Route::RejectKey),
+    ("/v1/keys/{key}:suspend", "POST", Route::SuspendKey),
+    ("/v1/keys/{key}:resume", "POST", Route::ResumeKey),
     ("/v1/containers", "GET, HEAD", Route::Containers),
     ("/v1/containers/{container}/partitions", "DELETE, GET, HEAD", Route::Partitions),
     ("/v1/containers/{container}/changes", "GET, HEAD", Route::Changes),

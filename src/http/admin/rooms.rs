@@ -2,6 +2,8 @@
 
 use actix_web::HttpResponse;
 use actix_web::web::Bytes;
+use lanekeeper_actors::policy::limits::Limit;
+use lanekeeper_actors::policy::terms::QuotaRule;
 use lanekeeper_actors::directory::PartitionStatus;
 use lanekeeper_actors::model::address::PartitionAddress;
 use lanekeeper_actors::model::ids::TenantId;
@@ -171,8 +173,16 @@ pub fn manifest(manifest: &Manifest) -> Value {
         (name, json!({ "operations": operations }))
     });
     let products = manifest.products.iter().map(|(name, product)| {
-        let rate = product.rate.map(|rate| json!({ "calls": rate.calls, "per_ms": rate.per.as_millis() }));
-        (name, json!({ "apis": product.apis, "rate": rate }))
+        let rate = |limit: &Limit| {
+            json!({ "name": &*limit.name, "calls": limit.rate.calls(), "per_ms": limit.rate.per().as_millis() })
+        };
+        let quota = |rule: &QuotaRule| {
+            json!({ "name": &*rule.name, "calls": rule.quota.calls, "bytes": rule.quota.bytes })
+        };
+        let rates: Vec<_> = product.limits.iter().map(rate).collect();
+        let quotas: Vec<_> = product.quotas.iter().map(quota).collect();
+        let identity = product.jwt.as_ref().map(|rule| &rule.identity);
+        (name, json!({ "apis": product.apis, "rates": rates, "quotas": quotas, "identity": identity }))
     });
     json!({
         "project": manifest.project,

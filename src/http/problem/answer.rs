@@ -2,16 +2,18 @@
 
 use std::time::Duration;
 
-use actix_web::HttpResponse;
+use actix_web::{HttpRequest, HttpResponse};
 use actix_web::http::StatusCode;
-use actix_web::http::header::{ALLOW, CACHE_CONTROL, RETRY_AFTER, WWW_AUTHENTICATE};
+use actix_web::http::header::{
+    ALLOW, CACHE_CONTROL, CONTENT_TYPE, HeaderValue, RETRY_AFTER, WWW_AUTHENTICATE,
+};
 use lanekeeper_actors::policy::charge::RequestUnits;
+use lanekeeper_actors::policy::limits::whole_seconds;
 use lanekeeper_actors::policy::throughput::RetryAfter;
 use lanekeeper_actors::query::SyntaxError;
 use lanekeeper_actors::shard::CommitError;
 use serde_json::{Value, json};
 
-use crate::http::ratelimit;
 use crate::http::trace::Trace;
 
 /// Where each code is explained.
@@ -23,10 +25,18 @@ pub(super) const SOON: Duration = Duration::from_secs(1);
 /// Longest detail, in characters; parsers may quote what they read.
 const DETAIL_MAX: usize = 500;
 
+/// What Azure API Management says of keys.
+const MISSING_KEY: &str = "Access denied due to missing subscription key. Make sure to include subscription key when \
+     making requests to an API.";
+const INVALID_KEY: &str = "Access denied due to invalid subscription key. Make sure to provide a valid key for an \
+     active subscription.";
+
 /// Who may answer a 401 with what (RFC 9110 section 11.6.1).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Challenge {
     ApiKey,
+    /// A token of the public listener; whether one was sent.
+    Token { sent: bool },
     Bearer,
 }
 
@@ -49,7 +59,7 @@ pub(super) struct Extra {
     pub(super) retry_millis: bool,
     pub(super) allow: Option<String>,
     pub(super) challenge: Option<Challenge>,
-    pub(super) violated: Option<String>,
+    pub(super) violated: Vec<String>,
     pub(super) close: bool,
     /// What the refused request cost all the same.
     pub(super) charge: Option<RequestUnits>,
@@ -231,7 +241,7 @@ impl Problem {
         let mut response = HttpResponse::build(self.status);
         response.content_type("application/problem+json").insert_header((CACHE_CONTROL, "no-store"));
         if let Some(after) = extra.retry_after {
-            response.insert_header((RETRY_AFTER, ratelimit::whole_seconds(after)));
+            response.insert_header((RETRY_AFTER, whole_seconds(after)));
             if extra.retry_millis {
                 response
                     .insert_header(("x-ms-retry-after-ms", after.as_nanos().div_ceil(1_000_000).to_string()));
@@ -247,13 +257,21 @@ impl Problem {
             Some(Challenge::ApiKey) => {
                 response.insert_header((WWW_AUTHENTICATE, "ApiKey realm=\"gateway\", header=\"x-api-key\""));
             }
+            // RFC 6750, section 3.1: a code is told only to who sent a token.
+            Some(Challenge::Token { sent: false }) => {
+                response.insert_header((WWW_AUTHENTICATE, "Bearer realm=\"gateway\""));
+            }
+            Some(Challenge::Token { sent: true }) => {
+                let value = "Bearer realm=\"gateway\", error=\"invalid_token\"";
+                response.insert_header((WWW_AUTHENTICATE, value));
+            }
             Some(Challenge::Bearer) => {
                 response.insert_header((WWW_AUTHENTICATE, "Bearer realm=\"admin\""));
             }
             None => {}
         }
-        if let (Some(policy), Some(body)) = (extra.violated, body.as_object_mut()) {
-            body.insert("violated-policies".to_owned(), json!([policy]));
+        if let (false, Some(body)) = (extra.violated.is_empty(), body.as_object_mut()) {
+            body.insert("violated-policies".to_owned(), json!(extra.violated));
         }
         if let (Some((line, column)), Some(body)) = (extra.place, body.as_object_mut()) {
             body.insert("line".to_owned(), json!(line));
@@ -270,5 +288,44 @@ impl Problem {
             response.force_close();
         }
         response.body(body.to_string())
+    }
+}
+
+/// The bodies of Azure API Management, for callers that were written for it.
+impl Problem {
+    /// The answer in that form. What it has no words for keeps its detail.
+    pub fn apim(&self, req: &HttpRequest, base: &str, trace: &Trace) -> HttpResponse {
+        let response = self.response(req.uri().path(), trace);
+        let seconds = self.extra.as_ref().and_then(|extra| extra.retry_after).map(whole_seconds);
+        let message = match (self.code, seconds) {
+            ("missing_key", _) => MISSING_KEY.to_owned(),
+            ("invalid_key" | "key_expired" | "key_revoked" | "key_inactive", _) => INVALID_KEY.to_owned(),
+            ("rate_limited", Some(seconds)) => {
+                format!("Rate limit is exceeded. Try again in {seconds} seconds.")
+            }
+            _ if self.status == StatusCode::NOT_FOUND => "Resource not found".to_owned(),
+            _ if self.status == StatusCode::INTERNAL_SERVER_ERROR => "Internal server error".to_owned(),
+            _ => self.detail.clone(),
+        };
+        let mut body = json!({ "statusCode": self.status.as_u16(), "message": message });
+        if let (StatusCode::INTERNAL_SERVER_ERROR, Some(body)) = (self.status, body.as_object_mut()) {
+            body.insert("activityId".to_owned(), json!(trace.id()));
+        }
+        let (mut response, _) = response.into_parts();
+        response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
+        let is_key = self.extra.as_ref().is_some_and(|extra| extra.challenge == Some(Challenge::ApiKey));
+        if is_key {
+            let connection = req.connection_info();
+            let realm = format!("{}://{}{base}", connection.scheme(), connection.host());
+            // The host is the caller's word, so that what cannot stand in a quoted text is left out.
+            let realm: String = realm.chars().filter(|c| c.is_ascii_graphic() && !"\"\\".contains(*c)).collect();
+            let text = format!(
+                "AzureApiManagementKey realm=\"{realm}\",name=\"Ocp-Apim-Subscription-Key\",type=\"header\""
+            );
+            if let Ok(value) = HeaderValue::try_from(text) {
+                response.headers_mut().insert(WWW_AUTHENTICATE, value);
+            }
+        }
+        response.set_body(actix_web::body::BoxBody::new(body.to_string()))
     }
 }

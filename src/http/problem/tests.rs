@@ -14,7 +14,9 @@ use lanekeeper_actors::policy::idempotency::InvalidIdempotencyKey;
 use lanekeeper_actors::policy::keys::InvalidKey;
 use lanekeeper_actors::policy::patch::{InvalidOperation, PatchError, Refusal};
 use lanekeeper_actors::policy::rate::{Admission, Rate};
-use lanekeeper_actors::protocol::gateway::Rated;
+use lanekeeper_actors::policy::keys::Standing;
+use lanekeeper_actors::policy::limits::{Exceeded, Judged};
+use lanekeeper_actors::policy::quota::{Exhausted, Resource};
 use lanekeeper_actors::protocol::subscriber::{ReceiveRefused, TrialRefused};
 use lanekeeper_actors::protocol::topic::PublishError;
 use lanekeeper_actors::query::Condition;
@@ -22,19 +24,23 @@ use lanekeeper_actors::shard::CommitError;
 use serde_json::Value;
 
 use super::*;
+use crate::http::caller::CallerRefused;
 use crate::http::events::{QueueRefused, Unpublishable};
 use crate::http::trace::Trace;
 use crate::http::webhooks::{Unsealable, WebhookRefused};
+use crate::identity::Refusal;
 
 const VALID_TRACE: &str = "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01";
 
 /// What a caller sees: status, code, seconds of `Retry-After`, whether the connection ends.
 type Seen = (u16, &'static str, Option<u64>, bool);
 
-fn rated() -> Rated {
+fn exceeded() -> Exceeded {
     let wait = Duration::from_millis(2_500);
     let admission = Admission { allowed: false, limit: 5, remaining: 0, retry_after: wait, reset: wait };
-    Rated { product: "carrier".into(), rate: Rate::new(5, Duration::from_secs(10)).unwrap(), admission }
+    let rate = Rate::new(5, Duration::from_secs(10)).unwrap();
+    let judged = vec![Judged { limit: "carrier".into(), rate, admission }];
+    Exceeded { judged, retry_after: wait }
 }
 
 fn json_error() -> serde_json::Error {
@@ -54,7 +60,25 @@ fn table() -> Vec<(Problem, Seen)> {
     add(Refused::ExpiredKey.into(), 401, "key_expired", None, false);
     add(Refused::RevokedKey.into(), 401, "key_revoked", None, false);
     add(Refused::TooManyFailures { retry_after: second }.into(), 429, "too_many_failures", Some(1), false);
-    add(Refused::RateLimited(rated()).into(), 429, "rate_limited", Some(3), false);
+    add(Refused::RateLimited(exceeded()).into(), 429, "rate_limited", Some(3), false);
+    add(Refused::InactiveKey(Standing::Suspended).into(), 401, "key_inactive", None, false);
+    add(Refused::Token.into(), 401, "token_refused", None, false);
+    add(Refused::TooManyAtOnce(3).into(), 429, "too_many_at_once", Some(1), false);
+    let exhausted = |retry_after| Exhausted { resource: Resource::Calls, replenished: None, retry_after };
+    let quota = |exhausted| Refused::QuotaExhausted { quota: "carrier".into(), exhausted };
+    add(quota(exhausted(Some(Duration::from_secs(90)))).into(), 403, "quota_exceeded", Some(90), false);
+    add(quota(exhausted(None)).into(), 403, "quota_exceeded", None, false);
+    for refusal in Refusal::ALL {
+        let (status, wait) = match refusal {
+            Refusal::Repeated => (400, None),
+            Refusal::KeysUnavailable => (503, Some(1)),
+            _ => (401, None),
+        };
+        add(CallerRefused::Token(refusal).into(), status, refusal.code(), wait, false);
+    }
+    add(CallerRefused::NoToken.into(), 401, "missing_token", None, false);
+    add(CallerRefused::Tenant.into(), 403, "tenant_mismatch", None, false);
+    add(CallerRefused::Address.into(), 403, "address_refused", None, false);
     add(Refused::Overloaded { retry_after: second }.into(), 503, "overloaded", Some(1), false);
     add(Refused::Crashed.into(), 500, "crashed", None, false);
 
@@ -371,7 +395,7 @@ fn a_code_always_has_the_same_status() {
 async fn some_problems_tell_more() {
     let (head, _) = answered(&Unroutable::Method { allow: "GET, HEAD".into() }.into()).await;
     assert_eq!(head.headers().get(ALLOW).unwrap(), "GET, HEAD");
-    let (_, body) = answered(&Refused::RateLimited(rated()).into()).await;
+    let (_, body) = answered(&Refused::RateLimited(exceeded()).into()).await;
     assert_eq!(body["type"], "https://iana.org/assignments/http-problem-types#quota-exceeded");
     assert_eq!(body["violated-policies"], serde_json::json!(["carrier"]));
     let (head, _) = answered(&TokenRefused.into()).await;

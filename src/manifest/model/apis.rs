@@ -4,6 +4,8 @@ use std::collections::BTreeMap;
 use std::fmt;
 use std::sync::Arc;
 
+use lanekeeper_actors::policy::limits::Limit;
+use lanekeeper_actors::policy::permits::Priority;
 use lanekeeper_actors::query::Query;
 
 use super::WebhookAction;
@@ -16,8 +18,32 @@ pub struct Api {
     pub path: PathTemplate,
     /// The version, when the API has one; it is the path segment after `path`.
     pub version: Option<PathVersion>,
+    /// Whether it may be called without a key, on the terms of no product.
+    pub open: bool,
+    /// How often, whoever calls.
+    pub limits: Vec<Limit>,
+    /// How its refusals are written.
+    pub errors: ErrorStyle,
     /// What it offers, by name.
     pub operations: BTreeMap<String, Operation>,
+}
+
+impl Api {
+    /// The path of the API, version included.
+    pub fn base(&self) -> PathTemplate {
+        let version = self.version.iter().map(|version| Segment::Literal(version.name.clone()));
+        PathTemplate { segments: self.path.segments.iter().cloned().chain(version).collect() }
+    }
+}
+
+/// How refusals are written.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum ErrorStyle {
+    /// Problem details (RFC 9457).
+    #[default]
+    Problem,
+    /// The bodies of Azure API Management.
+    Apim,
 }
 
 /// A version that callers name in the path.
@@ -39,6 +65,10 @@ pub struct Operation {
     pub route: PathTemplate,
     /// Whether callers may or must say that a request is the same as an earlier one.
     pub idempotency: Option<Idempotency>,
+    /// How often, whoever calls.
+    pub limits: Vec<Limit>,
+    /// How much it matters when not all can be done.
+    pub priority: Priority,
     /// What answers.
     pub target: Target,
 }

@@ -17,13 +17,13 @@ use lanekeeper_actors::subscriber::{DeliveryHeader, Gone, HeaderValue};
 use reqwest::Url;
 use reqwest::header::{self, HeaderName};
 
-use crate::delivery::{Cidr, CidrProblem, vet};
+use crate::delivery::{Cidr, vet};
 use crate::manifest::fields::{self, Fields};
 use crate::manifest::model::{HandshakeRule, Secret, Webhook};
 use crate::manifest::named::NamedValues;
 use crate::manifest::problem::{Report, quoted};
 use crate::manifest::tree::{Node, Value};
-use crate::manifest::webhooks::HANDSHAKES;
+use crate::manifest::webhooks::{self, HANDSHAKES};
 
 /// The keys of a webhook.
 pub(super) const KEYS: [&str; 11] = [
@@ -81,7 +81,7 @@ pub(super) fn read(
     report: &mut Report,
 ) -> Option<Webhook> {
     let before = report.count();
-    let allow = fields.optional("allow").map_or_else(Vec::new, |node| allow(node, report));
+    let allow = fields.optional("allow").map_or_else(Vec::new, |node| webhooks::blocks(node, report));
     let node = if needed { fields.required("webhook", report) } else { fields.optional("webhook") };
     let url = node.and_then(|node| url(node, report));
     let sign = fields.optional("sign").map_or_else(Vec::new, |node| sign(node, values, report));
@@ -118,24 +118,6 @@ pub(super) fn read(
         handshake: handshake.unwrap_or(HandshakeRule::None),
         ..Webhook::plain(url.into(), allow)
     })
-}
-
-fn allow(node: &Node, report: &mut Report) -> Vec<Cidr> {
-    let mut blocks = Vec::new();
-    for item in fields::list(node, report).unwrap_or_default() {
-        let Some(text) = fields::text(item, report) else { continue };
-        match text.parse::<Cidr>() {
-            Ok(block) => blocks.push(block),
-            Err(CidrProblem::HostBits { meant, .. }) => {
-                let message = format!("{} has bits outside its prefix", quoted(text));
-                report.suggest(item.place, message, Some(meant.to_string()));
-            }
-            Err(CidrProblem::Address(_) | CidrProblem::Prefix(_)) => {
-                fields::expected::<()>(item, "an address, or a block such as `10.0.0.0/8`", report);
-            }
-        }
-    }
-    blocks
 }
 
 fn url(node: &Node, report: &mut Report) -> Option<Url> {
@@ -316,7 +298,7 @@ fn identity(node: &Node, report: &mut Report) -> Option<ClientIdentity> {
 }
 
 /// Reads a PEM file; a relative path starts at the folder of the manifest that names it.
-fn pem(node: &Node, report: &mut Report) -> Option<Arc<[u8]>> {
+pub(in crate::manifest) fn pem(node: &Node, report: &mut Report) -> Option<Arc<[u8]>> {
     let path = report.folder(node.place).join(fields::text(node, report)?);
     let mut bytes = Vec::new();
     let read = File::open(&path).and_then(|file| file.take(PEM_MAX + 1).read_to_end(&mut bytes));

@@ -121,8 +121,12 @@ fn the_freight_exchange_loads() {
     );
     let Target::Mock(mock) = &operations["ping"].target else { panic!("ping is a mock") };
     assert_eq!((mock.status, mock.body.as_ref().unwrap().to_string()), (200, r#"{"ok":true}"#.to_owned()));
-    let rate = Rate { calls: NonZeroU32::new(200).unwrap(), per: Duration::from_secs(1) };
-    assert_eq!(manifest.products["carrier"].rate, Some(rate));
+    let [limit] = manifest.products["carrier"].limits.as_slice() else { panic!("one limit") };
+    assert_eq!((&*limit.name, limit.rate), ("carrier", Rate::new(200, Duration::from_secs(1)).unwrap()));
+    let [rule] = manifest.products["carrier"].quotas.as_slice() else { panic!("one quota") };
+    assert_eq!(rule.quota.calls, Some(2_000_000));
+    assert_eq!(manifest.identities["staff"].rules.tenant_claim.as_deref(), Some("tid"));
+    assert_eq!(manifest.products["internal"].key, KeyRule::None);
     assert_eq!(manifest.api_keys["acme-carrier"].primary.expose(), SECRET);
 }
 
