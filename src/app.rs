@@ -31,7 +31,9 @@ use lanekeeper_actors::system::{StartError, System};
 
 use crate::delivery::{Webhooks, WebhooksProblem};
 use crate::http::admin::{self, Admin, Token, TokenError};
-use crate::http::{self, Connections, Flight, Gateway, Live, Metrics, Routes, Shelf, Webhooks as TenantWebhooks};
+use crate::http::{
+    self, Connections, Flight, Gateway, Live, Metrics, Routes, Shelf, Webhooks as TenantWebhooks,
+};
 use crate::manifest::Manifest;
 use crate::telemetry;
 
@@ -166,7 +168,8 @@ pub async fn run(manifest: Manifest, options: RunOptions) -> Result<Ended, RunEr
     counting.abort();
     remembering.abort();
     renewing.abort();
-    let drained = drain((&system, &usage, &ledger), &flight, &public, &private, manifest.limits.drain_timeout).await;
+    let drained =
+        drain((&system, &usage, &ledger), &flight, &public, &private, manifest.limits.drain_timeout).await;
     tracing::info!(drained, "stopped");
     match failed {
         Some(error) => Err(RunError::Server(error)),

@@ -35,7 +35,8 @@ use crate::blob::InvalidPlace;
 use crate::delivery::{WallClock, WebhookSettings, host_of};
 use crate::http::admin::timestamp;
 use crate::http::{
-    self, Asked, BodyLimits, BulkLimits, Callers, DocumentLimits, EventLimits, ListenerLimits, TenantWebhookSettings,
+    self, Asked, BodyLimits, BulkLimits, Callers, DocumentLimits, EventLimits, ListenerLimits,
+    TenantWebhookSettings,
 };
 use crate::identity::{IdentityProblem, Verifier};
 use crate::manifest::{self, Limits, Manifest, Secret, Tenancy};

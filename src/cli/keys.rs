@@ -17,8 +17,17 @@ pub(super) enum Verb {
     #[command(after_help = "Example: lanekeeper keys issue --product carrier --tenant acme --expires 90d")]
     Issue {
         /// What may be called
-        #[arg(long, value_name = "PRODUCT")]
-        product: String,
+        #[arg(long, value_name = "PRODUCT", required_unless_present_any = ["api", "access"])]
+        product: Option<String>,
+        /// One api instead of a product, on the terms of none
+        #[arg(long, value_name = "API", conflicts_with = "product")]
+        api: Option<String>,
+        /// Every api instead of a product, on the terms of none
+        #[arg(long, value_enum, conflicts_with_all = ["product", "api"])]
+        access: Option<Access>,
+        /// Let the key wait for an approval, where its product asks for one
+        #[arg(long)]
+        submit: bool,
         /// Who calls
         #[arg(long, value_name = "TENANT")]
         tenant: String,
@@ -38,12 +47,45 @@ pub(super) enum Verb {
         #[arg(long, value_enum, default_value_t = Slot::Primary)]
         slot: Slot,
     },
+    /// Let a pair work that waits for it
+    #[command(after_help = "Example: lanekeeper keys approve 0192f0c1")]
+    Approve {
+        /// Id of the pair, from `keys list`
+        id: String,
+    },
+    /// Refuse a pair that waits, for ever
+    #[command(after_help = "Example: lanekeeper keys reject 0192f0c1")]
+    Reject {
+        /// Id of the pair, from `keys list`
+        id: String,
+    },
+    /// Refuse both keys until they are resumed
+    #[command(after_help = "Example: lanekeeper keys suspend 0192f0c1")]
+    Suspend {
+        /// Id of the pair, from `keys list`
+        id: String,
+    },
+    /// Let a pair work again that was suspended
+    #[command(after_help = "Example: lanekeeper keys resume 0192f0c1")]
+    Resume {
+        /// Id of the pair, from `keys list`
+        id: String,
+    },
     /// Refuse both keys from now on, for ever
     #[command(after_help = "Example: lanekeeper keys revoke 0192f0c1")]
     Revoke {
         /// Id of the pair, from `keys list`
         id: String,
     },
+}
+
+/// What is opened besides products.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
+pub(super) enum Access {
+    #[value(name = "all_apis")]
+    AllApis,
+    #[value(name = "all_access")]
+    AllAccess,
 }
 
 /// One of the two keys of a pair.
@@ -65,8 +107,14 @@ impl Slot {
 /// Runs a verb and returns what is to be printed.
 pub(super) async fn run(verb: &Verb, admin: &Admin, as_json: bool) -> Result<String, Failure> {
     let (answer, text): (Value, fn(&Value) -> String) = match verb {
-        Verb::Issue { product, tenant, expires } => {
-            let body = json!({ "product": product, "tenant": tenant, "expires": expires });
+        Verb::Issue { product, api, access, submit, tenant, expires } => {
+            let access = access.map(|access| match access {
+                Access::AllApis => "all_apis",
+                Access::AllAccess => "all_access",
+            });
+            let body = json!({
+                "product": product, "api": api, "access": access, "submit": submit, "tenant": tenant, "expires": expires
+            });
             (admin.post(&["v1", "keys"], body).await?, secrets)
         }
         Verb::List => (admin.get(&["v1", "keys"]).await?, list),
@@ -74,6 +122,10 @@ pub(super) async fn run(verb: &Verb, admin: &Admin, as_json: bool) -> Result<Str
             let place = format!("{id}:rotate");
             (admin.post(&["v1", "keys", &place], json!({ "slot": slot.as_str() })).await?, secrets)
         }
+        Verb::Approve { id } => (step(admin, id, "approve").await?, standing),
+        Verb::Reject { id } => (step(admin, id, "reject").await?, standing),
+        Verb::Suspend { id } => (step(admin, id, "suspend").await?, standing),
+        Verb::Resume { id } => (step(admin, id, "resume").await?, standing),
         Verb::Revoke { id } => {
             let answer = admin.delete(&["v1", "keys", id]).await?;
             let done = json!({ "id": id, "revoked": true });
@@ -83,6 +135,15 @@ pub(super) async fn run(verb: &Verb, admin: &Admin, as_json: bool) -> Result<Str
         }
     };
     Ok(if as_json { output::json(&answer) } else { text(&answer) })
+}
+
+async fn step(admin: &Admin, id: &str, step: &str) -> Result<Value, Failure> {
+    let place = format!("{id}:{step}");
+    admin.post(&["v1", "keys", &place], json!({})).await
+}
+
+fn standing(answer: &Value) -> String {
+    format!("{}: {}", cell(answer, &["/id"]), cell(answer, &["/state"]))
 }
 
 fn secrets(answer: &Value) -> String {
@@ -101,11 +162,11 @@ fn secrets(answer: &Value) -> String {
 
 fn list(answer: &Value) -> String {
     let mut table =
-        Table::new(&["ID", "PRODUCT", "TENANT", "KEYS", "STATE", "CREATED", "EXPIRES", "ROTATED"]);
+        Table::new(&["ID", "PRODUCT", "TENANT", "KEYS", "STATE", "CREATED", "EXPIRES", "LAST USED"]);
     for key in things(answer, "keys") {
         table.row([
             cell(key, &["/id"]),
-            cell(key, &["/product"]),
+            cell(key, &["/product", "/api", "/access"]),
             cell(key, &["/tenant"]),
             format!("{} {}", cell(key, &["/primary_hint"]), cell(key, &["/secondary_hint"]))
                 .trim()
@@ -113,7 +174,7 @@ fn list(answer: &Value) -> String {
             cell(key, &["/state"]),
             cell(key, &["/created"]),
             cell(key, &["/expires"]),
-            cell(key, &["/rotated"]),
+            cell(key, &["/last_used"]),
         ]);
     }
     table.render()
@@ -134,7 +195,7 @@ mod tests {
             "secondary_hint": "lk_b", "state": "revoked", "created": "2026-01-31T08:30:00.000Z", "expires": null, "revoked": "2026-02-01T00:00:00.000Z"}]});
         assert_eq!(
             list(&answer),
-            "ID  PRODUCT  TENANT  KEYS       STATE    CREATED                   EXPIRES  ROTATED\n\
+            "ID  PRODUCT  TENANT  KEYS       STATE    CREATED                   EXPIRES  LAST USED\n\
              k1  carrier  acme    lk_a lk_b  revoked  2026-01-31T08:30:00.000Z  -        -\n"
         );
     }

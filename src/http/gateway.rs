@@ -26,8 +26,8 @@ use lanekeeper_actors::system::System;
 use tracing::Instrument;
 
 use super::body;
-use super::connections::Connection;
 use super::caller::{self, Callers, single};
+use super::connections::Connection;
 use super::documents::{self, DocumentLimits};
 use super::events::{self, EventLimits};
 use super::flight::Flight;
@@ -165,7 +165,11 @@ pub(super) async fn serve(
                 let errors = seen.operation.as_ref().map(|operation| operation.errors).unwrap_or_default();
                 match errors {
                     ErrorStyle::Problem => problem.response(req.uri().path(), &trace),
-                    ErrorStyle::Apim => problem.apim(&req, seen.operation.as_ref().map_or("/", |operation| &operation.base), &trace),
+                    ErrorStyle::Apim => problem.apim(
+                        &req,
+                        seen.operation.as_ref().map_or("/", |operation| &operation.base),
+                        &trace,
+                    ),
                 }
             })
         }

@@ -34,11 +34,11 @@ use lanekeeper_actors::gateway::{GatewayHandle, GatewayState};
 use tokio::net::TcpSocket;
 
 pub use body::BodyLimits;
+pub use caller::{Asked, Callers};
 pub use connections::Connections;
 pub use documents::{BulkLimits, DocumentLimits};
 pub use events::EventLimits;
 pub use flight::Flight;
-pub use caller::{Asked, Callers};
 pub use gateway::{Gateway, Live};
 pub use metrics::Metrics;
 pub use problem::Problem;

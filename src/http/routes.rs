@@ -18,7 +18,8 @@ use lanekeeper_actors::query::Query;
 
 use super::metrics::{Metrics, RouteMetrics, TopicMetrics};
 use crate::manifest::{
-    self, ErrorStyle, Idempotency, Manifest, Parameter, ParameterType, PathTemplate, QueueAction, Segment, Target,
+    self, ErrorStyle, Idempotency, Manifest, Parameter, ParameterType, PathTemplate, QueueAction, Segment,
+    Target,
 };
 
 pub(super) use place::{At, Fixed, FixedParts, Key, Location, Value, fixed_key, named_key, named_parts};

@@ -343,7 +343,7 @@ async fn only_keys_of_a_product_with_the_api_are_let_in() {
         (
             "in the query",
             TestRequest::default().uri(&format!("{path}?subscription-key={KEY}")),
-            (401, "missing_key"),
+            (401, "invalid_key"),
         ),
     ] {
         let answer = call(&service, request).await;

@@ -12,8 +12,8 @@ use super::Names;
 use super::fields::{self, Fields};
 use super::model::{ApiKey, Product, Secret};
 use super::problem::{Place, Report, closest, quoted};
-use super::tree::Node;
 use super::terms::{self, Taken};
+use super::tree::Node;
 use super::{identities, named, units, webhooks};
 
 const KEYS: [(&str, KeyRule); 3] =
@@ -41,7 +41,8 @@ pub(super) fn read_product(
     let jwt = fields.optional("jwt").map(|node| identities::rule(node, &names.identities, report));
     let approval = fields.optional("approval").and_then(|node| fields::boolean(node, report));
     let keys = fields.optional("keys_per_tenant").and_then(|node| fields::count(node, COUNT, report));
-    let mut blocks = |key| fields.optional(key).map(|node| webhooks::blocks(node, report)).unwrap_or_default();
+    let mut blocks =
+        |key| fields.optional(key).map(|node| webhooks::blocks(node, report)).unwrap_or_default();
     let (ip_allow, ip_deny) = (blocks("ip_allow"), blocks("ip_deny"));
     let rate = fields.optional("rate").map(|node| terms::rates(node, name, taken, report));
     let quota = fields.optional("quota").map(|node| terms::quotas(node, name, taken, report));
@@ -149,7 +150,8 @@ pub(super) fn read_key(
     let tenant = fields.required("tenant", report).and_then(|node| {
         let name = fields::name(node, report)?;
         if name == TenantId::ANONYMOUS {
-            report.add(node.place, format!("{} is the tenant of callers without key and token", quoted(&name)));
+            report
+                .add(node.place, format!("{} is the tenant of callers without key and token", quoted(&name)));
         }
         Some(name)
     });

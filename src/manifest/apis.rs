@@ -9,7 +9,9 @@ use lanekeeper_actors::policy::limits::Limit;
 use lanekeeper_actors::policy::permits::Priority;
 
 use super::fields::{self, Fields};
-use super::model::{Api, ErrorStyle, Idempotency, Method, Operation, PathTemplate, PathVersion, Segment, Target};
+use super::model::{
+    Api, ErrorStyle, Idempotency, Method, Operation, PathTemplate, PathVersion, Segment, Target,
+};
 use super::problem::{Place, Report, quoted};
 use super::targets::{self, Known};
 use super::terms::{self, Taken};

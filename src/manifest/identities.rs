@@ -146,7 +146,11 @@ fn algorithms(node: &Node, report: &mut Report) -> Option<Vec<Algorithm>> {
 }
 
 /// Reads `jwt: { identity: staff, claims: { roles: { any: [ops] } } }`.
-pub(super) fn rule(node: &Node, known: &std::collections::BTreeSet<&str>, report: &mut Report) -> Option<JwtRule> {
+pub(super) fn rule(
+    node: &Node,
+    known: &std::collections::BTreeSet<&str>,
+    report: &mut Report,
+) -> Option<JwtRule> {
     let mut fields = Fields::open(node, report)?;
     let identity = fields
         .required("identity", report)
@@ -190,4 +194,3 @@ fn requirement(claim: &str, node: &Node, report: &mut Report) -> Option<Requirem
     };
     Some(Requirement { claim, wanted, separator })
 }
-

@@ -38,10 +38,11 @@ mod units;
 mod webhooks;
 
 pub use self::model::{
-    Action, Api, ApiKey, ChangeTypes, Container, Destination, DocumentAt, ErrorStyle, EventSubscription, HandshakeRule,
-    Idempotency, JwtRule, KeyPart, Limits, Listener, Manifest, Method, Mock, Operation, Parameter, ParameterType,
-    PathTemplate, PathVersion, Pointer, Product, QueueAction, Rate, Retry, Secret, Segment, Server,
-    SubjectFilter, Target, Template, Tenancy, Topic, TopicSource, Webhook, WebhookAction, WebhookRules,
+    Action, Api, ApiKey, ChangeTypes, Container, Destination, DocumentAt, ErrorStyle, EventSubscription,
+    HandshakeRule, Idempotency, JwtRule, KeyPart, Limits, Listener, Manifest, Method, Mock, Operation,
+    Parameter, ParameterType, PathTemplate, PathVersion, Pointer, Product, QueueAction, Rate, Retry, Secret,
+    Segment, Server, SubjectFilter, Target, Template, Tenancy, Topic, TopicSource, Webhook, WebhookAction,
+    WebhookRules,
 };
 pub use self::problem::{Problem, Problems};
 pub(crate) use self::units::{duration, timestamp};

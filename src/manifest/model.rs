@@ -23,8 +23,8 @@ mod webhooks;
 pub use lanekeeper_actors::model::secret::Secret;
 
 pub use self::apis::{
-    Action, Api, DocumentAt, ErrorStyle, Idempotency, Method, Mock, Operation, Parameter, ParameterType, PathTemplate,
-    PathVersion, Segment, Target, Template,
+    Action, Api, DocumentAt, ErrorStyle, Idempotency, Method, Mock, Operation, Parameter, ParameterType,
+    PathTemplate, PathVersion, Segment, Target, Template,
 };
 pub use self::callers::{ApiKey, JwtRule, Product};
 pub use self::events::{

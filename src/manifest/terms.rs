@@ -29,12 +29,8 @@ const PERIOD_MIN: Duration = Duration::from_secs(60);
 
 const ALGORITHMS: [(&str, Algorithm); 2] =
     [("token_bucket", Algorithm::TokenBucket), ("sliding", Algorithm::Sliding)];
-const PERIODS: [(&str, Period); 4] = [
-    ("day", Period::Day),
-    ("week", Period::Week),
-    ("month", Period::Month),
-    ("lifetime", Period::Lifetime),
-];
+const PERIODS: [(&str, Period); 4] =
+    [("day", Period::Day), ("week", Period::Week), ("month", Period::Month), ("lifetime", Period::Lifetime)];
 
 /// The names that were taken so far.
 #[derive(Debug, Default)]
@@ -121,7 +117,10 @@ fn name(
     };
     if let Some(first) = taken.get(&name) {
         let first = report.locate(*first, place);
-        report.add(place, format!("the name {} is taken at {first}: give this one another `name`", quoted(&name)));
+        report.add(
+            place,
+            format!("the name {} is taken at {first}: give this one another `name`", quoted(&name)),
+        );
         return None;
     }
     taken.insert(name.clone(), place);
@@ -167,6 +166,7 @@ fn period(node: &Node, report: &mut Report) -> Option<Period> {
             return Some(Period::FromFirstUse { length });
         }
     }
-    let what = "`day`, `week`, `month`, `lifetime`, or a duration from `1m` to `400d` (from the first use on)";
+    let what =
+        "`day`, `week`, `month`, `lifetime`, or a duration from `1m` to `400d` (from the first use on)";
     fields::expected(node, what, report)
 }

@@ -17,6 +17,7 @@ mod bad_input;
 mod batches;
 mod bucket;
 mod bulk;
+mod callers;
 mod connections;
 mod crash;
 mod credentials;

@@ -27,9 +27,7 @@ pub use handle::GatewayHandle;
 pub use keys::{Issued, KeysError, KeysHandle, NewGrant, Rotated, Seed};
 pub use ledger::{LedgerHandle, LedgerNotStored};
 pub use random::{Random, Randomness, SystemRandom};
-pub use state::{
-    GatewayOpenError, GatewaySettings, GatewayState, GatewayStatus, open, stored_pepper,
-};
+pub use state::{GatewayOpenError, GatewaySettings, GatewayState, GatewayStatus, open, stored_pepper};
 pub use usage::{UsageHandle, UsageNotStored, Used, User};
 
 /// The actor. Reached through [`GatewayHandle`].

@@ -251,7 +251,8 @@ impl GatewayState {
             return if open.is_empty() { Err(Refused::MissingKey) } else { Ok(Door::Open(open)) };
         };
         // A key is judged even where none is needed.
-        let (terms, grant) = self.terms(credential, &call.api).map_err(|refused| self.failed(call.ip, refused))?;
+        let (terms, grant) =
+            self.terms(credential, &call.api).map_err(|refused| self.failed(call.ip, refused))?;
         Ok(Door::Key(terms, grant))
     }
 

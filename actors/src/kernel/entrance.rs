@@ -59,9 +59,7 @@ impl Entrance {
         let mut state = self.state();
         let entering = match state.arrive(who, now, give) {
             Arrived::Enters(_) => Ok(Entering(Step::Inside(self.place(tenant)))),
-            Arrived::Waits(until) => {
-                Ok(Entering(Step::Waits { turn, most: until.saturating_sub(now) }))
-            }
+            Arrived::Waits(until) => Ok(Entering(Step::Waits { turn, most: until.saturating_sub(now) })),
             Arrived::TurnedAway(_, shed) => Err(shed),
         };
         drop(state);

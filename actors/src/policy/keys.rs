@@ -473,8 +473,7 @@ mod tests {
         }
         let steps = all.into_iter().flat_map(|from| all.map(|to| (from, to)));
         let allowed: Vec<_> = steps.filter(|(from, to)| from.may_become(*to)).collect();
-        let expected =
-            [(Active, Suspended), (Submitted, Active), (Submitted, Rejected), (Suspended, Active)];
+        let expected = [(Active, Suspended), (Submitted, Active), (Submitted, Rejected), (Suspended, Active)];
         assert_eq!(allowed, expected);
     }
 

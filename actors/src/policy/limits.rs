@@ -107,12 +107,9 @@ impl By {
     pub fn header(&self) -> Option<&Name> {
         match self {
             Self::Header(name) => Some(name),
-            Self::Caller
-            | Self::ApiKey
-            | Self::Tenant
-            | Self::Address
-            | Self::Claim(_)
-            | Self::Everybody => None,
+            Self::Caller | Self::ApiKey | Self::Tenant | Self::Address | Self::Claim(_) | Self::Everybody => {
+                None
+            }
         }
     }
 

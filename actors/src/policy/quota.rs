@@ -410,7 +410,8 @@ pub fn take_all(
 ) -> Result<Vec<(Left, Receipt)>, (usize, Exhausted)> {
     let answers: Vec<_> =
         asked.iter().map(|(accounts, quota, key)| accounts.take(key, quota, cost, now)).collect();
-    let refused = answers.iter().enumerate().filter_map(|(place, answer)| Some((place, answer.as_ref().err()?)));
+    let refused =
+        answers.iter().enumerate().filter_map(|(place, answer)| Some((place, answer.as_ref().err()?)));
     // For ever is longer than any time.
     let longest = refused.max_by_key(|(_, refused)| (refused.retry_after.is_none(), refused.retry_after));
     let Some((place, longest)) = longest else {

@@ -223,12 +223,13 @@ impl Book {
             apis.keys().chain(products.values().flat_map(|product| &product.apis)).collect();
         let api = |name: &Name| {
             let rules = apis.get(name).cloned().unwrap_or_default();
-            let open = sold.values().filter(|terms| {
-                terms.rules.key == KeyRule::None && terms.rules.apis.contains(name)
-            });
-            let operations = rules.operations.iter().map(|(name, operation)| {
-                (name.clone(), (named(&operation.limits), operation.priority))
-            });
+            let open = sold
+                .values()
+                .filter(|terms| terms.rules.key == KeyRule::None && terms.rules.apis.contains(name));
+            let operations = rules
+                .operations
+                .iter()
+                .map(|(name, operation)| (name.clone(), (named(&operation.limits), operation.priority)));
             Api {
                 open: rules.open,
                 products: open.cloned().collect(),
@@ -275,11 +276,7 @@ impl Book {
     }
 
     /// The limits of a call in the order from what is broad to what is narrow, and how much it matters.
-    pub fn limits(
-        &self,
-        terms: &Terms,
-        (api, operation): (&Name, &Name),
-    ) -> (Vec<Arc<Limiter>>, Priority) {
+    pub fn limits(&self, terms: &Terms, (api, operation): (&Name, &Name)) -> (Vec<Arc<Limiter>>, Priority) {
         let mut all = terms.limiters.clone();
         let mut priority = Priority::Normal;
         if let Some(api) = self.apis.get(api) {

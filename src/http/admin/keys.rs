@@ -63,7 +63,9 @@ pub(super) async fn issue(admin: &Admin, body: &Bytes) -> Result<HttpResponse, P
         (None, Some(api), None) => Scope::Api(api.into()),
         (None, None, Some(Access::AllApis)) => Scope::AllApis,
         (None, None, Some(Access::AllAccess)) => Scope::AllAccess,
-        _ => return Err(AdminError::Request("a key is for one of `product`, `api` and `access`".into()).into()),
+        _ => {
+            return Err(AdminError::Request("a key is for one of `product`, `api` and `access`".into()).into());
+        }
     };
     let tenant = TenantId::new(&tenant).map_err(|error| AdminError::Request(error.to_string()))?;
     let expires = expires.map(|text| moment(&text, admin.clock.now())).transpose()?;

@@ -2,11 +2,11 @@
 
 use actix_web::HttpResponse;
 use actix_web::web::Bytes;
-use lanekeeper_actors::policy::limits::Limit;
-use lanekeeper_actors::policy::terms::QuotaRule;
 use lanekeeper_actors::directory::PartitionStatus;
 use lanekeeper_actors::model::address::PartitionAddress;
 use lanekeeper_actors::model::ids::TenantId;
+use lanekeeper_actors::policy::limits::Limit;
+use lanekeeper_actors::policy::terms::QuotaRule;
 use lanekeeper_actors::shard::{Phase, ShardHandle};
 use serde::Deserialize;
 use serde_json::{Map, Value, json};

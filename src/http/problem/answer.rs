@@ -2,11 +2,11 @@
 
 use std::time::Duration;
 
-use actix_web::{HttpRequest, HttpResponse};
 use actix_web::http::StatusCode;
 use actix_web::http::header::{
     ALLOW, CACHE_CONTROL, CONTENT_TYPE, HeaderValue, RETRY_AFTER, WWW_AUTHENTICATE,
 };
+use actix_web::{HttpRequest, HttpResponse};
 use lanekeeper_actors::policy::charge::RequestUnits;
 use lanekeeper_actors::policy::limits::whole_seconds;
 use lanekeeper_actors::policy::throughput::RetryAfter;
@@ -36,7 +36,9 @@ const INVALID_KEY: &str = "Access denied due to invalid subscription key. Make s
 pub(super) enum Challenge {
     ApiKey,
     /// A token of the public listener; whether one was sent.
-    Token { sent: bool },
+    Token {
+        sent: bool,
+    },
     Bearer,
 }
 
@@ -318,7 +320,8 @@ impl Problem {
             let connection = req.connection_info();
             let realm = format!("{}://{}{base}", connection.scheme(), connection.host());
             // The host is the caller's word, so that what cannot stand in a quoted text is left out.
-            let realm: String = realm.chars().filter(|c| c.is_ascii_graphic() && !"\"\\".contains(*c)).collect();
+            let realm: String =
+                realm.chars().filter(|c| c.is_ascii_graphic() && !"\"\\".contains(*c)).collect();
             let text = format!(
                 "AzureApiManagementKey realm=\"{realm}\",name=\"Ocp-Apim-Subscription-Key\",type=\"header\""
             );

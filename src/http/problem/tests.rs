@@ -12,11 +12,11 @@ use lanekeeper_actors::model::ids::{DocumentId, Lsn};
 use lanekeeper_actors::model::session::InvalidSession;
 use lanekeeper_actors::policy::idempotency::InvalidIdempotencyKey;
 use lanekeeper_actors::policy::keys::InvalidKey;
-use lanekeeper_actors::policy::patch::{InvalidOperation, PatchError, Refusal};
-use lanekeeper_actors::policy::rate::{Admission, Rate};
 use lanekeeper_actors::policy::keys::Standing;
 use lanekeeper_actors::policy::limits::{Exceeded, Judged};
+use lanekeeper_actors::policy::patch::{InvalidOperation, PatchError, Refusal};
 use lanekeeper_actors::policy::quota::{Exhausted, Resource};
+use lanekeeper_actors::policy::rate::{Admission, Rate};
 use lanekeeper_actors::protocol::subscriber::{ReceiveRefused, TrialRefused};
 use lanekeeper_actors::protocol::topic::PublishError;
 use lanekeeper_actors::query::Condition;
@@ -28,7 +28,7 @@ use crate::http::caller::CallerRefused;
 use crate::http::events::{QueueRefused, Unpublishable};
 use crate::http::trace::Trace;
 use crate::http::webhooks::{Unsealable, WebhookRefused};
-use crate::identity::Refusal;
+use crate::identity::Refusal as TokenRefusal;
 
 const VALID_TRACE: &str = "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01";
 
@@ -68,10 +68,10 @@ fn table() -> Vec<(Problem, Seen)> {
     let quota = |exhausted| Refused::QuotaExhausted { quota: "carrier".into(), exhausted };
     add(quota(exhausted(Some(Duration::from_secs(90)))).into(), 403, "quota_exceeded", Some(90), false);
     add(quota(exhausted(None)).into(), 403, "quota_exceeded", None, false);
-    for refusal in Refusal::ALL {
+    for refusal in TokenRefusal::ALL {
         let (status, wait) = match refusal {
-            Refusal::Repeated => (400, None),
-            Refusal::KeysUnavailable => (503, Some(1)),
+            TokenRefusal::Repeated => (400, None),
+            TokenRefusal::KeysUnavailable => (503, Some(1)),
             _ => (401, None),
         };
         add(CallerRefused::Token(refusal).into(), status, refusal.code(), wait, false);

@@ -89,7 +89,7 @@ fn a_variable_finds_names_with_other_letters_and_dashes() {
         ("LANEKEEPER__EVENT_SUBSCRIPTIONS__PARTNER_WEBHOOK__RETRY__SCALE", "0.01"),
         ("LANEKEEPER__APIS__FREIGHT__OPERATIONS__CREATELOAD__PATH", "/l"),
     ];
-    let manifest = load(&sources([text(NORTHWIND)], &environment)).unwrap();
+    let manifest = load(&sources([northwind()], &environment)).unwrap();
     let Target::Mock(mock) = &manifest.apis["freight"].operations["ping"].target else { panic!("a mock") };
     assert_eq!(mock.status, 503);
     assert_eq!(manifest.event_subscriptions["partner-webhook"].retry.scale, 0.01);

@@ -1,6 +1,5 @@
 //! What a manifest promises its reader: defaults that hold, problems with places, secrets that stay secret.
 
-use std::num::NonZeroU32;
 use std::time::{Duration, SystemTime};
 
 use lanekeeper_actors::policy::throughput::Throughput;
@@ -17,11 +16,16 @@ mod refusals;
 mod sections;
 mod webhooks;
 
-const NORTHWIND: &str = include_str!("../../../config/northwind.yaml");
 const MINIMAL: &str = include_str!("../../../config/examples/minimal.yaml");
 const SECRET: &str = "test_0123456789_abc";
 const SIGNING: &str = "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw";
+const NORTHWIND_TEXT: &str = include_str!("../../../config/northwind.yaml");
 const NORTHWIND_SECRETS: [(&str, &str); 2] = [("ACME_KEY", SECRET), ("PARTNER_SIGNING", SIGNING)];
+
+/// The manifest of the freight exchange, whose files lie beside it.
+fn northwind() -> Source {
+    Source::File(concat!(env!("CARGO_MANIFEST_DIR"), "/config/northwind.yaml").into())
+}
 
 fn text(text: &str) -> Source {
     Source::Text { name: "m.yaml".to_owned(), text: text.to_owned() }
@@ -71,7 +75,7 @@ fn without_a_manifest_the_defaults_hold_an_empty_project() {
 
 #[test]
 fn the_freight_exchange_loads() {
-    let manifest = load(&sources([text(NORTHWIND)], &NORTHWIND_SECRETS)).unwrap();
+    let manifest = load(&sources([northwind()], &NORTHWIND_SECRETS)).unwrap();
     assert_eq!(manifest.project, "northwind");
     assert_eq!(manifest.containers["loads"].partition_key[0].to_string(), "/lane");
     let (loads, quotes) = (&manifest.containers["loads"], &manifest.containers["quotes"]);
@@ -122,11 +126,14 @@ fn the_freight_exchange_loads() {
     let Target::Mock(mock) = &operations["ping"].target else { panic!("ping is a mock") };
     assert_eq!((mock.status, mock.body.as_ref().unwrap().to_string()), (200, r#"{"ok":true}"#.to_owned()));
     let [limit] = manifest.products["carrier"].limits.as_slice() else { panic!("one limit") };
-    assert_eq!((&*limit.name, limit.rate), ("carrier", Rate::new(200, Duration::from_secs(1)).unwrap()));
+    assert_eq!(
+        (&*limit.name, limit.rate),
+        ("carrier", lanekeeper_actors::policy::rate::Rate::new(200, Duration::from_secs(1)).unwrap())
+    );
     let [rule] = manifest.products["carrier"].quotas.as_slice() else { panic!("one quota") };
     assert_eq!(rule.quota.calls, Some(2_000_000));
     assert_eq!(manifest.identities["staff"].rules.tenant_claim.as_deref(), Some("tid"));
-    assert_eq!(manifest.products["internal"].key, KeyRule::None);
+    assert_eq!(manifest.products["internal"].key, lanekeeper_actors::policy::terms::KeyRule::None);
     assert_eq!(manifest.api_keys["acme-carrier"].primary.expose(), SECRET);
 }
 
@@ -190,7 +197,7 @@ api_keys:
 
 #[test]
 fn a_secret_is_never_printed() {
-    let manifest = load(&sources([text(NORTHWIND)], &NORTHWIND_SECRETS)).unwrap();
+    let manifest = load(&sources([northwind()], &NORTHWIND_SECRETS)).unwrap();
     let printed = format!("{manifest:?} {}", manifest.api_keys["acme-carrier"].primary);
     assert!(!printed.contains(SECRET) && printed.contains("***"));
 }
@@ -320,10 +327,10 @@ proptest! {
 
     #[test]
     fn a_good_manifest_with_a_change_anywhere_never_panics(
-        at in 0..NORTHWIND.len(), until in 0_usize..12, piece in prop::sample::select(&PIECES[..]),
+        at in 0..NORTHWIND_TEXT.len(), until in 0_usize..12, piece in prop::sample::select(&PIECES[..]),
     ) {
-        let mut manifest: Vec<u8> = NORTHWIND.into();
-        manifest.splice(at..(at + until).min(NORTHWIND.len()), piece.bytes());
+        let mut manifest: Vec<u8> = NORTHWIND_TEXT.into();
+        manifest.splice(at..(at + until).min(NORTHWIND_TEXT.len()), piece.bytes());
         let manifest = String::from_utf8_lossy(&manifest);
         drop(load(&sources([text(&manifest)], &NORTHWIND_SECRETS)));
     }
