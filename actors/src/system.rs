@@ -2,7 +2,7 @@
 
 use std::collections::HashSet;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use actix::{Arbiter, ArbiterHandle};
@@ -90,7 +90,9 @@ struct Inner {
     topics: Vec<TopicHandle>,
     subscriptions: Subscriptions,
     arbiters: Vec<ArbiterHandle>,
-    folder: DataDirectory,
+    /// Held until everything is on disk; then another process may have it, whoever still has a handle.
+    folder: Mutex<Option<DataDirectory>>,
+    id: String,
     path: PathBuf,
 }
 
@@ -205,7 +207,8 @@ impl System {
             topics,
             subscriptions,
             arbiters,
-            folder,
+            id: folder.id().to_owned(),
+            folder: Mutex::new(Some(folder)),
             path,
         })))
     }
@@ -280,7 +283,7 @@ impl System {
 
     /// Identity of the data directory.
     pub fn data_id(&self) -> &str {
-        self.0.folder.id()
+        &self.0.id
     }
 
     /// Ends everything in the order of the write: no new writes, outcomes of attempts under way,
@@ -306,6 +309,9 @@ impl System {
         let closed = tokio::time::timeout(deadline / 2, close).await.is_ok();
         for arbiter in &inner.arbiters {
             arbiter.stop();
+        }
+        if closed {
+            drop(inner.folder.lock().unwrap_or_else(PoisonError::into_inner).take());
         }
         in_time && closed
     }

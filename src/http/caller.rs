@@ -148,19 +148,18 @@ impl Token<'_> {
             Ok(None) => return Err(CallerRefused::NoToken.into()),
             Err(refusal) => Err(refusal),
         };
-        found.map_err(|refusal| match refusal {
-            // It says nothing about the caller.
-            Refusal::KeysUnavailable => CallerRefused::Token(refusal).into(),
-            _ => self.refused(refusal),
+        found.map_err(|refusal| {
+            // That keys are not there says nothing about the caller.
+            let blameless = refusal == Refusal::KeysUnavailable;
+            if blameless { CallerRefused::Token(refusal).into() } else { self.refused(refusal) }
         })
     }
 
     /// Counts a refused token like a refused key.
     fn refused(&self, refusal: Refusal) -> Problem {
-        match self.admission.refuse_token(self.ip) {
-            too_many @ Refused::TooManyFailures { .. } => too_many.into(),
-            _ => CallerRefused::Token(refusal).into(),
-        }
+        let refused = self.admission.refuse_token(self.ip);
+        let too_many = matches!(refused, Refused::TooManyFailures { .. });
+        if too_many { refused.into() } else { CallerRefused::Token(refusal).into() }
     }
 }
 
@@ -189,20 +188,23 @@ fn credential(req: &HttpRequest) -> Option<Credential> {
     Some(Credential::of_query(text))
 }
 
+/// Names with their values.
+type Valued = Vec<(Name, String)>;
+
 /// The header fields and claims that this call's limits go by.
 fn counted(
     operation: &Operation,
     terms: &Terms,
     headers: &HeaderMap,
     verified: Option<&Verified>,
-) -> (Vec<(Name, String)>, Vec<(Name, String)>) {
+) -> (Valued, Valued) {
     let mut by_header = Vec::new();
     for name in terms.headers().chain(operation.counted.headers.iter()) {
         let value = headers.get(&**name).map(|value| String::from_utf8_lossy(value.as_bytes()).into_owned());
         by_header.extend(value.map(|value| (name.clone(), value)));
     }
     let Some(verified) = verified else { return (by_header, Vec::new()) };
-    let mut by_claim: Vec<(Name, String)> = Vec::new();
+    let mut by_claim = Valued::new();
     by_claim.extend(verified.subject().map(|subject| (SUBJECT.into(), subject.to_owned())));
     for name in terms.claims().chain(operation.counted.claims.iter()) {
         let value = verified.claims.get(name).map(|value| match value.as_str() {

@@ -458,13 +458,10 @@ fn with_quota(house: &House, calls: u64) {
 }
 
 fn exhausted(result: Result<Admitted, Refused>) -> Resource {
-    match result.unwrap_err() {
-        Refused::QuotaExhausted { quota, exhausted } => {
-            assert_eq!(&*quota, "carrier");
-            exhausted.resource
-        }
-        other => panic!("{other:?}"),
-    }
+    let refused = result.unwrap_err();
+    let Refused::QuotaExhausted { quota, exhausted } = refused else { panic!("{refused:?}") };
+    assert_eq!(&*quota, "carrier");
+    exhausted.resource
 }
 
 #[actix::test]

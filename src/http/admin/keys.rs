@@ -64,7 +64,9 @@ pub(super) async fn issue(admin: &Admin, body: &Bytes) -> Result<HttpResponse, P
         (None, None, Some(Access::AllApis)) => Scope::AllApis,
         (None, None, Some(Access::AllAccess)) => Scope::AllAccess,
         _ => {
-            return Err(AdminError::Request("a key is for one of `product`, `api` and `access`".into()).into());
+            return Err(
+                AdminError::Request("a key is for one of `product`, `api` and `access`".into()).into()
+            );
         }
     };
     let tenant = TenantId::new(&tenant).map_err(|error| AdminError::Request(error.to_string()))?;

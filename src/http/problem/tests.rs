@@ -69,11 +69,9 @@ fn table() -> Vec<(Problem, Seen)> {
     add(quota(exhausted(Some(Duration::from_secs(90)))).into(), 403, "quota_exceeded", Some(90), false);
     add(quota(exhausted(None)).into(), 403, "quota_exceeded", None, false);
     for refusal in TokenRefusal::ALL {
-        let (status, wait) = match refusal {
-            TokenRefusal::Repeated => (400, None),
-            TokenRefusal::KeysUnavailable => (503, Some(1)),
-            _ => (401, None),
-        };
+        let others = [(TokenRefusal::Repeated, (400, None)), (TokenRefusal::KeysUnavailable, (503, Some(1)))];
+        let other = others.iter().find(|(other, _)| *other == refusal);
+        let (status, wait) = other.map_or((401, None), |(_, seen)| *seen);
         add(CallerRefused::Token(refusal).into(), status, refusal.code(), wait, false);
     }
     add(CallerRefused::NoToken.into(), 401, "missing_token", None, false);
