@@ -1,6 +1,7 @@
 //! The shell of Lanekeeper: process, command line, HTTP, manifest, deliveries. Sees actors only as handles.
 
 pub mod app;
+pub mod audit;
 pub mod blob;
 pub mod cli;
 pub mod delivery;

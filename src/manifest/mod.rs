@@ -16,6 +16,7 @@ use self::tree::{Node, Value};
 
 mod access;
 mod apis;
+mod audit;
 mod containers;
 mod fields;
 mod identities;
@@ -156,6 +157,7 @@ fn read(root: &Node, environment: &[(String, String)], report: &mut Report) -> O
     let project = fields.required("project", report).and_then(|node| fields::name(node, report));
     let server = fields.required("server", report).and_then(|node| server::read(node, report));
     let limits = fields.required("limits", report).and_then(|node| limits::read(node, report));
+    let audit = fields.required("audit", report).and_then(|node| audit::read(node, report));
     let containers =
         section(&mut fields, "containers", report, |_, node, report| containers::read(node, report));
     let values = fields.optional("named_values").filter(|node| !matches!(node.value, Value::Null));
@@ -195,6 +197,7 @@ fn read(root: &Node, environment: &[(String, String)], report: &mut Report) -> O
         project: project?,
         server: server?,
         limits: limits?,
+        audit: audit?,
         containers,
         topics,
         event_subscriptions,

@@ -13,6 +13,7 @@ use std::time::Duration;
 use lanekeeper_actors::policy::throughput::Throughput;
 use lanekeeper_actors::policy::ttl::ContainerTtl;
 
+use crate::audit;
 use crate::identity::Identity;
 
 mod apis;
@@ -43,6 +44,8 @@ pub struct Manifest {
     pub server: Server,
     /// Every bound of the process.
     pub limits: Limits,
+    /// What is recorded of those who change and call; a change needs a restart.
+    pub audit: audit::Settings,
     /// Where documents live.
     pub containers: BTreeMap<String, Container>,
     /// Where events come from.
