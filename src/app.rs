@@ -29,6 +29,7 @@ use lanekeeper_actors::model::delivery::Transport;
 use lanekeeper_actors::shard::{Fatal, ShardHandle};
 use lanekeeper_actors::system::{StartError, System};
 
+use crate::audit::{Audit, Outcome, Record};
 use crate::delivery::{Webhooks, WebhooksProblem};
 use crate::http::admin::{self, Admin, Token, TokenError};
 use crate::http::{
@@ -102,6 +103,9 @@ pub enum RunError {
     /// Nothing can be sealed with the pepper; it never is so.
     #[error("the pepper cannot seal the webhooks of tenants")]
     Seal,
+    /// There is no thread for the audit log.
+    #[error("the audit log cannot start: {0}")]
+    Audit(#[source] io::Error),
     /// There is no admin token.
     #[error("the admin token: {0}")]
     Token(#[from] TokenError),
@@ -148,6 +152,7 @@ pub async fn run(manifest: Manifest, options: RunOptions) -> Result<Ended, RunEr
     let (system, flight) = (admin.system.clone(), gateway.flight.clone());
     let usage = admin.usage.clone();
     let counting = actix_web::rt::spawn(usage.clone().keep());
+    let audit = admin.audit.clone();
     let ledger = admin.ledger.clone();
     let remembering = actix_web::rt::spawn(ledger.clone().keep());
     let renewing = actix_web::rt::spawn(gateway.webhooks.clone().keep());
@@ -157,6 +162,7 @@ pub async fn run(manifest: Manifest, options: RunOptions) -> Result<Ended, RunEr
     let public = Running::start(public.map_err(RunError::Server)?);
     let private = http::serve_admin(admin_listener, Data::new(admin), limits);
     let private = Running::start(private.map_err(RunError::Server)?);
+    record(&audit, wiring::started(&manifest, &system)).await;
     ready(&addresses);
     tracing::info!(project = %manifest.project, gateway = ?addresses.gateway, admin = %addresses.admin, "ready");
     let failed = tokio::select! {
@@ -170,6 +176,10 @@ pub async fn run(manifest: Manifest, options: RunOptions) -> Result<Ended, RunEr
     renewing.abort();
     let drained =
         drain((&system, &usage, &ledger), &flight, &public, &private, manifest.limits.drain_timeout).await;
+    let outcome = Some(if drained { Outcome::Done } else { Outcome::Failed });
+    if let Err(error) = audit.close(Record { action: "process.stopped", outcome, ..Record::default() }).await {
+        tracing::error!(%error, "the end is not recorded");
+    }
     tracing::info!(drained, "stopped");
     match failed {
         Some(error) => Err(RunError::Server(error)),
@@ -224,6 +234,7 @@ async fn assemble(
     let sources = (clock.clone(), random.clone());
     let webhooks = TenantWebhooks::open(shelf, system.clone(), state.pepper(), sources);
     let webhooks = webhooks.map_err(|_| RunError::Seal)?;
+    let audit = Audit::start(&data, manifest.audit, clock.clone()).map_err(RunError::Audit)?;
     let metrics = Metrics::default();
     let limits = wiring::documents(manifest);
     let routes = Routes::new(manifest, &wiring::catalog(manifest), &metrics);
@@ -235,7 +246,7 @@ async fn assemble(
         limits,
         events,
         clock.clone(),
-        (usage.clone(), webhooks),
+        (usage.clone(), webhooks, audit.clone()),
     );
     let admin = Admin {
         system,
@@ -249,10 +260,18 @@ async fn assemble(
         body: limits.body,
         page_max: manifest.limits.page_max,
         usage,
+        audit,
         ledger,
         clock,
     };
     Ok((gateway, admin))
+}
+
+/// A start needs no room on the disk, so one that cannot be recorded is told in the log of the process only.
+async fn record(audit: &Audit, record: Record) {
+    if let Err(error) = audit.write(record).await {
+        tracing::error!(%error, "the start is not recorded");
+    }
 }
 
 fn listen(addr: SocketAddr) -> Result<std::net::TcpListener, RunError> {

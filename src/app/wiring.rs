@@ -26,11 +26,12 @@ use lanekeeper_actors::reader::ReaderSettings;
 use lanekeeper_actors::router::RouterSettings;
 use lanekeeper_actors::shard::ShardSettings;
 use lanekeeper_actors::subscriber::DeliverySettings;
-use lanekeeper_actors::system::SystemConfig;
+use lanekeeper_actors::system::{System, SystemConfig};
 use lanekeeper_actors::topic::TopicSettings;
 use lanekeeper_actors::upkeep::UpkeepSettings;
 
 use super::events::{Events, Listened};
+use crate::audit::{self, Record};
 use crate::blob::InvalidPlace;
 use crate::delivery::{WallClock, WebhookSettings, host_of};
 use crate::http::admin::timestamp;
@@ -73,6 +74,22 @@ pub enum WiringError {
     /// A place that cannot take dead letters.
     #[error("the dead letters of the event subscription `{name}`: {source}")]
     DeadLetters { name: String, source: InvalidPlace },
+}
+
+/// What the audit log says of a start. The digest is that of everything in the manifest but its secrets.
+pub(super) fn started(manifest: &Manifest, system: &System) -> Record {
+    let after = serde_json::json!({
+        "version": env!("CARGO_PKG_VERSION"),
+        "project": manifest.project,
+        "manifest": digest(manifest),
+        "data_id": system.data_id(),
+    });
+    Record { action: "process.started", after: Some(after), ..Record::default() }
+}
+
+/// Tells two manifests apart. Secrets show as `***`, so a digest gives none of them away.
+pub(super) fn digest(manifest: &Manifest) -> String {
+    audit::digest(format!("{manifest:?}").as_bytes())
 }
 
 pub(super) fn listeners(manifest: &Manifest) -> ListenerLimits {

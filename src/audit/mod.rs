@@ -176,6 +176,11 @@ impl Audit {
         }
     }
 
+    /// Notes what became of a change whose operator does not wait any more. Never waits.
+    pub fn abandoned(&self, record: Record) {
+        self.shared.queue.note(self.entry(record));
+    }
+
     /// Reads a page; takes the time of the disk.
     ///
     /// # Errors

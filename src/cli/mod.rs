@@ -5,6 +5,7 @@
 
 mod admin;
 mod arguments;
+mod audit;
 mod backup;
 mod changes;
 mod dead_letters;
@@ -88,6 +89,13 @@ fn perform(verb: Verb, environment: Vec<(String, String)>) -> Result<(), Failure
         Verb::Backup { connection, options } => ask(&connection, &environment, async |admin| {
             backup::backup(&options, admin, connection.json).await
         }),
+        Verb::Audit { connection, verb } => match verb {
+            audit::Verb::Verify { directory, anchor } => audit::verify(&directory, anchor, connection.json),
+            audit::Verb::List { from, limit, action } => ask(&connection, &environment, async |admin| {
+                let asked = (from.as_deref(), limit, action.as_deref());
+                audit::list(asked, admin, connection.json).await
+            }),
+        },
         Verb::Restore(options) => backup::restore(&options),
         Verb::Later(verb) => Err(Failure::NotBuilt(verb.name())),
     }

@@ -25,6 +25,7 @@ use lanekeeper_actors::reader::Reader;
 use lanekeeper_actors::system::System;
 use tracing::Instrument;
 
+use super::audited;
 use super::body;
 use super::caller::{self, Callers, single};
 use super::connections::Connection;
@@ -39,6 +40,7 @@ use super::routes::{Operation, Routes, Work};
 use super::trace::Trace;
 use super::usage;
 use super::webhooks::{self, Webhooks};
+use crate::audit::Audit;
 use crate::manifest::{ErrorStyle, Mock};
 
 pub(super) use super::flight::ShuttingDown;
@@ -73,6 +75,8 @@ pub struct Gateway {
     pub usage: UsageHandle,
     /// What callers make of webhooks.
     pub webhooks: Webhooks,
+    /// Where refusals are noted, and requests where the manifest asks for it.
+    pub audit: Audit,
 }
 
 /// What the manifest says that may change while requests come. A request ends on what it began with.
@@ -110,6 +114,9 @@ struct Seen {
     judged: Vec<Judged>,
     meter: Meter,
     code: Option<&'static str>,
+    client: Option<IpAddr>,
+    /// Whether it was refused for who sent it.
+    is_refused: bool,
 }
 
 impl Gateway {
@@ -120,7 +127,7 @@ impl Gateway {
         limits: DocumentLimits,
         (system, events): (System, EventLimits),
         clock: SharedClock,
-        (usage, webhooks): (UsageHandle, Webhooks),
+        (usage, webhooks, audit): (UsageHandle, Webhooks, Audit),
     ) -> Self {
         Self {
             live: ArcSwap::from_pointee(live),
@@ -133,6 +140,7 @@ impl Gateway {
             unmatched: metrics.unmatched(),
             usage,
             webhooks,
+            audit,
         }
     }
 }
@@ -178,6 +186,16 @@ pub(super) async fn serve(
     finish(&gateway, &trace, &mut response);
     let latency = gateway.clock.elapsed().saturating_sub(started);
     note(&gateway, &span, &seen, &response, latency);
+    let call = audited::Call {
+        operation: seen.operation.as_deref(),
+        tenant: seen.tenant.as_ref(),
+        grant: seen.grant.as_ref(),
+        code: seen.code,
+        client: seen.client,
+        latency,
+        is_refused: seen.is_refused,
+    };
+    audited::note(&gateway.audit, &trace, &call, &req, &response);
     if let (Some(tenant), Some(grant)) = (&seen.tenant, &seen.grant) {
         let bytes = usage::note(&gateway.usage, (tenant, grant), &req, &response);
         seen.meter.note_bytes(bytes, gateway.clock.now());
@@ -229,7 +247,9 @@ async fn handle(
     let live = gateway.live.load_full();
     let operation = seen.operation.insert(live.routes.find(req.method(), &segments)?).clone();
     let ip = req.peer_addr().map_or(IpAddr::V4(Ipv4Addr::UNSPECIFIED), |peer| peer.ip());
-    let entry = caller::identify((&live.callers, admission), req, &operation, ip).await?;
+    seen.client = Some(ip);
+    let entry = caller::identify((&live.callers, admission), req, &operation, ip).await;
+    let entry = entry.inspect_err(|_| seen.is_refused = true)?;
     // Holds the call's places until its answer is made.
     let admitted = admission.admit(entry).await.inspect_err(|refused| {
         if let Refused::RateLimited(exceeded) = refused {

@@ -3,6 +3,7 @@
 //! Invariant: every connection, head, body and request has a bound before it costs anything.
 
 pub mod admin;
+mod audited;
 mod body;
 mod caller;
 mod connections;

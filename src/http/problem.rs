@@ -569,6 +569,10 @@ impl From<AdminError> for Problem {
             AdminError::NoReplay(_) => missing("replay_not_found", "Replay not found"),
             AdminError::NoContainer(_) => missing("container_not_found", "Container not found"),
             AdminError::Backup(_) => Self::new(StatusCode::CONFLICT, "backup_failed", "No backup", text),
+            AdminError::Unrecorded(_) => {
+                Self::new(StatusCode::SERVICE_UNAVAILABLE, "audit_unavailable", "Not recorded", text).retry(SOON)
+            }
+            AdminError::Unreadable => Self::unavailable(text),
             AdminError::NotAwake => missing("partition_not_awake", "Partition is not awake"),
             AdminError::Request(_) => Self::bad_request("invalid_request", "Invalid request", text),
         }

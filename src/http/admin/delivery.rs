@@ -145,15 +145,15 @@ fn find(admin: &Admin, name: &str) -> Result<SubscriptionHandle, AdminError> {
     admin.system.subscription(name).ok_or_else(|| AdminError::NoSubscription(name.to_owned()))
 }
 
+/// A subscription as the audit log shows it.
+pub(super) async fn summary(admin: &Admin, name: &str) -> Option<Value> {
+    let handle = admin.system.subscription(name)?;
+    let status = handle.status().await;
+    Some(json!({ "state": state(&status), "dead_lettered": status.dead_letters, "retrying": status.retrying }))
+}
+
 fn describe(handle: &SubscriptionHandle, status: &SubscriptionStatus) -> Value {
     let config = handle.config();
-    let state = match status {
-        SubscriptionStatus { quarantined: true, .. } => "quarantined",
-        SubscriptionStatus { disabled: Some(_), .. } => "disabled",
-        SubscriptionStatus { paused: true, .. } => "paused",
-        SubscriptionStatus { validation: Some(_), .. } => "awaiting_validation",
-        _ => "running",
-    };
     let (endpoint, queue) = match &config.to {
         Destination::Webhook(webhook) => (Some(without_query(&webhook.endpoint.url)), None),
         Destination::Queue(queue) => (
@@ -171,7 +171,7 @@ fn describe(handle: &SubscriptionHandle, status: &SubscriptionStatus) -> Value {
         "tenant": config.tenant.as_ref().map(ToString::to_string),
         "endpoint": endpoint,
         "queue": queue,
-        "state": state,
+        "state": state(status),
         "disabled": status.disabled,
         "validation": status.validation.as_ref().map(validation),
         "breaker": status.breaker.map(breaker),
@@ -195,6 +195,16 @@ fn describe(handle: &SubscriptionHandle, status: &SubscriptionStatus) -> Value {
         "restarts": status.restarts,
         "last_crash": status.last_crash,
     })
+}
+
+fn state(status: &SubscriptionStatus) -> &'static str {
+    match status {
+        SubscriptionStatus { quarantined: true, .. } => "quarantined",
+        SubscriptionStatus { disabled: Some(_), .. } => "disabled",
+        SubscriptionStatus { paused: true, .. } => "paused",
+        SubscriptionStatus { validation: Some(_), .. } => "awaiting_validation",
+        _ => "running",
+    }
 }
 
 /// Endpoints often carry a secret in their query.

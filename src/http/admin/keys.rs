@@ -106,6 +106,15 @@ pub(super) async fn stand(admin: &Admin, id: &str, standing: Standing) -> Result
     Ok(HttpResponse::Ok().json(describe(&grant, admin.clock.now())))
 }
 
+/// A grant as the audit log shows it: nothing of its keys, hints included.
+pub(super) fn summary(admin: &Admin, id: &str) -> Option<Value> {
+    let mut about = describe(&*admin.keys.get(id)?, admin.clock.now());
+    if let Some(about) = about.as_object_mut() {
+        about.retain(|name, value| !name.ends_with("_hint") && !value.is_null());
+    }
+    Some(about)
+}
+
 /// A grant without its hashes.
 fn describe(grant: &Grant, now: Timestamp) -> Value {
     let state = match grant.admits(now) {

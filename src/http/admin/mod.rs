@@ -3,6 +3,7 @@
 //! Stands between an operator and the rooms. Invariant: everything under `/v1` needs the admin token, and without
 //! it one cannot even learn which paths there are.
 
+mod audit;
 mod backup;
 mod changes;
 mod containers;
@@ -45,7 +46,9 @@ use super::path;
 use super::problem::Problem;
 use super::routes::Unroutable;
 use super::trace::Trace;
+use crate::audit::{Audit, Unwritten};
 
+use audit::Change;
 use resource::{Resource, Route};
 
 pub(crate) use keys::timestamp;
@@ -80,6 +83,8 @@ pub struct Admin {
     pub ledger: LedgerHandle,
     /// What callers use.
     pub usage: UsageHandle,
+    /// What operators change is written there first.
+    pub audit: Audit,
     /// Time.
     pub clock: SharedClock,
 }
@@ -105,6 +110,12 @@ pub enum AdminError {
     /// A backup that was not made.
     #[error("no backup was made: {0}")]
     Backup(String),
+    /// The audit log does not take the record of a change, so it is not made.
+    #[error("nothing was changed: {0}")]
+    Unrecorded(Unwritten),
+    /// The audit log cannot be read.
+    #[error("the audit log cannot be read")]
+    Unreadable,
     /// A body or a query that does not say what it must.
     #[error("{0}")]
     Request(String),
@@ -140,18 +151,32 @@ async fn handle(
     let segments = path::segments(req.uri().path())?;
     let resource = Resource::find(&segments);
     if !resource.as_ref().is_some_and(Resource::is_open) {
-        admin.token.check(req.headers())?;
+        let refused = |refused| {
+            let problem = Problem::from(refused);
+            audit::refused(admin, req, trace, &problem);
+            problem
+        };
+        admin.token.check(req.headers()).map_err(refused)?;
     }
     let resource = resource.ok_or(AdminError::Route(Unroutable::NotFound))?;
     let method = req.method();
     if !resource.allow.split(", ").any(|name| name == method.as_str()) {
         return Err(AdminError::Route(Unroutable::Method { allow: resource.allow.to_owned() }).into());
     }
+    let change = Change::of(admin, resource, req, trace);
     if resource.route == Route::Import {
-        return import::stream(admin, resource.name, req, payload, trace).await;
+        let work = import::stream(admin, resource.name, req, payload, trace);
+        return match change {
+            Some(change) => change.make(admin, &[], work).await,
+            None => work.await,
+        };
     }
     let body = body::whole(req, payload, limits(admin, resource.route)).await?;
-    answer(req, admin, resource, &body).await
+    let work = answer(req, admin, resource, &body);
+    match change {
+        Some(change) => change.make(admin, &body, work).await,
+        None => work.await,
+    }
 }
 
 /// Answers a request whose body is whole.
@@ -201,6 +226,7 @@ async fn answer(
         Route::DeadLetters => delivery::purge(admin, name, body).await,
         Route::ReplayDeadLetters => delivery::replay(admin, name, body).await,
         Route::Usage => usage::read(admin, query).await,
+        Route::Audit => audit::page(admin, query).await,
         Route::Actors => Ok(rooms::actors(admin).await),
         Route::ReopenActor => rooms::reopen(admin, body).await,
         Route::Shards => Ok(rooms::shards(admin)),

@@ -36,6 +36,7 @@ pub(super) enum Route {
     DeadLetters,
     ReplayDeadLetters,
     Usage,
+    Audit,
     Actors,
     ReopenActor,
     Shards,
@@ -45,7 +46,7 @@ pub(super) enum Route {
 
 /// Every path, its methods as in the header `Allow`, and what it stands for. A segment in braces stands for a name
 /// without a colon; what follows a colon is an action.
-pub(super) const ROUTES: [(&str, &str, Route); 34] = [
+pub(super) const ROUTES: [(&str, &str, Route); 35] = [
     ("/healthz", "GET, HEAD", Route::Health),
     ("/readyz", "GET, HEAD", Route::Ready),
     ("/metrics", "GET, HEAD", Route::Metrics),
@@ -75,6 +76,7 @@ pub(super) const ROUTES: [(&str, &str, Route); 34] = [
     ("/v1/subscriptions/{subscription}/dead-letters", "DELETE, GET, HEAD", Route::DeadLetters),
     ("/v1/subscriptions/{subscription}/dead-letters:replay", "POST", Route::ReplayDeadLetters),
     ("/v1/usage", "GET, HEAD", Route::Usage),
+    ("/v1/audit", "GET, HEAD", Route::Audit),
     ("/v1/actors", "GET, HEAD", Route::Actors),
     ("/v1/actors:reopen", "POST", Route::ReopenActor),
     ("/v1/shards", "GET, HEAD", Route::Shards),

@@ -44,6 +44,7 @@ pub(super) async fn text(admin: &Admin) -> Result<HttpResponse, Problem> {
     let mut registry = Registry::with_prefix("lanekeeper");
     admin.metrics.register(&mut registry);
     gateway(admin, &mut registry);
+    audit(admin, &mut registry);
     shards(admin, &mut registry);
     subscriptions(admin, &mut registry).await;
     let mut out = String::new();
@@ -73,6 +74,15 @@ fn gateway(admin: &Admin, registry: &mut Registry) {
     gauge(registry, "partitions_awake", "Partitions in memory", number(awake));
     let waiting = admin.system.directory().writes_in_flight();
     gauge(registry, "writes_in_flight", "Writes that wait or are being committed", number(waiting));
+}
+
+fn audit(admin: &Admin, registry: &mut Registry) {
+    let counts = admin.audit.counts();
+    count(registry, "audit_records", "Audit records on disk", counts.records);
+    count(registry, "audit_dropped", "Audit records of requests and refusals that were dropped", counts.dropped);
+    count(registry, "audit_sampled_out", "Refusals beyond the sample of the audit log", counts.sampled_out);
+    count(registry, "audit_failures", "Groups of audit records that the disk did not take", counts.failures);
+    gauge(registry, "audit_waiting", "Audit records that wait for the disk", number(counts.waiting));
 }
 
 fn shards(admin: &Admin, registry: &mut Registry) {

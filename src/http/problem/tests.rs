@@ -24,6 +24,7 @@ use lanekeeper_actors::shard::CommitError;
 use serde_json::Value;
 
 use super::*;
+use crate::audit::Unwritten;
 use crate::http::caller::CallerRefused;
 use crate::http::events::{QueueRefused, Unpublishable};
 use crate::http::trace::Trace;
@@ -264,6 +265,8 @@ fn table() -> Vec<(Problem, Seen)> {
     add(SubscriptionError::Busy.into(), 409, "busy", None, false);
     add(AdminError::NotAwake.into(), 404, "partition_not_awake", None, false);
     add(AdminError::Request(name()).into(), 400, "invalid_request", None, false);
+    add(AdminError::Unrecorded(Unwritten::Disk).into(), 503, "audit_unavailable", Some("1"), false);
+    add(AdminError::Unreadable.into(), 503, "unavailable", Some("1"), false);
     all.extend(reads());
     all.extend(events());
     all
