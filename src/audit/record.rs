@@ -16,7 +16,7 @@ use sha2::{Digest, Sha256};
 /// Longest text that somebody chose, in characters.
 const TEXT_MAX: usize = 256;
 /// Most bytes of `before`, `after` or `asked`; what is longer is there as its digest.
-const VALUE_MAX: usize = 4 * 1024;
+const VALUE_MAX: usize = 2 * 1024;
 /// What keys, tokens and signing keys begin with.
 const SECRETS: [&str; 4] = [PREFIX, "whsec_", "whsk_", "eyJ"];
 /// What such a beginning needs behind it to be one.
