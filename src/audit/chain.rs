@@ -24,7 +24,8 @@ pub(super) fn numbers(folder: &Path) -> io::Result<Vec<u64>> {
     for entry in entries {
         let name = entry?.file_name();
         let number = name.to_str().and_then(|name| name.strip_suffix(ENDING));
-        let number = number.filter(|digits| digits.len() == DIGITS && digits.bytes().all(|b| b.is_ascii_digit()));
+        let number =
+            number.filter(|digits| digits.len() == DIGITS && digits.bytes().all(|b| b.is_ascii_digit()));
         numbers.extend(number.and_then(|digits| digits.parse::<u64>().ok()));
     }
     numbers.sort_unstable();

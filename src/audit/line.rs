@@ -87,8 +87,10 @@ pub(super) fn write(text: &mut Vec<u8>, before: Link, at: Timestamp, record: &Re
     let sequence = before.sequence + 1;
     let body = record.body();
     let body = body.strip_suffix('}').unwrap_or_default();
-    let line =
-        format!("{{\"seq\":{sequence},\"time\":\"{at}\",{body},\"prev\":\"{prev}\"}}", prev = before.hash.text());
+    let line = format!(
+        "{{\"seq\":{sequence},\"time\":\"{at}\",{body},\"prev\":\"{prev}\"}}",
+        prev = before.hash.text()
+    );
     let hash = Hash::of(line.as_bytes());
     text.extend_from_slice(line.as_bytes());
     text.push(b'\n');

@@ -129,7 +129,11 @@ impl Record {
     /// an escape.
     pub(super) fn body(&self) -> String {
         let mut record = Cow::Borrowed(self);
-        if record.target.is_some() || record.asked.is_some() || record.before.is_some() || record.after.is_some() {
+        if record.target.is_some()
+            || record.asked.is_some()
+            || record.before.is_some()
+            || record.after.is_some()
+        {
             let record = record.to_mut();
             record.target = record.target.as_deref().map(redacted);
             for value in [&mut record.asked, &mut record.before, &mut record.after] {

@@ -164,4 +164,3 @@ pub(super) fn create(folder: &Path, number: u64) -> io::Result<File> {
 pub(super) fn sync_folder(folder: &Path) -> io::Result<()> {
     File::open(folder)?.sync_all()
 }
-

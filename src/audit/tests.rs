@@ -84,7 +84,10 @@ impl House {
     /// The actions of all records that are left.
     fn actions(&self) -> Vec<String> {
         let lines = self.numbers().into_iter().flat_map(|number| {
-            self.text(number).lines().map(|line| serde_json::from_str::<Value>(line).unwrap()).collect::<Vec<_>>()
+            self.text(number)
+                .lines()
+                .map(|line| serde_json::from_str::<Value>(line).unwrap())
+                .collect::<Vec<_>>()
         });
         lines.map(|line| line["action"].as_str().unwrap().to_owned()).collect()
     }
@@ -193,13 +196,19 @@ async fn a_log_that_was_cut_is_known_by_its_head_and_by_an_anchor() {
     house.put(1, &text);
     assert_eq!(verify(house.folder.path(), Some(anchor)).unwrap().faults.len(), 0);
     let other: Anchor = format!("2:{}", report.hash).parse().unwrap();
-    assert!(verify(house.folder.path(), Some(other)).unwrap().faults[0].what.contains("anchor has another hash"));
+    assert!(
+        verify(house.folder.path(), Some(other)).unwrap().faults[0].what.contains("anchor has another hash")
+    );
 }
 
 #[tokio::test]
 async fn what_is_missing_at_a_start_stays_missing_and_is_recorded() {
     for (what, change) in [
-        ("audit.missing", (|text: &str| text.lines().take(2).map(|line| format!("{line}\n")).collect()) as fn(&str) -> String),
+        (
+            "audit.missing",
+            (|text: &str| text.lines().take(2).map(|line| format!("{line}\n")).collect())
+                as fn(&str) -> String,
+        ),
         ("audit.missing", |text| text.replacen("k-1", "k-x", 1)),
         ("audit.rewritten", |text| text.replacen(recovery::STOPPED, "process.stuffed", 1)),
         ("audit.missing", |_| String::new()),
@@ -433,7 +442,8 @@ async fn pages_lead_from_the_first_record_to_the_last() {
         audit.write(Record { action, ..change("k") }).await.unwrap();
         house.clock.advance(Duration::from_secs(1));
     }
-    let seqs = |page: &Page| page.records.iter().map(|record| record["seq"].as_u64().unwrap()).collect::<Vec<_>>();
+    let seqs =
+        |page: &Page| page.records.iter().map(|record| record["seq"].as_u64().unwrap()).collect::<Vec<_>>();
     let ask = |start, limit, action: Option<&str>| {
         audit.page(&Question { start, limit, action: action.map(str::to_owned) }).unwrap()
     };

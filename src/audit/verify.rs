@@ -167,7 +167,8 @@ impl Check {
                 self.fault(place, what);
             }
             Some(before) if before.hash != prev => {
-                let what = format!("record {} or the one before it was changed: the hashes differ", known.seq);
+                let what =
+                    format!("record {} or the one before it was changed: the hashes differ", known.seq);
                 self.fault(place, what);
             }
             Some(_) => {}
@@ -206,7 +207,8 @@ impl Check {
         let last = self.before.unwrap_or(Link::START);
         (self.report.last, self.report.hash) = (last.sequence, last.hash.text());
         if let Some(before) = self.open_start.filter(|_| !self.is_start_explained) {
-            let what = format!("records 1 to {} are gone, and none says that they were retired", before.sequence);
+            let what =
+                format!("records 1 to {} are gone, and none says that they were retired", before.sequence);
             self.fault(None, what);
         }
         match self.head {
@@ -224,7 +226,11 @@ impl Check {
         if let Some(Anchor(anchor)) = self.anchor.filter(|_| !self.is_anchor_seen) {
             let retired = anchor.sequence < self.report.first && self.is_start_explained;
             let what = format!("record {} of the anchor is not there", anchor.sequence);
-            if retired { self.report.notes.push(format!("{what}: it was retired")) } else { self.fault(None, what) }
+            if retired {
+                self.report.notes.push(format!("{what}: it was retired"))
+            } else {
+                self.fault(None, what)
+            }
         }
         if self.unfinished > 0 {
             let what = "the end is unfinished: it is being written, or a crash cut it off";

@@ -71,7 +71,10 @@ impl Writer {
         let mut answers = Vec::new();
         if dropped > 0 || untold > 0 {
             let after = Some(json!({ "records": dropped, "refusals_beyond_sample": untold }));
-            all.push(Entry { at: now, record: Record { action: "audit.dropped", after, ..Record::default() } });
+            all.push(Entry {
+                at: now,
+                record: Record { action: "audit.dropped", after, ..Record::default() },
+            });
         }
         let mut notes = 0;
         for (entry, answer) in entries {
@@ -147,7 +150,10 @@ impl Writer {
             .iter()
             .fold(end.link, |link, entry| line::write(&mut text, link, entry.at, &entry.record));
         let mut written = put(end, &text, &mut self.is_dirty);
-        if written.as_ref().is_err_and(reserve::is_full) && is_urgent && reserve::give_up(&self.shared.folder)? {
+        if written.as_ref().is_err_and(reserve::is_full)
+            && is_urgent
+            && reserve::give_up(&self.shared.folder)?
+        {
             tracing::warn!("the disk is full: the audit log uses its reserve");
             written = put(end, &text, &mut self.is_dirty);
         }

@@ -61,7 +61,11 @@ pub(super) async fn list(
 }
 
 /// Checks a directory.
-pub(super) fn verify(directory: &std::path::Path, anchor: Option<Anchor>, as_json: bool) -> Result<(), Failure> {
+pub(super) fn verify(
+    directory: &std::path::Path,
+    anchor: Option<Anchor>,
+    as_json: bool,
+) -> Result<(), Failure> {
     let report = audit::verify(directory, anchor).map_err(|error| Failure::Failed(error.to_string()))?;
     output::print(&if as_json { output::json(&report) } else { render(&report) });
     if report.faults.is_empty() { Ok(()) } else { Err(Failure::BadNews) }

@@ -28,7 +28,13 @@ pub(super) struct Call<'a> {
 }
 
 /// Records a request as far as the manifest wants it.
-pub(super) fn note(audit: &Audit, trace: &Trace, call: &Call<'_>, req: &HttpRequest, response: &HttpResponse) {
+pub(super) fn note(
+    audit: &Audit,
+    trace: &Trace,
+    call: &Call<'_>,
+    req: &HttpRequest,
+    response: &HttpResponse,
+) {
     if call.is_refused {
         audit.refused(|| record("caller.refused", trace, call, req, response));
     }

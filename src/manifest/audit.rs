@@ -68,7 +68,9 @@ fn sample(node: &Node, report: &mut Report) -> Option<Option<(NonZeroU32, Durati
     match read {
         Some(read) => Some(Some(read)),
         None => {
-            let what = format!("`off`, or a number from 1 to {REFUSALS_MAX} with its time, as `10/s`, `100/m` or `1000/h`");
+            let what = format!(
+                "`off`, or a number from 1 to {REFUSALS_MAX} with its time, as `10/s`, `100/m` or `1000/h`"
+            );
             fields::expected(node, &what, report)
         }
     }

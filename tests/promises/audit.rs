@@ -62,7 +62,9 @@ fn assert_sound(house: &House) {
 /// Everything that lies in the log's folder.
 fn texts(house: &House) -> String {
     let files = std::fs::read_dir(house.data().join("audit")).unwrap();
-    files.map(|file| String::from_utf8_lossy(&std::fs::read(file.unwrap().path()).unwrap()).into_owned()).collect()
+    files
+        .map(|file| String::from_utf8_lossy(&std::fs::read(file.unwrap().path()).unwrap()).into_owned())
+        .collect()
 }
 
 fn first_file(house: &House) -> PathBuf {
@@ -127,7 +129,10 @@ async fn every_change_is_recorded_before_and_after() {
         found.unwrap_or_else(|| panic!("{action} {outcome}")).clone()
     };
     let revoked = (find("key.revoke", "begun"), find("key.revoke", "done"));
-    assert_eq!((&revoked.0["before"]["state"], &revoked.1["after"]["state"]), (&json!("active"), &json!("revoked")));
+    assert_eq!(
+        (&revoked.0["before"]["state"], &revoked.1["after"]["state"]),
+        (&json!("active"), &json!("revoked"))
+    );
     assert_eq!(find("key.issue", "done")["target"], json!(id));
     assert_eq!(find("key.rotate", "begun")["asked"]["slot"], "secondary");
     assert_eq!(find("subscription.pause", "done")["after"]["state"], "paused");
@@ -165,7 +170,8 @@ async fn refusals_and_requests_are_recorded_without_their_secrets() {
         assert!(answered.status == status || (status == 404 && answered.status == 400), "{}", answered.text);
     }
     let http = reqwest::Client::builder().no_proxy().build().unwrap();
-    let refused = answer(http.get(format!("{}/v1/keys", server.admin)).bearer_auth("planted-admin-token")).await;
+    let refused =
+        answer(http.get(format!("{}/v1/keys", server.admin)).bearer_auth("planted-admin-token")).await;
     assert_eq!(refused.status, 401);
     let refusals = until(&server, "caller.refused", 4).await;
     for refusal in &refusals {
@@ -175,7 +181,10 @@ async fn refusals_and_requests_are_recorded_without_their_secrets() {
     assert_eq!(until(&server, "admin.refused", 1).await[0]["code"], "invalid_token");
     let requests = until(&server, "request", 6).await;
     let created = requests.iter().find(|record| record["status"] == 201).unwrap();
-    assert_eq!((&created["tenant"], &created["grant"], &created["api"]), (&json!("acme"), &json!("main"), &json!("loads")));
+    assert_eq!(
+        (&created["tenant"], &created["grant"], &created["api"]),
+        (&json!("acme"), &json!("main"), &json!("loads"))
+    );
     assert!(created["latency_us"].is_u64() && created["bytes_in"].as_u64().unwrap() > 10, "{created}");
     assert!(created["bytes_out"].as_u64().unwrap() > 10 && created["trace"].is_string(), "{created}");
     let metrics = server.ask("/metrics").await.text;
@@ -254,7 +263,8 @@ async fn a_change_that_cannot_be_recorded_is_not_made() {
     assert_eq!(created.status, 201);
     std::fs::remove_file(house.data().join("audit")).unwrap();
     assert_eq!(issue().await.status, 201);
-    let listed = house.verb(&["audit", "list", "--admin", &server.admin, "--action", "key", "--data", "data"]);
+    let listed =
+        house.verb(&["audit", "list", "--admin", &server.admin, "--action", "key", "--data", "data"]);
     let listed = String::from_utf8_lossy(&listed.stdout).into_owned();
     assert!(listed.contains("key.issue") && listed.contains("operator"), "{listed}");
     let json = house.verb(&["audit", "list", "--admin", &server.admin, "--json", "--limit", "1"]);

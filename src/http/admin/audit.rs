@@ -23,13 +23,36 @@ use crate::manifest;
 const PAGE: usize = 100;
 /// What is recorded of a question: fields of its body and parameters of its query that hold no secret.
 const ASKED: [&str; 16] = [
-    "access", "all", "api", "container", "expires", "from", "id", "ids", "on_conflict", "partition", "product",
-    "rate", "slot", "submit", "tenant", "to",
+    "access",
+    "all",
+    "api",
+    "container",
+    "expires",
+    "from",
+    "id",
+    "ids",
+    "on_conflict",
+    "partition",
+    "product",
+    "rate",
+    "slot",
+    "submit",
+    "tenant",
+    "to",
 ];
 /// What is recorded of an answer.
 const ANSWERED: [&str; 11] = [
-    "cancelled", "created", "failed_count", "id", "positions", "purged", "reopened", "replaced", "replayed",
-    "rows", "skipped",
+    "cancelled",
+    "created",
+    "failed_count",
+    "id",
+    "positions",
+    "purged",
+    "reopened",
+    "replaced",
+    "replayed",
+    "rows",
+    "skipped",
 ];
 
 /// A change that somebody asks for.
@@ -49,7 +72,11 @@ struct Begun<'a> {
 impl Drop for Begun<'_> {
     fn drop(&mut self) {
         if let Some(record) = self.record.take() {
-            self.audit.abandoned(Record { outcome: Some(Outcome::Failed), code: Some("caller_gone"), ..record });
+            self.audit.abandoned(Record {
+                outcome: Some(Outcome::Failed),
+                code: Some("caller_gone"),
+                ..record
+            });
         }
     }
 }
@@ -161,7 +188,10 @@ impl<'a> Change<'a> {
             Ok(response) => {
                 record.outcome = Some(Outcome::Done);
                 record.status = Some(response.status().as_u16());
-                let made = response.headers().get(LOCATION).and_then(|value| value.to_str().ok()?.rsplit('/').next());
+                let made = response
+                    .headers()
+                    .get(LOCATION)
+                    .and_then(|value| value.to_str().ok()?.rsplit('/').next());
                 record.target = record.target.or_else(|| made.map(ToOwned::to_owned));
                 record.after = state(admin, self.resource.route, record.target.as_deref()).await;
                 if holds_secrets(self.resource.route) {
@@ -285,7 +315,8 @@ pub(super) async fn page(admin: &Admin, query: &str) -> Result<HttpResponse, Pro
         AdminError::Unreadable
     })?;
     let (records, count) = (&page.records, page.records.len());
-    Ok(HttpResponse::Ok().json(json!({ "records": records, "count": count, "cursor": page.next.to_string() })))
+    Ok(HttpResponse::Ok()
+        .json(json!({ "records": records, "count": count, "cursor": page.next.to_string() })))
 }
 
 fn start(text: Option<&str>) -> Result<Start, AdminError> {
@@ -307,10 +338,14 @@ mod tests {
 
     #[test]
     fn what_is_asked_for_is_recorded_without_what_may_be_a_secret() {
-        let body = br#"{"to":"s3://me:hush@bucket/x?X-Amz-Signature=hush#hush","password":"hush","slot":"primary"}"#;
+        let body =
+            br#"{"to":"s3://me:hush@bucket/x?X-Amz-Signature=hush#hush","password":"hush","slot":"primary"}"#;
         let asked = asked("tenant=acme&token=hush&partition=%5B1%5D", body).unwrap();
         assert_eq!(asked["to"], "s3://bucket/x");
-        assert_eq!((&asked["tenant"], &asked["partition"], &asked["slot"]), (&json!("acme"), &json!("[1]"), &json!("primary")));
+        assert_eq!(
+            (&asked["tenant"], &asked["partition"], &asked["slot"]),
+            (&json!("acme"), &json!("[1]"), &json!("primary"))
+        );
         assert!(asked["body"].as_str().unwrap().starts_with("sha256:"));
         assert!(!asked.to_string().contains("hush"), "{asked}");
         assert_eq!(super::asked("", b""), None);
