@@ -4,12 +4,14 @@
 //! are answered and not before; after `shutdown` nothing new is begun, and what was begun is finished.
 
 mod events;
+mod live;
 #[cfg(test)]
 pub(crate) mod testing;
 #[cfg(test)]
 mod tests;
 mod wiring;
 
+use std::collections::BTreeMap;
 use std::fmt;
 use std::future::Future;
 use std::io;
@@ -26,17 +28,22 @@ use lanekeeper_actors::gateway::{
 };
 use lanekeeper_actors::kernel::clock::{SharedClock, SystemClock};
 use lanekeeper_actors::model::delivery::Transport;
+use lanekeeper_actors::model::ids::Name;
 use lanekeeper_actors::shard::{Fatal, ShardHandle};
 use lanekeeper_actors::system::{StartError, System};
 
+use crate::configuration::{Configuration as _, NotApplied, Wanted};
 use crate::delivery::{Webhooks, WebhooksProblem};
 use crate::http::admin::{self, Admin, Token, TokenError};
 use crate::http::{
     self, Connections, Flight, Gateway, Live, Metrics, Routes, Shelf, Webhooks as TenantWebhooks,
 };
-use crate::manifest::Manifest;
+use crate::manifest::{Manifest, Written};
 use crate::telemetry;
 
+use live::{Applier, Rooms};
+
+pub use live::{Origin, Start, choose};
 pub use wiring::WiringError;
 #[cfg(test)]
 pub(crate) use wiring::catalog;
@@ -67,6 +74,8 @@ pub struct RunOptions {
     pub fatal: Fatal,
     /// How events are delivered; webhooks in the product.
     pub transport: Option<Arc<dyn Transport>>,
+    /// Manifests that follow each other while the process runs, besides those that the admin API is given.
+    pub reloads: Option<tokio::sync::mpsc::Receiver<Written>>,
 }
 
 impl fmt::Debug for RunOptions {
@@ -102,6 +111,9 @@ pub enum RunError {
     /// Nothing can be sealed with the pepper; it never is so.
     #[error("the pepper cannot seal the webhooks of tenants")]
     Seal,
+    /// What was applied cannot be kept.
+    #[error("the manifest: {0}")]
+    Configuration(#[from] NotApplied),
     /// There is no admin token.
     #[error("the admin token: {0}")]
     Token(#[from] TokenError),
@@ -133,7 +145,19 @@ pub fn exit_on_fatal() -> Fatal {
 /// # Errors
 /// [`RunError`] when it does not come up, or a listener fails.
 pub async fn run(manifest: Manifest, options: RunOptions) -> Result<Ended, RunError> {
-    let RunOptions { ready, shutdown, environment, fatal, transport } = options;
+    attend(manifest, None, options).await
+}
+
+/// As [`run`], with a manifest that can be followed by others.
+///
+/// # Errors
+/// As [`run`].
+pub async fn run_live(start: Start, options: RunOptions) -> Result<Ended, RunError> {
+    attend(start.manifest.clone(), Some(start), options).await
+}
+
+async fn attend(manifest: Manifest, start: Option<Start>, options: RunOptions) -> Result<Ended, RunError> {
+    let RunOptions { ready, shutdown, environment, fatal, transport, reloads } = options;
     let clock = SystemClock::shared();
     // Addresses first: a port that is taken must not cost a look at the data.
     let listeners = manifest.server.listen.iter().map(|listener| listen(listener.addr));
@@ -144,7 +168,16 @@ pub async fn run(manifest: Manifest, options: RunOptions) -> Result<Ended, RunEr
         gateway: listeners.iter().map(address).collect::<Result<_, _>>()?,
         admin: address(&admin_listener)?,
     };
-    let (gateway, admin) = build(&manifest, &environment, clock, fatal, transport).await?;
+    let built = build(&manifest, &environment, clock, fatal, transport).await?;
+    let Built { gateway, mut admin, topics } = built;
+    let gateway = Arc::new(gateway);
+    if let Some(start) = start {
+        let applier = Arc::new(Applier::begin(start, admin.system.data(), rooms(&gateway, &admin, topics))?);
+        admin.configuration = Some(applier.clone());
+        if let Some(reloads) = reloads {
+            actix_web::rt::spawn(follow(applier, reloads));
+        }
+    }
     let (system, flight) = (admin.system.clone(), gateway.flight.clone());
     let usage = admin.usage.clone();
     let counting = actix_web::rt::spawn(usage.clone().keep());
@@ -153,7 +186,7 @@ pub async fn run(manifest: Manifest, options: RunOptions) -> Result<Ended, RunEr
     let renewing = actix_web::rt::spawn(gateway.webhooks.clone().keep());
     let limits = wiring::listeners(&manifest);
     let (connections, state) = (admin.connections.clone(), admin.gateway.clone());
-    let public = http::serve_gateway(listeners, Data::new(gateway), state, connections, limits);
+    let public = http::serve_gateway(listeners, Data::from(gateway), state, connections, limits);
     let public = Running::start(public.map_err(RunError::Server)?);
     let private = http::serve_admin(admin_listener, Data::new(admin), limits);
     let private = Running::start(private.map_err(RunError::Server)?);
@@ -177,6 +210,41 @@ pub async fn run(manifest: Manifest, options: RunOptions) -> Result<Ended, RunEr
     }
 }
 
+/// What a process consists of.
+struct Built {
+    gateway: Gateway,
+    admin: Admin,
+    topics: BTreeMap<Name, events::Listened>,
+}
+
+fn rooms(gateway: &Arc<Gateway>, admin: &Admin, topics: BTreeMap<Name, events::Listened>) -> Rooms {
+    Rooms {
+        gateway: gateway.clone(),
+        metrics: admin.metrics.clone(),
+        keys: admin.keys.clone(),
+        ledger: admin.ledger.clone(),
+        system: admin.system.clone(),
+        topics,
+        clock: admin.clock.clone(),
+    }
+}
+
+/// Applies what comes. What is wrong with it is logged, and what was there stays.
+async fn follow(applier: Arc<Applier>, mut reloads: tokio::sync::mpsc::Receiver<Written>) {
+    while let Some(written) = reloads.recv().await {
+        let wanted = Wanted { written, if_generation: None, allow_destroy: false };
+        match applier.apply(wanted).await {
+            Ok(applied) => {
+                tracing::info!(generation = applied.generation, changes = applied.changes.len(), "reloaded");
+            }
+            Err(NotApplied::Invalid(problems)) => {
+                tracing::error!(%problems, "the manifest is wrong: the one before stays");
+            }
+            Err(error) => tracing::error!(%error, "not reloaded"),
+        }
+    }
+}
+
 /// Starts the rooms and makes what the listeners share.
 async fn build(
     manifest: &Manifest,
@@ -184,7 +252,7 @@ async fn build(
     clock: SharedClock,
     fatal: Fatal,
     transport: Option<Arc<dyn Transport>>,
-) -> Result<(Gateway, Admin), RunError> {
+) -> Result<Built, RunError> {
     let settings = wiring::gateway(manifest)?;
     let transport = match transport {
         Some(transport) => transport,
@@ -192,13 +260,14 @@ async fn build(
     };
     let seeds = wiring::seeds(manifest)?;
     let events = events::events(manifest)?;
+    let topics = events.topics.clone();
     let mut shelf = Shelf::new(wiring::tenant_webhooks(manifest, &events.topics));
     let (data, now) = (manifest.server.data.clone(), clock.now());
     let rooms = (transport, clock.clone(), fatal);
     let stored = |shards: &[ShardHandle]| shelf.load(shards, &data, now);
     let system = System::start_with(wiring::system(manifest, events), rooms, stored).await?;
     match assemble(manifest, environment, clock, (system.clone(), settings, seeds, shelf)).await {
-        Ok(made) => Ok(made),
+        Ok((gateway, admin)) => Ok(Built { gateway, admin, topics }),
         Err(error) => {
             // The data directory is let go in order.
             system.drain(manifest.limits.drain_timeout).await;
@@ -250,6 +319,7 @@ async fn assemble(
         page_max: manifest.limits.page_max,
         usage,
         ledger,
+        configuration: None,
         clock,
     };
     Ok((gateway, admin))

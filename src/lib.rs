@@ -3,6 +3,7 @@
 pub mod app;
 pub mod blob;
 pub mod cli;
+pub mod configuration;
 pub mod delivery;
 pub mod http;
 pub mod identity;

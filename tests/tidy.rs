@@ -361,7 +361,12 @@ fn every_code_of_a_problem_stands_in_its_page_with_its_status() {
     let made = source::literals(&answers, source::is_snake, |before| {
         before.ends_with(", ") && before.contains("StatusCode::")
     });
-    let places = ["src/http/problem.rs", "src/http/problem/events.rs", "src/identity/refusal.rs"];
+    let places = [
+        "src/http/problem.rs",
+        "src/http/problem/configuration.rs",
+        "src/http/problem/events.rs",
+        "src/identity/refusal.rs",
+    ];
     let code: String = places.into_iter().map(file).collect();
     for name in source::literals(&code, source::is_snake, |_| true).into_iter().chain(made) {
         codes.entry(name.to_owned()).or_default();

@@ -73,7 +73,7 @@ fn topic(key: &str, topic: &manifest::Topic) -> Topic {
     Topic { tenant_path, ..made }
 }
 
-fn subscription(
+pub(super) fn subscription(
     key: &str,
     subscription: &manifest::EventSubscription,
     (topic, keys): &Listened,

@@ -32,6 +32,7 @@ fn options(ready: impl FnOnce(&Addresses) + 'static, stop: oneshot::Receiver<()>
         environment: vec![(admin::TOKEN_VARIABLE.to_owned(), TOKEN.to_owned())],
         fatal: Arc::new(|why| panic!("{why}")),
         transport: None,
+        reloads: None,
     }
 }
 

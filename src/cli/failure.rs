@@ -9,6 +9,8 @@ use crate::manifest::Problems;
 
 /// Exit code of a verb that failed.
 pub(super) const FAILED: u8 = 1;
+/// Exit code of a comparison that found something.
+pub(super) const DIFFERS: u8 = 2;
 /// Exit code of wrong usage and of a bad configuration (`EX_USAGE` of sysexits).
 pub(super) const USAGE: u8 = 64;
 
@@ -45,6 +47,9 @@ pub(super) enum Failure {
     /// The answer, which was printed, is that a manifest is wrong.
     #[error("")]
     BadManifest,
+    /// The answer, which was printed, is that something is different.
+    #[error("")]
+    Differs,
     /// The answer, which was printed, is that data is damaged or something was lost.
     #[error("")]
     BadNews,
@@ -59,6 +64,8 @@ impl Failure {
             | Self::NotBuilt(_)
             | Self::Usage(_)
             | Self::NoToken { .. } => USAGE,
+            Self::Refused(refusal) if refusal.is_of_configuration() => USAGE,
+            Self::Differs => DIFFERS,
             Self::Refused(_)
             | Self::Unreachable(_)
             | Self::Directory(_)

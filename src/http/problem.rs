@@ -4,6 +4,7 @@
 //! status, its stable code and what the caller should do next; nothing of the inside (paths, panics, keys) gets out.
 
 mod answer;
+mod configuration;
 mod events;
 #[cfg(test)]
 mod tests;

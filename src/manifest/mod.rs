@@ -17,6 +17,7 @@ use self::tree::{Node, Value};
 mod access;
 mod apis;
 mod containers;
+mod document;
 mod fields;
 mod identities;
 mod layers;
@@ -24,6 +25,7 @@ mod limits;
 mod mock;
 mod model;
 mod named;
+mod plan;
 mod problem;
 mod questions;
 mod server;
@@ -37,6 +39,7 @@ mod tree;
 mod units;
 mod webhooks;
 
+pub use self::document::{Written, document, written};
 pub use self::model::{
     Action, Api, ApiKey, ChangeTypes, Container, Destination, DocumentAt, ErrorStyle, EventSubscription,
     HandshakeRule, Idempotency, JwtRule, KeyPart, Limits, Listener, Manifest, Method, Mock, Operation,
@@ -44,6 +47,7 @@ pub use self::model::{
     Segment, Server, SubjectFilter, Target, Template, Tenancy, Topic, TopicSource, Webhook, WebhookAction,
     WebhookRules,
 };
+pub use self::plan::{Change, Detail, Step, can_follow, differences, plan};
 pub use self::problem::{Problem, Problems};
 pub(crate) use self::units::{duration, timestamp};
 

@@ -12,6 +12,7 @@
 
 mod admin_data;
 mod apart;
+mod applies;
 mod backups;
 mod bad_input;
 mod batches;

@@ -211,6 +211,12 @@ impl Server {
         assert!(Command::new("sh").args(["-c", &order]).status().unwrap().success());
     }
 
+    /// Orders it to read its manifest again: SIGHUP.
+    pub(crate) fn hang_up(&self) {
+        let order = format!("kill -HUP {}", self.child.id());
+        assert!(Command::new("sh").args(["-c", &order]).status().unwrap().success());
+    }
+
     /// Waits for its end.
     pub(crate) async fn ended(&mut self) -> ExitStatus {
         let deadline = Instant::now() + AMPLE;

@@ -5,6 +5,7 @@
 
 mod backup;
 mod changes;
+mod configuration;
 mod containers;
 mod delivery;
 mod export;
@@ -45,6 +46,7 @@ use super::path;
 use super::problem::Problem;
 use super::routes::Unroutable;
 use super::trace::Trace;
+use crate::configuration::Configuration;
 
 use resource::{Resource, Route};
 
@@ -72,6 +74,8 @@ pub struct Admin {
     pub flight: Flight,
     /// What is applied, without secrets; see [`manifest`].
     pub manifest: Value,
+    /// The way to another manifest, where there is one.
+    pub configuration: Option<Arc<dyn Configuration>>,
     /// Bounds of a body.
     pub body: BodyLimits,
     /// Most things in one answer.
@@ -205,7 +209,11 @@ async fn answer(
         Route::ReopenActor => rooms::reopen(admin, body).await,
         Route::Shards => Ok(rooms::shards(admin)),
         Route::Backup => backup::make(admin, body).await,
-        Route::Manifest => Ok(HttpResponse::Ok().json(&admin.manifest)),
+        Route::Manifest if reads => Ok(configuration::show(admin)),
+        Route::Manifest => configuration::apply(admin, body).await,
+        Route::PlanManifest => configuration::plan(admin, body),
+        Route::RollbackManifest => configuration::rollback(admin, body).await,
+        Route::Generations => configuration::kept(admin),
     }
 }
 

@@ -41,11 +41,14 @@ pub(super) enum Route {
     Shards,
     Backup,
     Manifest,
+    PlanManifest,
+    RollbackManifest,
+    Generations,
 }
 
 /// Every path, its methods as in the header `Allow`, and what it stands for. A segment in braces stands for a name
 /// without a colon; what follows a colon is an action.
-pub(super) const ROUTES: [(&str, &str, Route); 34] = [
+pub(super) const ROUTES: [(&str, &str, Route); 37] = [
     ("/healthz", "GET, HEAD", Route::Health),
     ("/readyz", "GET, HEAD", Route::Ready),
     ("/metrics", "GET, HEAD", Route::Metrics),
@@ -79,7 +82,10 @@ pub(super) const ROUTES: [(&str, &str, Route); 34] = [
     ("/v1/actors:reopen", "POST", Route::ReopenActor),
     ("/v1/shards", "GET, HEAD", Route::Shards),
     ("/v1/backup", "POST", Route::Backup),
-    ("/v1/manifest", "GET, HEAD", Route::Manifest),
+    ("/v1/manifest", "GET, HEAD, PUT", Route::Manifest),
+    ("/v1/manifest:plan", "POST", Route::PlanManifest),
+    ("/v1/manifest:rollback", "POST", Route::RollbackManifest),
+    ("/v1/manifest/generations", "GET, HEAD", Route::Generations),
 ];
 
 /// A path that was found.
