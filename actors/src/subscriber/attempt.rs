@@ -24,7 +24,7 @@ use crate::model::time::Timestamp;
 use crate::model::topic::Topic;
 use crate::policy::fairness::Class;
 use crate::policy::health::{Breaker, Turn};
-use crate::policy::retry::{DeadLetterReason, Due, Verdict, verdict, when_due};
+use crate::policy::retry::{Attempted, DeadLetterReason, Due, Verdict, verdict, when_due};
 use crate::protocol::subscriber::AttemptRecord;
 use crate::shard::ShardHandle;
 
@@ -232,7 +232,9 @@ impl Subscriber {
             let number = row.as_ref().map_or(0, |row| row.attempts) + 1;
             self.note(&event, number, outcome, now);
             let chance = self.chance();
-            match verdict(number, outcome, &self.config.retry, now, chance) {
+            let published = row.as_ref().map_or(event.at, |row| row.published);
+            let made = Attempted { attempts: number, published, now };
+            match verdict(made, outcome, &self.config.retry, chance) {
                 Verdict::Done => {
                     self.shown.delivered += 1;
                     self.done(&event, row, ctx);
