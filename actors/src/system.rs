@@ -10,7 +10,7 @@ use futures_util::future::join_all;
 use tokio::sync::oneshot;
 
 use crate::directory::{DirectoryHandle, DirectorySettings};
-use crate::kernel::clock::SharedClock;
+use crate::kernel::clock::{SharedClock, SteadyClock};
 use crate::kernel::slots::Slots;
 use crate::model::change::Mutation;
 use crate::model::delivery::Transport;
@@ -179,6 +179,7 @@ impl System {
                     routers: routers.clone(),
                     transport,
                     clock: clock.clone(),
+                    time: Arc::new(SteadyClock::start(clock.clone())),
                     floors,
                     slots,
                     tells: topics.iter().any(|topic| &*topic.name == SYSTEM_TOPIC),

@@ -167,6 +167,12 @@ fn jitter(attempts: u32, delay: Duration, policy: &RetryPolicy, age: Duration) -
     tenth.min((policy.ttl - last) / 2)
 }
 
+/// The longest that an event is put off after so many attempts, whatever the outcome and chance.
+pub fn longest_wait(attempts: u32, policy: &RetryPolicy) -> Duration {
+    let delay = scaled(step(attempts).max(MINIMUM_NOT_FOUND), policy.scale).max(MAX_RETRY_AFTER);
+    whole_millis(delay.saturating_add(times(delay, JITTER).unwrap_or_default()))
+}
+
 /// Judges an event whose attempt falls due. An age of exactly the TTL is not yet too old.
 pub fn when_due(published: Timestamp, policy: &RetryPolicy, now: Timestamp) -> Due {
     if now.since(published) > policy.ttl {
@@ -224,7 +230,7 @@ fn times(delay: Duration, factor: f64) -> Option<Duration> {
 }
 
 /// Timestamps count milliseconds; rounding down would let an attempt come before its step.
-fn whole_millis(delay: Duration) -> Duration {
+pub(super) fn whole_millis(delay: Duration) -> Duration {
     const MILLI: u128 = 1_000_000;
     Duration::from_millis(u64::try_from(delay.as_nanos().div_ceil(MILLI)).unwrap_or(u64::MAX))
 }
@@ -496,8 +502,7 @@ mod tests {
             let delay = at.since(T0);
             prop_assert!(delay >= step(attempts).mul_f64(scale));
             prop_assert!(delay >= Duration::from_secs(retry_after.unwrap_or(0)).min(MAX_RETRY_AFTER));
-            let longest = step(attempts).max(MINIMUM_NOT_FOUND).mul_f64(scale).max(MAX_RETRY_AFTER);
-            prop_assert!(delay <= longest.mul_f64(1.1) + Duration::from_millis(1));
+            prop_assert!(delay <= longest_wait(attempts, &policy));
         }
     }
 }

@@ -58,7 +58,7 @@ impl Subscriber {
     pub(super) fn begin_first(&mut self, events: Vec<Arc<Event>>, now: Timestamp, ctx: &mut Context<Self>) {
         let mut parcel = Vec::with_capacity(events.len());
         for event in events {
-            match self.due(&event, event.at, now) {
+            match self.due(&event, self.time.of(event.at), now) {
                 Due::Attempt => {
                     self.in_flight += 1;
                     parcel.push(UnderWay { event, row: None });
@@ -76,7 +76,7 @@ impl Subscriber {
 
     fn begin_attempt(&mut self) {
         self.attempts += 1;
-        self.health.begun();
+        self.health.begun(self.time.now());
     }
 
     fn due(&self, event: &Event, published: Timestamp, now: Timestamp) -> Due {
@@ -87,6 +87,13 @@ impl Subscriber {
             return Due::DeadLetter(DeadLetterReason::LoopDetected);
         }
         when_due(published, &self.config.retry, now)
+    }
+
+    /// When an event was published, or replayed, by the time that its age is counted in.
+    fn published(&self, event: &Event, row: Option<&RetryRow>) -> Timestamp {
+        let published = self.time.of(event.at);
+        // A row may be of an earlier process, whose clock was another.
+        row.map_or(published, |row| row.published.max(published))
     }
 
     /// Retries that fall due: tried again, or given up. Those that are known to be given up are no attempt.
@@ -133,7 +140,7 @@ impl Subscriber {
         let mut parcel = Vec::with_capacity(found.len());
         for (position, row, event) in found {
             match event {
-                Ok(Some(event)) => match self.due(&event, row.published, now) {
+                Ok(Some(event)) => match self.due(&event, self.published(&event, Some(&row)), now) {
                     Due::Attempt => parcel.push(UnderWay { event: Arc::new(event), row: Some(row) }),
                     Due::DeadLetter(reason) => {
                         self.leave_flight(true);
@@ -217,7 +224,7 @@ impl Subscriber {
         ctx: &mut Context<Self>,
     ) {
         fail_point!("subscriber::judge", parcel.iter().any(is_poison), |_| ());
-        let now = self.clock.now();
+        let now = self.time.now();
         self.attempts = self.attempts.saturating_sub(1);
         for under_way in &parcel {
             self.leave_flight(under_way.row.is_some());
@@ -230,9 +237,9 @@ impl Subscriber {
         }
         for UnderWay { event, row } in parcel {
             let number = row.as_ref().map_or(0, |row| row.attempts) + 1;
-            self.note(&event, number, outcome, now);
+            self.note(&event, number, outcome);
             let chance = self.chance();
-            let published = row.as_ref().map_or(event.at, |row| row.published);
+            let published = self.published(&event, row.as_ref());
             let made = Attempted { attempts: number, published, now };
             match verdict(made, outcome, &self.config.retry, chance) {
                 Verdict::Done => {
@@ -266,7 +273,7 @@ impl Subscriber {
             Turn::None => {}
             Turn::Opened => {
                 tracing::warn!(subscription = %self.config.name, outcome = %outcome.kind, detail = outcome.detail, "endpoint on probation");
-                let until = match self.health.breaker() {
+                let until = match self.shown_breaker() {
                     Breaker::Open { until, .. } => until.to_string(),
                     Breaker::Closed | Breaker::Probing { .. } => String::new(),
                 };
@@ -306,7 +313,7 @@ impl Subscriber {
             attempts,
             next_at,
             last,
-            published: row.as_ref().map_or(event.at, |row| row.published),
+            published: row.as_ref().map_or_else(|| self.time.of(event.at), |row| row.published),
             event: row.as_ref().and_then(|row| row.event.clone()),
             replay: row.as_ref().and_then(|row| row.replay.clone()),
             held: false,
@@ -331,13 +338,14 @@ impl Subscriber {
     ) {
         self.shown.given_up += 1;
         let End { attempts, reason, outcome } = end;
+        let replayed = row.as_ref().filter(|row| row.replay.is_some());
         let letter = DeadLetter {
             reason,
             attempts,
             last_outcome: outcome.map(|outcome| outcome.kind).or(row.as_ref().and_then(|row| row.last)),
             last_status: outcome.and_then(|outcome| outcome.status),
             detail: outcome.map(|outcome| outcome.detail.clone()).unwrap_or_default(),
-            published: row.as_ref().map_or(event.at, |row| row.published),
+            published: replayed.map_or(event.at, |row| self.time.wall(row.published)),
             at: self.clock.now(),
             event: StoredEvent::from(event),
         };
@@ -365,7 +373,7 @@ impl Subscriber {
 
     /// An attempt that was not made counts for nothing, and is made a little later.
     fn put_back(&mut self, parcel: Vec<UnderWay>, ctx: &mut Context<Self>) {
-        let at = self.clock.now().after(self.settings.backoff);
+        let at = self.time.now().after(self.settings.backoff);
         for UnderWay { event, row } in parcel.into_iter().rev() {
             match row {
                 Some(row) => self.schedule.give_back(event.position, row, at),
@@ -379,12 +387,12 @@ impl Subscriber {
         self.answer_drain();
     }
 
-    fn note(&mut self, event: &Event, number: u32, outcome: &Outcome, at: Timestamp) {
+    fn note(&mut self, event: &Event, number: u32, outcome: &Outcome) {
         self.log.push_front(AttemptRecord {
             position: event.position,
             event_id: event.cloud.id.clone(),
             number,
-            at,
+            at: self.clock.now(),
             outcome: outcome.clone(),
         });
         self.log.truncate(LOG);

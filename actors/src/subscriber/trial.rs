@@ -19,7 +19,7 @@ impl Handler<SendTrial> for Subscriber {
             Ok(attempt) => attempt,
             Err(refused) => return Box::pin(actix::fut::ready(Err(refused))),
         };
-        self.pace(self.clock.now());
+        self.pace(self.time.now());
         let (slots, owner, name) = (self.slots.clone(), self.config.tenant.clone(), self.config.name.clone());
         let transport = self.transport.clone();
         let sent = async move {
@@ -38,7 +38,7 @@ impl Subscriber {
         if !self.is_validated() {
             return Err(TrialRefused::NotValidated);
         }
-        if self.paced_until.is_some_and(|until| until > self.clock.now()) {
+        if self.paced_until.is_some_and(|until| until > self.time.now()) {
             return Err(TrialRefused::Busy);
         }
         let mut body = Vec::new();
