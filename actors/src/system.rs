@@ -23,8 +23,8 @@ use crate::router::{RouterHandle, RouterSettings};
 use crate::shard::{CommitError, Fatal, Shard, ShardHandle, ShardOpenError, ShardSettings};
 use crate::store::superblock::{DataDirectory, DirectoryError};
 use crate::subscriber::{
-    DeliverySettings, Floors, SubscriptionConfig, SubscriptionHandle, Subscriptions, Surroundings, abandon,
-    beginnings, strangers,
+    DeliverySettings, Floors, Past, SubscriptionConfig, SubscriptionHandle, Subscriptions, Surroundings,
+    abandon, beginnings, strangers,
 };
 use crate::topic::{TopicHandle, TopicSettings};
 use crate::upkeep::{self, UpkeepSettings};
@@ -182,6 +182,7 @@ impl System {
                     time: Arc::new(SteadyClock::start(clock.clone())),
                     floors,
                     slots,
+                    past: Arc::new(Past::new(delivery.retry_cache)),
                     tells: topics.iter().any(|topic| &*topic.name == SYSTEM_TOPIC),
                 };
                 let start = |topic: &Arc<Topic>| {

@@ -1,6 +1,6 @@
 //! One attempt: from events that are handed over or fall due to an outcome and a verdict on each.
 
-use std::collections::BTreeMap;
+use std::borrow::Cow;
 use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
 use std::time::Duration;
@@ -10,18 +10,16 @@ use fail::fail_point;
 use futures_util::FutureExt;
 
 use super::config::{BatchSettings, Destination, Gone, Webhook};
-use super::message::{delivery_id, headers_of, joined};
+use super::message::{Message, delivery_id, headers_of};
 use super::order::fingerprint;
 use super::rows::{DeadLetter, RetryRow};
 use super::settle::{Effect, Settled};
 use super::{LOG, Subscriber};
 use crate::kernel::contain;
-use crate::model::cloudevent::{BATCH, STRUCTURED};
 use crate::model::delivery::{Attempt, Endpoint, Outcome, OutcomeKind, Transport};
 use crate::model::event::{Event, StoredEvent};
-use crate::model::ids::{Position, ShardId};
+use crate::model::ids::Position;
 use crate::model::time::Timestamp;
-use crate::model::topic::Topic;
 use crate::policy::fairness::Class;
 use crate::policy::health::{Breaker, Turn};
 use crate::policy::retry::{Attempted, DeadLetterReason, Due, Verdict, verdict, when_due};
@@ -106,17 +104,19 @@ impl Subscriber {
         if is_attempt {
             self.begin_attempt();
         }
-        let shards: BTreeMap<ShardId, ShardHandle> =
-            self.shards.iter().map(|lot| (lot.router.id(), lot.router.shard().clone())).collect();
+        let shards: Vec<ShardHandle> = self.shards.iter().map(|lot| lot.router.shard().clone()).collect();
+        let past = self.past.clone();
         self.in_flight += rows.len();
         self.retries_in_flight += rows.len();
         let topic = self.config.topic.clone();
         // The log may have to be read from the disk.
         let find = tokio::task::spawn_blocking(move || {
             let found = |(position, row): (Position, RetryRow)| {
-                let event = match shards.get(&position.shard) {
-                    Some(shard) => find(shard, &topic, position, row.event.clone()),
-                    None => Err("there is no such shard".to_owned()),
+                let shard = shards.get(usize::from(position.shard.0)).ok_or("there is no such shard");
+                let event = match (&row.event, shard) {
+                    (Some(stored), Ok(_)) => Ok(stored.clone().of_topic(&topic)),
+                    (None, Ok(shard)) => past.event(&*shard.log(), &topic, position),
+                    (_, Err(why)) => Err(why.to_owned()),
                 };
                 (position, row, event)
             };
@@ -185,10 +185,10 @@ impl Subscriber {
     fn send(&mut self, webhook: &Webhook, parcel: Vec<UnderWay>, ctx: &mut Context<Self>) {
         let Some(first) = parcel.first() else { return };
         let number = parcel.iter().map(UnderWay::number).max().unwrap_or(1);
-        let (content_type, body) = match webhook.batch {
-            Some(_) => (BATCH, joined(parcel.iter().map(|it| it.event.json()))),
-            None => (STRUCTURED, first.event.json().clone()),
-        };
+        let bodies = parcel.iter().map(|it| Cow::Borrowed(it.event.json()));
+        let Message { content_type, body, attributes } = Message::new(webhook, &first.event.cloud, bodies);
+        let mut headers = attributes;
+        headers.extend(headers_of(&webhook.headers, &first.event));
         let attempt = Attempt {
             endpoint: webhook.endpoint.clone(),
             subscription: self.config.name.clone(),
@@ -197,7 +197,7 @@ impl Subscriber {
             traceparent: first.event.traceparent().map(Arc::from),
             content_type,
             body,
-            headers: headers_of(&webhook.headers, &first.event),
+            headers,
             replay: first.row.as_ref().and_then(|row| row.replay.clone()),
             timeout: self.settings.timeout,
         };
@@ -412,23 +412,6 @@ pub(super) async fn deliver(transport: Arc<dyn Transport>, attempt: Attempt) -> 
         }
         Err(_) => Outcome::failed(OutcomeKind::TimedOut, "the transport did not keep the deadline"),
     }
-}
-
-/// The event itself: kept with its retry, or in the log. `None`: it is no event of the topic any more.
-fn find(
-    shard: &ShardHandle,
-    topic: &Topic,
-    position: Position,
-    stored: Option<StoredEvent>,
-) -> Result<Option<Event>, String> {
-    if let Some(stored) = stored {
-        return Ok(stored.of_topic(topic));
-    }
-    let groups = shard.log().read(position.lsn, 1).map_err(|error| error.to_string())?;
-    let mut all = groups.iter().flat_map(crate::model::change::CommittedGroup::positions);
-    let found = all.find(|(lsn, _)| *lsn == position.lsn);
-    let (_, mutation) = found.ok_or_else(|| "the log has nothing there".to_owned())?;
-    Ok(Event::of(topic, position, mutation).map(Event::detached))
 }
 
 /// How many retries that were tried `attempts` times go in one request: fewer each time, so that an

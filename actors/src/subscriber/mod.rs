@@ -15,6 +15,7 @@ mod letters;
 mod message;
 mod open;
 mod order;
+mod past;
 mod pump;
 mod queue;
 mod reconfigure;
@@ -54,8 +55,8 @@ use crate::protocol::subscriber::{
 use crate::router::RouterHandle;
 
 pub use config::{
-    BatchSettings, DeliveryHeader, DeliverySettings, Destination, Gone, HandshakeKind, HeaderValue, Order,
-    QueueSettings, SubscriptionConfig, Webhook,
+    BatchSettings, ContentMode, DeliveryHeader, DeliverySettings, Destination, Gone, HandshakeKind,
+    HeaderValue, Order, QueueSettings, SubscriptionConfig, Webhook,
 };
 use export::Exporter;
 pub use export::{DeadLetterStore, SharedDeadLetterStore};
@@ -63,6 +64,7 @@ pub use floors::Floors;
 pub use handle::SubscriptionHandle;
 use handshake::Asked;
 use order::Keys;
+pub use past::Past;
 use queue::Queue;
 pub use registry::{Subscriptions, abandon, beginnings, strangers};
 use replay::Replays;
@@ -96,6 +98,8 @@ pub struct Surroundings {
     pub floors: Floors,
     /// Places for attempts.
     pub slots: Slots,
+    /// The events of retries.
+    pub past: Arc<Past>,
     /// Whether there is a topic of system events.
     pub tells: bool,
 }
@@ -110,6 +114,7 @@ pub struct Subscriber {
     time: Arc<SteadyClock>,
     floors: Floors,
     slots: Slots,
+    past: Arc<Past>,
     tells: bool,
     health: Health,
     /// Deliveries per minute that the endpoint takes, if it said so.
@@ -175,7 +180,7 @@ struct Lot {
 
 impl Subscriber {
     fn new(config: Arc<SubscriptionConfig>, settings: DeliverySettings, around: Surroundings) -> Self {
-        let Surroundings { routers, transport, clock, time, floors, slots, tells } = around;
+        let Surroundings { routers, transport, clock, time, floors, slots, past, tells } = around;
         let budget = CrashBudget::new(settings.crash_budget, settings.crash_window, settings.backoff);
         Self {
             rng: fastrand::Rng::with_seed(settings.seed),
@@ -189,6 +194,7 @@ impl Subscriber {
             log: VecDeque::new(),
             replays: Replays::default(),
             slots,
+            past,
             tells,
             config,
             settings,
