@@ -364,6 +364,7 @@ async fn start(data: &Path, document_cache: usize, indexes: &[&str]) -> System {
             queue: 1_024,
             timeout: AMPLE,
             retry_page: 64,
+            retry_cache: 1 << 20,
             backoff: Duration::from_millis(100),
             crash_budget: 5,
             crash_window: AMPLE,

@@ -301,6 +301,7 @@ pub(super) fn system(manifest: &Manifest, events: Events) -> SystemConfig {
             hops: limits.event_hops,
             public_url: manifest.server.public_url.as_deref().map(Name::from),
             retry_page: limits.retry_page,
+            retry_cache: bytes(limits.retry_cache),
             backoff: limits.crash_backoff,
             crash_budget: small(limits.crash_budget),
             crash_window: limits.crash_window,

@@ -40,6 +40,7 @@ use tokio::time::Instant;
 
 pub use cidr::{Cidr, CidrProblem};
 pub use endpoint::{EndpointProblem, check_endpoint};
+pub(crate) use failure::with_cause;
 pub use guard::{Refused, UrlProblem, check_url, host_of, vet};
 pub use names::{Names, SystemNames};
 pub use sign::BadKey;

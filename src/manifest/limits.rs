@@ -95,6 +95,7 @@ pub(super) fn read(node: &Node, report: &mut Report) -> Option<Limits> {
         delivery_response: f.size("delivery_response", KIB..=64 * MIB, report),
         delivery_connections: f.count("delivery_connections", HELD, report),
         retry_page: f.count("retry_page", QUEUED, report),
+        retry_cache: f.size("retry_cache", KIB..=GIB, report),
         publish_queue: f.count("publish_queue", QUEUED, report),
         publish_lag: wide(f.count("publish_lag", HELD, report)),
         publish_batch: f.count("publish_batch", 1..=PUBLISH_MAX, report),

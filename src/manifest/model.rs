@@ -192,6 +192,8 @@ pub struct Limits {
     pub delivery_connections: usize,
     /// Due retries read at once.
     pub retry_page: usize,
+    /// Bytes of each shard's log that are kept for retries.
+    pub retry_cache: u64,
     /// Requests that wait to be published to one topic.
     pub publish_queue: usize,
     /// Changes by which routing may be behind before publishing is refused.

@@ -18,6 +18,7 @@ mod pool;
 pub mod precondition;
 pub mod quota;
 pub mod rate;
+pub mod recovery;
 pub mod retry;
 pub mod terms;
 pub mod throughput;

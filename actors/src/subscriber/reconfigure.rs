@@ -60,7 +60,7 @@ impl Subscriber {
         self.epoch += 1;
         self.draining.push(done);
         self.guarded(ctx, |actor, ctx| {
-            let now = actor.clock.now();
+            let now = actor.time.now();
             while let Some(event) = actor.next_ready(ctx) {
                 // Due at once, with all its attempts.
                 actor.retry_at(&event, None, (0, now, None), ctx);
@@ -93,7 +93,7 @@ impl Subscriber {
             tracing::warn!(subscription = %self.config.name, why, "validation not read");
         }
         self.ask_if_needed(ctx);
-        self.schedule.hasten(self.clock.now());
+        self.schedule.hasten(self.time.now());
         self.export(ctx);
         self.pump(ctx);
     }

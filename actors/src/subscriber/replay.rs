@@ -266,7 +266,7 @@ impl Subscriber {
         &mut self,
         found: &ReplayFound,
     ) -> Result<Option<(CommitReply, i64, i64)>, SubscriptionError> {
-        let now = self.clock.now();
+        let now = self.time.now();
         let mut mutations = Vec::new();
         let (mut fresh, mut unburied) = (0, 0);
         for event in &found.events {

@@ -3,10 +3,10 @@
 use std::fmt;
 use std::time::Duration;
 
-use lanekeeper_actors::model::delivery::{Credentials, EndpointTls};
+use lanekeeper_actors::model::delivery::{Credentials, Endpoint, EndpointTls};
 use lanekeeper_actors::model::secret::SigningKey;
 use lanekeeper_actors::policy::filter::Condition;
-use lanekeeper_actors::subscriber::{BatchSettings, DeliveryHeader, Gone, Order, QueueSettings};
+use lanekeeper_actors::subscriber::{BatchSettings, ContentMode, DeliveryHeader, Gone, Order, QueueSettings};
 
 use super::{HandshakeRule, Pointer};
 use crate::blob::Place;
@@ -118,6 +118,8 @@ pub struct Webhook {
     pub handshake: HandshakeRule,
     /// Several events in one request.
     pub batch: Option<BatchSettings>,
+    /// How one event stands in a request.
+    pub mode: ContentMode,
 }
 
 impl Webhook {
@@ -135,6 +137,18 @@ impl Webhook {
             origin: None,
             handshake: HandshakeRule::None,
             batch: None,
+            mode: ContentMode::default(),
+        }
+    }
+
+    /// The endpoint as deliveries see it.
+    pub fn endpoint(&self) -> Endpoint {
+        Endpoint {
+            signing: self.sign.clone(),
+            auth: self.auth.clone(),
+            tls: self.tls.clone(),
+            origin: self.origin.clone(),
+            ..Endpoint::plain(self.url.clone(), self.allow.iter().map(ToString::to_string).collect())
         }
     }
 }
@@ -153,6 +167,7 @@ impl fmt::Debug for Webhook {
             .field("origin", &self.origin)
             .field("handshake", &self.handshake)
             .field("batch", &self.batch)
+            .field("mode", &self.mode)
             .finish_non_exhaustive()
     }
 }
