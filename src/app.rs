@@ -220,6 +220,7 @@ struct Built {
 fn rooms(gateway: &Arc<Gateway>, admin: &Admin, topics: BTreeMap<Name, events::Listened>) -> Rooms {
     Rooms {
         gateway: gateway.clone(),
+        admission: admin.gateway.clone(),
         metrics: admin.metrics.clone(),
         keys: admin.keys.clone(),
         ledger: admin.ledger.clone(),

@@ -10,7 +10,7 @@ use std::path::Path;
 use std::sync::Arc;
 
 use arc_swap::ArcSwap;
-use lanekeeper_actors::gateway::{KeysHandle, LedgerHandle};
+use lanekeeper_actors::gateway::{GatewayState, KeysHandle, LedgerHandle};
 use lanekeeper_actors::kernel::clock::SharedClock;
 use lanekeeper_actors::model::ids::Name;
 use lanekeeper_actors::model::time::Timestamp;
@@ -22,9 +22,9 @@ use tokio::sync::Mutex;
 use super::events::{self, Listened};
 use super::wiring;
 use crate::configuration::{
-    Applied, Configuration, Doing, Generation, Generations, GenerationsProblem, NotApplied, Wanted,
+    Applied, Configuration, Doing, Generation, Generations, GenerationsProblem, NotApplied, Question, Wanted,
 };
-use crate::http::{Gateway, Live, Metrics, Routes};
+use crate::http::{Gateway, Live, Metrics, Routes, explain};
 use crate::manifest::{self, Flags, Manifest, Problems, Sources, Written, can_follow};
 
 /// Where a manifest comes from, and what else it is read with.
@@ -103,6 +103,7 @@ pub fn choose(manifest: Manifest, origin: Origin) -> Result<Start, GenerationsPr
 /// The rooms that a generation reaches.
 pub(super) struct Rooms {
     pub(super) gateway: Arc<Gateway>,
+    pub(super) admission: Arc<GatewayState>,
     pub(super) metrics: Metrics,
     pub(super) keys: KeysHandle,
     pub(super) ledger: LedgerHandle,
@@ -329,6 +330,10 @@ impl Configuration for Applier {
             })
             .collect();
         Ok(json!({ "generations": all, "current": self.now.load().generation }))
+    }
+
+    fn explain(&self, question: &Question) -> Json {
+        explain(&self.rooms.gateway, &self.rooms.admission, question)
     }
 
     fn plan(&self, wanted: &Wanted) -> Result<Applied, NotApplied> {

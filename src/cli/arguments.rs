@@ -132,6 +132,14 @@ pub(super) enum Verb {
         #[command(flatten)]
         connection: Connection,
     },
+    /// Say what a call would meet: its operation, terms, limits and quotas
+    #[command(after_help = manifest::EXPLAIN_EXAMPLE)]
+    Explain {
+        #[command(flatten)]
+        connection: Connection,
+        #[command(flatten)]
+        options: manifest::ExplainOptions,
+    },
     /// Go back to an earlier generation of the manifest
     #[command(after_help = manifest::ROLLBACK_EXAMPLE)]
     Rollback {
@@ -191,8 +199,6 @@ pub(super) struct Connection {
 #[derive(Debug, Subcommand)]
 pub(super) enum Later {
     #[command(hide = true, disable_help_flag = true)]
-    Explain(Anything),
-    #[command(hide = true, disable_help_flag = true)]
     Audit(Anything),
 }
 
@@ -207,7 +213,6 @@ impl Later {
     /// The verb as it was written.
     pub(super) fn name(&self) -> &'static str {
         match self {
-            Self::Explain(_) => "explain",
             Self::Audit(_) => "audit",
         }
     }
@@ -312,7 +317,7 @@ mod tests {
 
     #[test]
     fn verbs_that_are_not_built_yet_take_anything_and_say_so() {
-        for name in ["explain", "audit"] {
+        for name in ["audit"] {
             for rest in ["", " --help", " verify x --json", " GET /x --key k"] {
                 match parse(&format!("lanekeeper {name}{rest}")) {
                     Ok(Verb::Later(verb)) => assert_eq!(verb.name(), name),

@@ -30,6 +30,11 @@ pub(super) const EXPORT_EXAMPLE: &str = "\
 Example: lanekeeper export > northwind.yaml
 
 Prints what is applied, as it was written. To plan it is to plan nothing.";
+pub(super) const EXPLAIN_EXAMPLE: &str = "\
+Examples: lanekeeper explain GET /freight/v1/ping
+          lanekeeper explain POST /freight/v1/loads --key lk_...
+
+Nothing is counted, and nothing is done.";
 pub(super) const ROLLBACK_EXAMPLE: &str = "\
 Example: lanekeeper rollback 12
 
@@ -63,6 +68,19 @@ pub(super) struct RollbackOptions {
     /// Go on although something is lost for ever
     #[arg(long)]
     allow_destroy: bool,
+}
+
+#[derive(Debug, clap::Args)]
+pub(super) struct ExplainOptions {
+    /// Method of the call
+    #[arg(value_name = "METHOD")]
+    method: String,
+    /// Its path
+    #[arg(value_name = "PATH")]
+    path: String,
+    /// API key of the caller; without one, a caller without a key
+    #[arg(long, value_name = "K", env = "LANEKEEPER_EXPLAIN_KEY", hide_env_values = true)]
+    key: Option<String>,
 }
 
 #[derive(Debug, clap::Args)]
@@ -126,6 +144,45 @@ fn applied(answer: &Value, as_json: bool) -> Result<String, Failure> {
         return Ok(output::json(answer));
     }
     Ok(format!("{}\ngeneration {}", changes(answer), cell(answer, &["/generation"])))
+}
+
+/// Says what a call would meet.
+pub(super) async fn explain(
+    options: &ExplainOptions,
+    admin: &Admin,
+    as_json: bool,
+) -> Result<String, Failure> {
+    let ExplainOptions { method, path, key } = options;
+    let question = json!({ "method": method, "path": path, "key": key });
+    let answer = admin.post(&["v1", "explain"], question).await?;
+    if as_json {
+        return Ok(output::json(&answer));
+    }
+    let mut lines = Vec::new();
+    for (name, place) in [
+        ("refused", "/refused/code"),
+        ("because", "/refused/detail"),
+        ("route", "/route"),
+        ("operation", "/operation"),
+        ("api", "/api"),
+        ("answered by", "/to"),
+        ("priority", "/priority"),
+        ("product", "/terms/0/product"),
+        ("key", "/terms/0/grant"),
+        ("tenant", "/terms/0/tenant"),
+        ("token of", "/terms/0/identity"),
+        ("at once", "/terms/0/concurrency"),
+    ] {
+        if answer.pointer(place).is_some_and(|value| !value.is_null()) {
+            lines.push(format!("{name:<12} {}", cell(&answer, &[place])));
+        }
+    }
+    for (name, place) in [("limit", "limits"), ("quota", "quotas")] {
+        for one in answer.pointer("/terms/0").map(|terms| things(terms, place)).unwrap_or_default() {
+            lines.push(format!("{name:<12} {}", cell(one, &["/text"])));
+        }
+    }
+    Ok(lines.join("\n"))
 }
 
 /// Prints what is applied.

@@ -98,6 +98,9 @@ fn perform(verb: Verb, environment: Vec<(String, String)>) -> Result<(), Failure
         Verb::Export { connection } => {
             ask(&connection, &environment, async |admin| manifest::export(admin, connection.json).await)
         }
+        Verb::Explain { connection, options } => ask(&connection, &environment, async |admin| {
+            manifest::explain(&options, admin, connection.json).await
+        }),
         Verb::Rollback { connection, options } => ask(&connection, &environment, async |admin| {
             manifest::rollback(&options, admin, connection.json).await
         }),

@@ -7,7 +7,7 @@ use std::pin::Pin;
 use serde_json::Value as Json;
 
 use super::GenerationsProblem;
-use crate::manifest::{Change, Problems, Written};
+use crate::manifest::{Change, Problems, Secret, Written};
 
 /// A manifest that somebody wants to be applied.
 #[derive(Debug, Clone)]
@@ -67,6 +67,17 @@ pub enum NotApplied {
 /// A future of the door.
 pub type Doing<'a, T> = Pin<Box<dyn Future<Output = T> + Send + 'a>>;
 
+/// A call that somebody wants to be explained.
+#[derive(Debug, Clone)]
+pub struct Question {
+    /// The method.
+    pub method: String,
+    /// The path, without a query.
+    pub path: String,
+    /// The key, if one is sent.
+    pub key: Option<Secret>,
+}
+
 /// What is applied, and the way to something else.
 pub trait Configuration: Send + Sync + fmt::Debug {
     /// What is applied: its generation, when, from where, what was written.
@@ -77,6 +88,9 @@ pub trait Configuration: Send + Sync + fmt::Debug {
     /// # Errors
     /// When they cannot be read.
     fn kept(&self) -> Result<Json, NotApplied>;
+
+    /// What a call would meet: its operation, terms, limits and quotas, or why it would be refused. Counts nothing.
+    fn explain(&self, question: &Question) -> Json;
 
     /// What would change.
     ///

@@ -7,5 +7,5 @@
 mod door;
 mod generations;
 
-pub use door::{Applied, Configuration, Doing, NotApplied, Wanted};
+pub use door::{Applied, Configuration, Doing, NotApplied, Question, Wanted};
 pub use generations::{Generation, Generations, GenerationsProblem, KEPT};

@@ -226,3 +226,20 @@ async fn ten_applies_a_second_lose_no_request() {
     };
     tokio::join!(calls, applies);
 }
+
+#[tokio::test]
+async fn a_call_is_explained_and_nothing_is_counted() {
+    let house = House::new(&manifest(1, ""));
+    let server = house.start().await;
+    for _ in 0..3 {
+        let explained = verb(&house, &server, &["explain", "GET", "/a/ping", "--key", KEY]);
+        let text = stdout(&explained);
+        assert!(text.contains("product      p") && text.contains("p: 1 in 1s by caller"), "{text}");
+    }
+    assert_eq!(status(&server, "/a/ping").await, 200, "the only call of this second");
+    let ask = async |body: Value| answer(server.operator(Method::POST, "/v1/explain").json(&body)).await.body;
+    let unknown = ask(json!({ "method": "GET", "path": "/a/nothing" })).await;
+    assert_eq!(unknown["refused"]["code"], "route_not_found");
+    let keyless = ask(json!({ "method": "GET", "path": "/a/ping" })).await;
+    assert_eq!((&keyless["refused"]["code"], &keyless["operation"]), (&json!("missing_key"), &json!("ping")));
+}

@@ -8,9 +8,9 @@ use serde::Deserialize;
 use serde_json::{Value, json};
 
 use super::{Admin, read};
-use crate::configuration::{Applied, Configuration, NotApplied, Wanted};
+use crate::configuration::{Applied, Configuration, NotApplied, Question, Wanted};
 use crate::http::problem::Problem;
-use crate::manifest::{Change, Step, Written};
+use crate::manifest::{Change, Secret, Step, Written};
 
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -23,6 +23,14 @@ struct Request {
     if_generation: Option<u64>,
     #[serde(default)]
     allow_destroy: bool,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Ask {
+    method: String,
+    path: String,
+    key: Option<String>,
 }
 
 #[derive(Deserialize)]
@@ -54,6 +62,12 @@ pub(super) fn show(admin: &Admin) -> HttpResponse {
 
 pub(super) fn kept(admin: &Admin) -> Result<HttpResponse, Problem> {
     Ok(HttpResponse::Ok().json(door(admin)?.kept()?))
+}
+
+pub(super) fn explain(admin: &Admin, body: &Bytes) -> Result<HttpResponse, Problem> {
+    let Ask { method, path, key } = read(body)?;
+    let question = Question { method: method.to_ascii_uppercase(), path, key: key.map(Secret::new) };
+    Ok(HttpResponse::Ok().json(door(admin)?.explain(&question)))
 }
 
 pub(super) fn plan(admin: &Admin, body: &Bytes) -> Result<HttpResponse, Problem> {

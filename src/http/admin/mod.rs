@@ -213,6 +213,7 @@ async fn answer(
         Route::Manifest => configuration::apply(admin, body).await,
         Route::PlanManifest => configuration::plan(admin, body),
         Route::RollbackManifest => configuration::rollback(admin, body).await,
+        Route::Explain => configuration::explain(admin, body),
         Route::Generations => configuration::kept(admin),
     }
 }

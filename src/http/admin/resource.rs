@@ -44,11 +44,12 @@ pub(super) enum Route {
     PlanManifest,
     RollbackManifest,
     Generations,
+    Explain,
 }
 
 /// Every path, its methods as in the header `Allow`, and what it stands for. A segment in braces stands for a name
 /// without a colon; what follows a colon is an action.
-pub(super) const ROUTES: [(&str, &str, Route); 37] = [
+pub(super) const ROUTES: [(&str, &str, Route); 38] = [
     ("/healthz", "GET, HEAD", Route::Health),
     ("/readyz", "GET, HEAD", Route::Ready),
     ("/metrics", "GET, HEAD", Route::Metrics),
@@ -84,6 +85,7 @@ pub(super) const ROUTES: [(&str, &str, Route); 37] = [
     ("/v1/backup", "POST", Route::Backup),
     ("/v1/manifest", "GET, HEAD, PUT", Route::Manifest),
     ("/v1/manifest:plan", "POST", Route::PlanManifest),
+    ("/v1/explain", "POST", Route::Explain),
     ("/v1/manifest:rollback", "POST", Route::RollbackManifest),
     ("/v1/manifest/generations", "GET, HEAD", Route::Generations),
 ];
