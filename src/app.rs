@@ -30,9 +30,12 @@ use lanekeeper_actors::shard::{Fatal, ShardHandle};
 use lanekeeper_actors::system::{StartError, System};
 
 use crate::delivery::{Webhooks, WebhooksProblem};
+use crate::edge::tls::{self, Certificates, FilesProblem};
 use crate::http::admin::{self, Admin, Token, TokenError};
-use crate::http::{self, Connections, Flight, Gateway, Metrics, Routes, Shelf, Webhooks as TenantWebhooks};
-use crate::manifest::Manifest;
+use crate::http::{
+    self, Connections, Flight, Gateway, Listening, Metrics, Routes, Shelf, Webhooks as TenantWebhooks,
+};
+use crate::manifest::{Listener, Manifest};
 use crate::telemetry;
 
 pub use wiring::WiringError;
@@ -48,9 +51,24 @@ const LAST_WORDS: Duration = Duration::from_secs(1);
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Addresses {
     /// The public listeners, in the manifest's order; at least one.
-    pub gateway: Vec<SocketAddr>,
+    pub gateway: Vec<Address>,
     /// The private one.
-    pub admin: SocketAddr,
+    pub admin: Address,
+}
+
+/// Where one listener is, and what it speaks; shown as a URL.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Address {
+    /// The address.
+    pub addr: SocketAddr,
+    /// Whether it speaks TLS.
+    pub tls: bool,
+}
+
+impl fmt::Display for Address {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}://{}", if self.tls { "https" } else { "http" }, self.addr)
+    }
 }
 
 /// What a run needs besides its manifest.
@@ -82,6 +100,9 @@ pub enum RunError {
     /// An address cannot be listened on.
     #[error("cannot listen on `{addr}`: {source}")]
     Listen { addr: SocketAddr, source: io::Error },
+    /// The certificates of a listener cannot be used.
+    #[error("the TLS of `{addr}`: {source}")]
+    Tls { addr: SocketAddr, source: FilesProblem },
     /// The delivery of events cannot start.
     #[error(transparent)]
     Webhooks(#[from] WebhooksProblem),
@@ -134,19 +155,22 @@ pub async fn run(manifest: Manifest, options: RunOptions) -> Result<Ended, RunEr
     let RunOptions { ready, shutdown, environment, fatal, transport } = options;
     let clock = SystemClock::shared();
     // Addresses first: a port that is taken must not cost a look at the data.
-    let listeners = manifest.server.listen.iter().map(|listener| listen(listener.addr));
-    let listeners = listeners.collect::<Result<Vec<_>, _>>()?;
-    let admin_listener = listen(manifest.server.admin)?;
-    let address = |listener: &std::net::TcpListener| listener.local_addr().map_err(RunError::Server);
+    let listeners = manifest.server.listen.iter().map(listen).collect::<Result<Vec<_>, _>>()?;
+    let admin_listener = listen(&manifest.server.admin)?;
     let addresses = Addresses {
         gateway: listeners.iter().map(address).collect::<Result<_, _>>()?,
         admin: address(&admin_listener)?,
     };
+    let certificates = listeners.iter().chain([&admin_listener]).filter_map(|listener| listener.tls.clone());
+    let certificates: Vec<_> = certificates.collect();
     let (gateway, admin) = build(&manifest, &environment, clock, fatal, transport).await?;
     let (system, flight) = (admin.system.clone(), gateway.flight.clone());
     let usage = admin.usage.clone();
     let counting = actix_web::rt::spawn(usage.clone().keep());
     let renewing = actix_web::rt::spawn(gateway.webhooks.clone().keep());
+    // Without TLS, SIGHUP keeps its usual meaning.
+    let reloading = (!certificates.is_empty())
+        .then(|| actix_web::rt::spawn(tls::keep(certificates, tls::LOOK_EVERY)));
     let limits = wiring::listeners(&manifest);
     let (connections, state) = (admin.connections.clone(), admin.gateway.clone());
     let public = http::serve_gateway(listeners, Data::new(gateway), state, connections, limits);
@@ -154,7 +178,8 @@ pub async fn run(manifest: Manifest, options: RunOptions) -> Result<Ended, RunEr
     let private = http::serve_admin(admin_listener, Data::new(admin), limits);
     let private = Running::start(private.map_err(RunError::Server)?);
     ready(&addresses);
-    tracing::info!(project = %manifest.project, gateway = ?addresses.gateway, admin = %addresses.admin, "ready");
+    let gateways: Vec<_> = addresses.gateway.iter().map(ToString::to_string).collect();
+    tracing::info!(project = %manifest.project, gateway = ?gateways, admin = %addresses.admin, "ready");
     let failed = tokio::select! {
         () = shutdown => None,
         error = public.failed() => Some(error),
@@ -163,6 +188,9 @@ pub async fn run(manifest: Manifest, options: RunOptions) -> Result<Ended, RunEr
     tracing::info!("shutting down");
     counting.abort();
     renewing.abort();
+    if let Some(reloading) = reloading {
+        reloading.abort();
+    }
     let drained = drain((&system, &usage), &flight, &public, &private, manifest.limits.drain_timeout).await;
     tracing::info!(drained, "stopped");
     match failed {
@@ -246,8 +274,17 @@ async fn assemble(
     Ok((gateway, admin))
 }
 
-fn listen(addr: SocketAddr) -> Result<std::net::TcpListener, RunError> {
-    http::bind(addr).map_err(|source| RunError::Listen { addr, source })
+fn listen(listener: &Listener) -> Result<Listening, RunError> {
+    let addr = listener.addr;
+    let tls = listener.tls.clone().map(Certificates::open).transpose();
+    let tls = tls.map_err(|source| RunError::Tls { addr, source })?.map(Arc::new);
+    let socket = http::bind(addr).map_err(|source| RunError::Listen { addr, source })?;
+    Ok(Listening { socket, tls })
+}
+
+fn address(listening: &Listening) -> Result<Address, RunError> {
+    let addr = listening.socket.local_addr().map_err(RunError::Server)?;
+    Ok(Address { addr, tls: listening.tls.is_some() })
 }
 
 /// In the order of the write: no new requests, answers to those under way, then the rooms. The admin listener goes

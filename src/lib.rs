@@ -4,6 +4,7 @@ pub mod app;
 pub mod blob;
 pub mod cli;
 pub mod delivery;
+pub mod edge;
 pub mod http;
 pub mod identity;
 pub mod manifest;

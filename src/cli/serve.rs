@@ -60,7 +60,7 @@ async fn attend(manifest: Manifest, environment: Vec<(String, String)>) -> Resul
         // Nothing was promised yet: there is nothing to finish.
         () = signals.next() => return Ok(()),
     };
-    output::print(&format!("ready gateway=http://{} admin=http://{}", backend.gateway()?, backend.at.admin));
+    output::print(&format!("ready gateway={} admin={}", backend.gateway()?, backend.at.admin));
     tokio::select! {
         result = backend.ended() => return result,
         () = signals.next() => backend.stop(),

@@ -4,7 +4,6 @@
 //! Invariants: a connection over the limit is told so and closed before anything of it is read; one whose client
 //! takes nothing of its answer is ended by the kernel.
 
-use std::any::Any;
 use std::collections::HashMap;
 use std::io::Write;
 use std::net::{IpAddr, Shutdown, TcpStream as StdStream};
@@ -12,7 +11,6 @@ use std::os::fd::AsFd;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use actix_web::dev::Extensions;
 use actix_web::rt::net::TcpStream;
 use socket2::SockRef;
 
@@ -51,18 +49,13 @@ impl Connections {
         Self { open: Arc::default(), limit, write_timeout }
     }
 
-    /// Called by the server for each new connection.
-    pub fn on_connect(&self, io: &dyn Any, extensions: &mut Extensions) {
-        let Some(stream) = io.downcast_ref::<TcpStream>() else { return };
-        let Ok(peer) = stream.peer_addr() else { return };
+    /// Counts a new connection. `None` when it is already gone.
+    pub(super) fn open(&self, stream: &TcpStream) -> Option<Connection> {
+        let peer = stream.peer_addr().ok()?;
         if let Err(error) = SockRef::from(stream).set_tcp_user_timeout(Some(self.write_timeout)) {
             tracing::debug!(%error, "connection has no write timeout");
         }
-        let connection = self.open(peer.ip());
-        if connection.over {
-            refuse(stream);
-        }
-        extensions.insert(connection);
+        Some(self.count_in(peer.ip()))
     }
 
     /// Open connections.
@@ -70,7 +63,7 @@ impl Connections {
         self.open.lock().unwrap_or_else(PoisonError::into_inner).values().sum()
     }
 
-    fn open(&self, ip: IpAddr) -> Connection {
+    fn count_in(&self, ip: IpAddr) -> Connection {
         let ip = ip.to_canonical();
         let mut open = self.open.lock().unwrap_or_else(PoisonError::into_inner);
         let count = open.entry(ip).or_insert(0);
@@ -99,7 +92,7 @@ impl Drop for Connection {
 }
 
 /// Says why, and ends the connection both ways. A client that is already gone needs no answer.
-fn refuse(stream: &TcpStream) {
+pub(super) fn refuse(stream: &TcpStream) {
     // The server owns the stream and closes it when it reads the end; a second handle lets us end it now.
     // An empty send buffer takes the refusal at once, so the worker does not wait.
     let refused = stream.as_fd().try_clone_to_owned().map(StdStream::from).and_then(|mut stream| {
@@ -119,15 +112,15 @@ mod tests {
     fn each_address_has_its_own_limit_and_gets_places_back() {
         let connections = Connections::new(2, Duration::from_secs(1));
         let (a, b) = (IpAddr::from([192, 0, 2, 1]), IpAddr::from([192, 0, 2, 2]));
-        let held = [connections.open(a), connections.open(a)];
+        let held = [connections.count_in(a), connections.count_in(a)];
         assert!(held.iter().all(|connection| connection.check().is_ok()));
-        assert_eq!(connections.open(a).check(), Err(TooManyConnections));
-        assert!(connections.open(b).check().is_ok());
+        assert_eq!(connections.count_in(a).check(), Err(TooManyConnections));
+        assert!(connections.count_in(b).check().is_ok());
         assert_eq!(connections.count(), 2);
         drop(held);
         assert_eq!(connections.count(), 0);
         assert!(connections.open.lock().unwrap().is_empty());
-        assert!(connections.open(a).check().is_ok());
+        assert!(connections.count_in(a).check().is_ok());
     }
 
     #[test]

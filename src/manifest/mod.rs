@@ -30,6 +30,7 @@ mod subscriptions;
 mod targets;
 #[cfg(test)]
 mod tests;
+mod tls;
 mod topics;
 mod tree;
 mod units;

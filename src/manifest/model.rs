@@ -19,6 +19,8 @@ mod webhooks;
 
 pub use lanekeeper_actors::model::secret::Secret;
 
+use crate::edge::tls::TlsFiles;
+
 pub use self::apis::{
     Action, Api, DocumentAt, Idempotency, Method, Mock, Operation, Parameter, ParameterType, PathTemplate,
     PathVersion, Segment, Target, Template,
@@ -58,8 +60,8 @@ pub struct Manifest {
 pub struct Server {
     /// Public addresses of the gateway; at least one.
     pub listen: Vec<Listener>,
-    /// Private address of the admin API; always a loopback address. Port 0 picks a free one.
-    pub admin: SocketAddr,
+    /// Private address of the admin API; a loopback address, unless it has TLS. Port 0 picks a free one.
+    pub admin: Listener,
     /// Where callers and endpoints reach the gateway, if anybody said: an absolute URL without query.
     pub public_url: Option<String>,
     /// Data directory, as written: a relative path starts at the working directory.
@@ -70,11 +72,13 @@ pub struct Server {
     pub shards_given: bool,
 }
 
-/// One public address.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+/// One address.
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Listener {
     /// The address; port 0 picks a free one.
     pub addr: SocketAddr,
+    /// With these files it speaks TLS.
+    pub tls: Option<TlsFiles>,
 }
 
 /// Every bound of the process. `config/default.yaml` gives the meaning and the reason of each.
