@@ -33,7 +33,7 @@ use crate::delivery::{Webhooks, WebhooksProblem};
 use crate::edge::tls::{self, Certificates, FilesProblem};
 use crate::http::admin::{self, Admin, Token, TokenError};
 use crate::http::{
-    self, Connections, Flight, Gateway, Listening, Metrics, Routes, Shelf, Webhooks as TenantWebhooks,
+    self, Edge, Flight, Gateway, Listening, Metrics, Routes, Shelf, Webhooks as TenantWebhooks,
 };
 use crate::manifest::{Listener, Manifest};
 use crate::telemetry;
@@ -102,7 +102,7 @@ pub enum RunError {
     Listen { addr: SocketAddr, source: io::Error },
     /// The certificates of a listener cannot be used.
     #[error("the TLS of `{addr}`: {source}")]
-    Tls { addr: SocketAddr, source: FilesProblem },
+    Tls { addr: SocketAddr, source: Box<FilesProblem> },
     /// The delivery of events cannot start.
     #[error(transparent)]
     Webhooks(#[from] WebhooksProblem),
@@ -169,8 +169,8 @@ pub async fn run(manifest: Manifest, options: RunOptions) -> Result<Ended, RunEr
     let counting = actix_web::rt::spawn(usage.clone().keep());
     let renewing = actix_web::rt::spawn(gateway.webhooks.clone().keep());
     // Without TLS, SIGHUP keeps its usual meaning.
-    let reloading = (!certificates.is_empty())
-        .then(|| actix_web::rt::spawn(tls::keep(certificates, tls::LOOK_EVERY)));
+    let reloading =
+        (!certificates.is_empty()).then(|| actix_web::rt::spawn(tls::keep(certificates, tls::LOOK_EVERY)));
     let limits = wiring::listeners(&manifest);
     let (connections, state) = (admin.connections.clone(), admin.gateway.clone());
     let public = http::serve_gateway(listeners, Data::new(gateway), state, connections, limits);
@@ -208,6 +208,7 @@ async fn build(
     transport: Option<Arc<dyn Transport>>,
 ) -> Result<(Gateway, Admin), RunError> {
     let settings = wiring::gateway(manifest)?;
+    let edge = wiring::edge(manifest, clock.clone())?;
     let transport = match transport {
         Some(transport) => transport,
         None => Arc::new(Webhooks::new(wiring::webhooks(manifest), wiring::wall_clock(clock.clone()))?),
@@ -219,7 +220,7 @@ async fn build(
     let rooms = (transport, clock.clone(), fatal);
     let stored = |shards: &[ShardHandle]| shelf.load(shards, &data, now);
     let system = System::start_with(wiring::system(manifest, events), rooms, stored).await?;
-    match assemble(manifest, environment, clock, (system.clone(), settings, seeds, shelf)).await {
+    match assemble(manifest, environment, clock, (system.clone(), settings, edge, seeds, shelf)).await {
         Ok(made) => Ok(made),
         Err(error) => {
             // The data directory is let go in order.
@@ -233,7 +234,7 @@ async fn assemble(
     manifest: &Manifest,
     environment: &[(String, String)],
     clock: SharedClock,
-    (system, settings, seeds, shelf): (System, GatewaySettings, Vec<Seed>, Shelf),
+    (system, settings, edge, seeds, shelf): (System, GatewaySettings, Edge, Vec<Seed>, Shelf),
 ) -> Result<(Gateway, Admin), RunError> {
     let data = system.data().to_owned();
     let first = system.shards().first().ok_or_else(|| RunError::NoShards(data.clone()))?.clone();
@@ -250,6 +251,7 @@ async fn assemble(
     let routes = Routes::new(manifest, &wiring::catalog(manifest), &metrics);
     let events = (system.clone(), wiring::event_limits(manifest));
     let gateway = Gateway::new(
+        edge,
         (routes, &metrics),
         system.reader().clone(),
         limits,
@@ -263,7 +265,7 @@ async fn assemble(
         gateway: state,
         token,
         metrics,
-        connections: Connections::new(manifest.limits.connections_per_ip, manifest.limits.write_timeout),
+        connections: wiring::connections(manifest),
         flight: gateway.flight.clone(),
         manifest: admin::manifest(manifest),
         body: limits.body,
@@ -277,7 +279,7 @@ async fn assemble(
 fn listen(listener: &Listener) -> Result<Listening, RunError> {
     let addr = listener.addr;
     let tls = listener.tls.clone().map(Certificates::open).transpose();
-    let tls = tls.map_err(|source| RunError::Tls { addr, source })?.map(Arc::new);
+    let tls = tls.map_err(|source| RunError::Tls { addr, source: Box::new(source) })?.map(Arc::new);
     let socket = http::bind(addr).map_err(|source| RunError::Listen { addr, source })?;
     Ok(Listening { socket, tls })
 }

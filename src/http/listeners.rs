@@ -153,6 +153,8 @@ async fn shake(
         return Err(DispatchError::SlowRequestTimeout);
     }
     let peer = io.peer_addr().ok();
+    // Each flight of a handshake is small and waited for.
+    io.set_nodelay(true)?;
     let shaking = TlsAcceptor::from(certificates.current()).accept(io);
     let stream = match tokio::time::timeout(how.header_timeout, shaking).await {
         Ok(Ok(stream)) => stream,
@@ -182,11 +184,7 @@ impl AsyncRead for Secured {
 }
 
 impl AsyncWrite for Secured {
-    fn poll_write(
-        mut self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-        bytes: &[u8],
-    ) -> Poll<io::Result<usize>> {
+    fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
         Pin::new(&mut self.stream).poll_write(cx, bytes)
     }
 

@@ -7,6 +7,7 @@ mod body;
 mod connections;
 mod continuation;
 mod documents;
+mod edge;
 mod events;
 mod flight;
 mod gateway;
@@ -27,9 +28,9 @@ use std::net::{SocketAddr, TcpListener};
 use std::sync::Arc;
 use std::time::Duration;
 
-use actix_web::dev::Server;
-use actix_web::web::{self, Data};
 use actix_web::App;
+use actix_web::dev::{Server, Service};
+use actix_web::web::{self, Data};
 use lanekeeper_actors::gateway::{GatewayHandle, GatewayState};
 use tokio::net::TcpSocket;
 
@@ -38,6 +39,7 @@ use listeners::Serving;
 pub use body::BodyLimits;
 pub use connections::Connections;
 pub use documents::{BulkLimits, DocumentLimits};
+pub use edge::{Edge, HeadLimits};
 pub use events::EventLimits;
 pub use flight::Flight;
 pub use gateway::Gateway;
@@ -98,7 +100,12 @@ pub fn serve_gateway(
     listeners::serve(listening, &how, move || {
         // Runs on the worker's own thread, which is where its gateway must live.
         let admission = Data::new(GatewayHandle::start(admission.clone()));
-        App::new().app_data(shared.clone()).app_data(admission).default_service(web::to(gateway::serve))
+        let app = App::new().app_data(shared.clone()).app_data(admission);
+        let shared = shared.clone();
+        app.default_service(web::to(gateway::serve)).wrap_fn(move |mut req, next| {
+            shared.edge.sweep(&mut req);
+            next.call(req)
+        })
     })
 }
 

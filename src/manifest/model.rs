@@ -19,6 +19,10 @@ mod webhooks;
 
 pub use lanekeeper_actors::model::secret::Secret;
 
+use crate::delivery::Cidr;
+use crate::edge::Paths;
+use crate::edge::client::ClientHeader;
+use crate::edge::lock::OriginLock;
 use crate::edge::tls::TlsFiles;
 
 pub use self::apis::{
@@ -39,6 +43,8 @@ pub struct Manifest {
     pub project: String,
     /// The process and its listeners; a change needs a restart.
     pub server: Server,
+    /// What is asked of every request to the gateway.
+    pub edge: Edge,
     /// Every bound of the process.
     pub limits: Limits,
     /// Where documents live.
@@ -81,6 +87,19 @@ pub struct Listener {
     pub tls: Option<TlsFiles>,
 }
 
+/// What is asked of every request to the gateway.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Edge {
+    /// Peers whose word about addresses counts.
+    pub trusted_proxies: Vec<Cidr>,
+    /// The header in which they say it.
+    pub client_address: ClientHeader,
+    /// What a request must have to be looked at; all of it.
+    pub origin_lock: Vec<OriginLock>,
+    /// How much a path may leave to its reader.
+    pub paths: Paths,
+}
+
 /// Every bound of the process. `config/default.yaml` gives the meaning and the reason of each.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Limits {
@@ -88,10 +107,18 @@ pub struct Limits {
     pub body: u64,
     /// Deepest nesting of a JSON body.
     pub json_depth: usize,
+    /// Most bytes of path and query.
+    pub uri: u64,
+    /// Most bytes of header fields.
+    pub header: u64,
     /// Time for the head of a request.
     pub header_timeout: Duration,
     /// Time for the body of a request.
     pub body_timeout: Duration,
+    /// Time before a body must have a pace.
+    pub body_grace: Duration,
+    /// That pace, in bytes per second.
+    pub body_rate: u64,
     /// Time that a client may take nothing of its answer.
     pub write_timeout: Duration,
     /// Time from the end of the body to the answer.
@@ -100,6 +127,10 @@ pub struct Limits {
     pub connections: usize,
     /// Open connections of one client address.
     pub connections_per_ip: usize,
+    /// Requests of one connection that are worked on at the same time.
+    pub streams_per_connection: usize,
+    /// Requests of one client address, if limited.
+    pub requests_per_ip: Option<Rate>,
     /// Requests being worked on.
     pub requests_in_flight: usize,
     /// Refused credentials of one client address, before it has to wait.

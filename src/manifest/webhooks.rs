@@ -155,7 +155,8 @@ fn host(text: &str, node: &Node, report: &mut Report) -> Option<String> {
     Some(text.to_ascii_lowercase())
 }
 
-fn block(node: &Node, report: &mut Report) -> Option<Cidr> {
+/// Reads a block of addresses.
+pub(super) fn block(node: &Node, report: &mut Report) -> Option<Cidr> {
     let text = fields::text(node, report)?;
     match text.parse::<Cidr>() {
         Ok(block) => Some(block),
