@@ -34,11 +34,12 @@ use lanekeeper_actors::system::{StartError, System};
 
 use crate::configuration::{Configuration as _, NotApplied, Wanted};
 use crate::delivery::{Webhooks, WebhooksProblem};
+use crate::edge::tls::{self, Certificates, FilesProblem};
 use crate::http::admin::{self, Admin, Token, TokenError};
 use crate::http::{
-    self, Connections, Flight, Gateway, Live, Metrics, Routes, Shelf, Webhooks as TenantWebhooks,
+    self, Edge, Flight, Gateway, Listening, Live, Metrics, Routes, Shelf, Webhooks as TenantWebhooks,
 };
-use crate::manifest::{Manifest, Written};
+use crate::manifest::{Listener, Manifest, Written};
 use crate::telemetry;
 
 use live::{Applier, Rooms};
@@ -57,9 +58,24 @@ const LAST_WORDS: Duration = Duration::from_secs(1);
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Addresses {
     /// The public listeners, in the manifest's order; at least one.
-    pub gateway: Vec<SocketAddr>,
+    pub gateway: Vec<Address>,
     /// The private one.
-    pub admin: SocketAddr,
+    pub admin: Address,
+}
+
+/// Where one listener is, and what it speaks; shown as a URL.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Address {
+    /// The address.
+    pub addr: SocketAddr,
+    /// Whether it speaks TLS.
+    pub tls: bool,
+}
+
+impl fmt::Display for Address {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}://{}", if self.tls { "https" } else { "http" }, self.addr)
+    }
 }
 
 /// What a run needs besides its manifest.
@@ -93,6 +109,9 @@ pub enum RunError {
     /// An address cannot be listened on.
     #[error("cannot listen on `{addr}`: {source}")]
     Listen { addr: SocketAddr, source: io::Error },
+    /// The certificates of a listener cannot be used.
+    #[error("the TLS of `{addr}`: {source}")]
+    Tls { addr: SocketAddr, source: Box<FilesProblem> },
     /// The delivery of events cannot start.
     #[error(transparent)]
     Webhooks(#[from] WebhooksProblem),
@@ -160,14 +179,14 @@ async fn attend(manifest: Manifest, start: Option<Start>, options: RunOptions) -
     let RunOptions { ready, shutdown, environment, fatal, transport, reloads } = options;
     let clock = SystemClock::shared();
     // Addresses first: a port that is taken must not cost a look at the data.
-    let listeners = manifest.server.listen.iter().map(|listener| listen(listener.addr));
-    let listeners = listeners.collect::<Result<Vec<_>, _>>()?;
-    let admin_listener = listen(manifest.server.admin)?;
-    let address = |listener: &std::net::TcpListener| listener.local_addr().map_err(RunError::Server);
+    let listeners = manifest.server.listen.iter().map(listen).collect::<Result<Vec<_>, _>>()?;
+    let admin_listener = listen(&manifest.server.admin)?;
     let addresses = Addresses {
         gateway: listeners.iter().map(address).collect::<Result<_, _>>()?,
         admin: address(&admin_listener)?,
     };
+    let certificates = listeners.iter().chain([&admin_listener]).filter_map(|listener| listener.tls.clone());
+    let certificates: Vec<_> = certificates.collect();
     let built = build(&manifest, &environment, clock, fatal, transport).await?;
     let Built { gateway, mut admin, topics } = built;
     let gateway = Arc::new(gateway);
@@ -184,6 +203,9 @@ async fn attend(manifest: Manifest, start: Option<Start>, options: RunOptions) -
     let ledger = admin.ledger.clone();
     let remembering = actix_web::rt::spawn(ledger.clone().keep());
     let renewing = actix_web::rt::spawn(gateway.webhooks.clone().keep());
+    // Without TLS, SIGHUP keeps its usual meaning.
+    let reloading =
+        (!certificates.is_empty()).then(|| actix_web::rt::spawn(tls::keep(certificates, tls::LOOK_EVERY)));
     let limits = wiring::listeners(&manifest);
     let (connections, state) = (admin.connections.clone(), admin.gateway.clone());
     let public = http::serve_gateway(listeners, Data::from(gateway), state, connections, limits);
@@ -191,7 +213,8 @@ async fn attend(manifest: Manifest, start: Option<Start>, options: RunOptions) -
     let private = http::serve_admin(admin_listener, Data::new(admin), limits);
     let private = Running::start(private.map_err(RunError::Server)?);
     ready(&addresses);
-    tracing::info!(project = %manifest.project, gateway = ?addresses.gateway, admin = %addresses.admin, "ready");
+    let gateways: Vec<_> = addresses.gateway.iter().map(ToString::to_string).collect();
+    tracing::info!(project = %manifest.project, gateway = ?gateways, admin = %addresses.admin, "ready");
     let failed = tokio::select! {
         () = shutdown => None,
         error = public.failed() => Some(error),
@@ -201,6 +224,9 @@ async fn attend(manifest: Manifest, start: Option<Start>, options: RunOptions) -
     counting.abort();
     remembering.abort();
     renewing.abort();
+    if let Some(reloading) = reloading {
+        reloading.abort();
+    }
     let drained =
         drain((&system, &usage, &ledger), &flight, &public, &private, manifest.limits.drain_timeout).await;
     tracing::info!(drained, "stopped");
@@ -255,6 +281,7 @@ async fn build(
     transport: Option<Arc<dyn Transport>>,
 ) -> Result<Built, RunError> {
     let settings = wiring::gateway(manifest)?;
+    let edge = wiring::edge(manifest, clock.clone())?;
     let transport = match transport {
         Some(transport) => transport,
         None => Arc::new(Webhooks::new(wiring::webhooks(manifest), wiring::wall_clock(clock.clone()))?),
@@ -267,7 +294,7 @@ async fn build(
     let rooms = (transport, clock.clone(), fatal);
     let stored = |shards: &[ShardHandle]| shelf.load(shards, &data, now);
     let system = System::start_with(wiring::system(manifest, events), rooms, stored).await?;
-    match assemble(manifest, environment, clock, (system.clone(), settings, seeds, shelf)).await {
+    match assemble(manifest, environment, clock, (system.clone(), settings, edge, seeds, shelf)).await {
         Ok((gateway, admin)) => Ok(Built { gateway, admin, topics }),
         Err(error) => {
             // The data directory is let go in order.
@@ -281,7 +308,7 @@ async fn assemble(
     manifest: &Manifest,
     environment: &[(String, String)],
     clock: SharedClock,
-    (system, settings, seeds, shelf): (System, GatewaySettings, Vec<Seed>, Shelf),
+    (system, settings, edge, seeds, shelf): (System, GatewaySettings, Edge, Vec<Seed>, Shelf),
 ) -> Result<(Gateway, Admin), RunError> {
     let data = system.data().to_owned();
     let first = system.shards().first().ok_or_else(|| RunError::NoShards(data.clone()))?.clone();
@@ -300,6 +327,7 @@ async fn assemble(
     let events = (system.clone(), wiring::event_limits(manifest));
     let callers = wiring::callers(manifest, &clock, None)?;
     let gateway = Gateway::new(
+        edge,
         (Live { routes, callers }, &metrics),
         system.reader().clone(),
         limits,
@@ -313,7 +341,7 @@ async fn assemble(
         gateway: state,
         token,
         metrics,
-        connections: Connections::new(manifest.limits.connections_per_ip, manifest.limits.write_timeout),
+        connections: wiring::connections(manifest),
         flight: gateway.flight.clone(),
         manifest: admin::manifest(manifest),
         body: limits.body,
@@ -326,8 +354,17 @@ async fn assemble(
     Ok((gateway, admin))
 }
 
-fn listen(addr: SocketAddr) -> Result<std::net::TcpListener, RunError> {
-    http::bind(addr).map_err(|source| RunError::Listen { addr, source })
+fn listen(listener: &Listener) -> Result<Listening, RunError> {
+    let addr = listener.addr;
+    let tls = listener.tls.clone().map(Certificates::open).transpose();
+    let tls = tls.map_err(|source| RunError::Tls { addr, source: Box::new(source) })?.map(Arc::new);
+    let socket = http::bind(addr).map_err(|source| RunError::Listen { addr, source })?;
+    Ok(Listening { socket, tls })
+}
+
+fn address(listening: &Listening) -> Result<Address, RunError> {
+    let addr = listening.socket.local_addr().map_err(RunError::Server)?;
+    Ok(Address { addr, tls: listening.tls.is_some() })
 }
 
 /// In the order of the write: no new requests, answers to those under way, then the rooms. The admin listener goes

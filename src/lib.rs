@@ -5,6 +5,7 @@ pub mod blob;
 pub mod cli;
 pub mod configuration;
 pub mod delivery;
+pub mod edge;
 pub mod http;
 pub mod identity;
 pub mod manifest;

@@ -20,7 +20,7 @@ use lanekeeper_actors::policy::filter::FilterProblem;
 use lanekeeper_actors::policy::keys::{ApiKeySecret, InvalidKey};
 use lanekeeper_actors::policy::patch::PatchLimits;
 use lanekeeper_actors::policy::permits::Shedding;
-use lanekeeper_actors::policy::rate::{InvalidRate, Rate};
+use lanekeeper_actors::policy::rate::{InvalidRate, Rate, Ticks, TokenBuckets};
 use lanekeeper_actors::policy::terms::{ApiRules, OperationRules, ProductRules};
 use lanekeeper_actors::reader::ReaderSettings;
 use lanekeeper_actors::router::RouterSettings;
@@ -35,8 +35,8 @@ use crate::blob::InvalidPlace;
 use crate::delivery::{WallClock, WebhookSettings, host_of};
 use crate::http::admin::timestamp;
 use crate::http::{
-    self, Asked, BodyLimits, BulkLimits, Callers, DocumentLimits, EventLimits, ListenerLimits,
-    TenantWebhookSettings,
+    self, Asked, BodyLimits, BulkLimits, Callers, Connections, DocumentLimits, Edge, EventLimits, HeadLimits,
+    ListenerLimits, TenantWebhookSettings,
 };
 use crate::identity::{IdentityProblem, Verifier};
 use crate::manifest::{self, Limits, Manifest, Secret, Tenancy};
@@ -84,10 +84,29 @@ pub(super) fn listeners(manifest: &Manifest) -> ListenerLimits {
     }
 }
 
+pub(super) fn connections(manifest: &Manifest) -> Connections {
+    let limits = &manifest.limits;
+    Connections::new(limits.connections_per_ip, limits.streams_per_connection, limits.write_timeout)
+}
+
+pub(super) fn edge(manifest: &Manifest, clock: SharedClock) -> Result<Edge, WiringError> {
+    let (edge, limits) = (&manifest.edge, &manifest.limits);
+    let budget = limits.requests_per_ip.map(|wanted| rate(wanted, || "`requests_per_ip`".to_owned()));
+    let ticks: Ticks = Arc::new(move || clock.elapsed());
+    Ok(Edge {
+        trusted: edge.trusted_proxies.clone(),
+        header: edge.client_address,
+        lock: edge.origin_lock.clone(),
+        paths: edge.paths,
+        head: HeadLimits { uri: bytes(limits.uri), header: bytes(limits.header) },
+        budgets: budget.transpose()?.map(|rate| TokenBuckets::new(rate, limits.rate_keys, ticks)),
+    })
+}
+
 pub(super) fn documents(manifest: &Manifest) -> DocumentLimits {
     let limits = &manifest.limits;
     DocumentLimits {
-        body: BodyLimits { bytes: bytes(limits.body), time: limits.body_timeout },
+        body: body(limits),
         request: limits.request_timeout,
         page_default: limits.page_default,
         page_max: limits.page_max,
@@ -104,7 +123,7 @@ pub(super) fn documents(manifest: &Manifest) -> DocumentLimits {
 pub(super) fn event_limits(manifest: &Manifest) -> EventLimits {
     let limits = &manifest.limits;
     EventLimits {
-        body: BodyLimits { bytes: bytes(limits.body), time: limits.body_timeout },
+        body: body(limits),
         request: limits.request_timeout,
         event: bytes(limits.event_size),
         batch: limits.publish_batch,
@@ -263,7 +282,7 @@ pub(super) fn tenant_webhooks(
             .map(|(name, product)| (Name::from(name.as_str()), product.webhooks.clone()))
             .collect(),
         origin: host.unwrap_or_else(|| manifest.project.clone()),
-        body: BodyLimits { bytes: bytes(limits.body), time: limits.body_timeout },
+        body: body(limits),
         page_max: limits.page_max,
     }
 }
@@ -370,6 +389,15 @@ fn directory(limits: &Limits) -> DirectorySettings {
             crash_window: limits.crash_window,
             crash_backoff: limits.crash_backoff,
         },
+    }
+}
+
+fn body(limits: &Limits) -> BodyLimits {
+    BodyLimits {
+        bytes: bytes(limits.body),
+        time: limits.body_timeout,
+        grace: limits.body_grace,
+        rate: limits.body_rate,
     }
 }
 

@@ -332,7 +332,7 @@ mod tests {
         let Ok(Verb::Keys { connection, .. }) = parse("lanekeeper keys list") else { panic!("no keys") };
         let default = crate::manifest::load(&crate::manifest::Sources::default()).unwrap();
         if std::env::var_os("LANEKEEPER_ADMIN").is_none() {
-            assert_eq!(connection.admin, format!("http://{}", default.server.admin));
+            assert_eq!(connection.admin, format!("http://{}", default.server.admin.addr));
         }
         assert_eq!(connection.data, default.server.data);
     }

@@ -2,15 +2,13 @@
 //!
 //! Invariant: whoever started a backend learns how it ended, whether it became ready or not.
 
-use std::net::SocketAddr;
-
 use tokio::runtime::{Builder, Runtime};
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::{mpsc, oneshot};
 
 use super::failure::Failure;
 use super::output;
-use crate::app::{self, Addresses, Ended, RunError, RunOptions, Start};
+use crate::app::{self, Address, Addresses, Ended, RunError, RunOptions, Start};
 use crate::manifest::{Manifest, Written};
 use crate::telemetry::{self, TelemetryError};
 
@@ -72,7 +70,7 @@ impl Backend {
     }
 
     /// The first public address.
-    pub(super) fn gateway(&self) -> Result<SocketAddr, Failure> {
+    pub(super) fn gateway(&self) -> Result<Address, Failure> {
         let first = self.at.gateway.first().copied();
         first.ok_or_else(|| Failure::Failed("the backend has no public address".into()))
     }

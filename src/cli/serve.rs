@@ -80,7 +80,7 @@ async fn attend(
         // Nothing was promised yet: there is nothing to finish.
         () = signals.next() => return Ok(()),
     };
-    output::print(&format!("ready gateway=http://{} admin=http://{}", backend.gateway()?, backend.at.admin));
+    output::print(&format!("ready gateway={} admin={}", backend.gateway()?, backend.at.admin));
     loop {
         let written = tokio::select! {
             result = backend.ended() => return result,

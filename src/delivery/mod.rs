@@ -45,6 +45,7 @@ pub use guard::{Refused, UrlProblem, check_url, host_of, vet};
 pub use names::{Names, SystemNames};
 pub use sign::BadKey;
 pub use tls::TlsProblem;
+pub(crate) use tls::{certificates, private_key, words};
 
 use send::Sender;
 

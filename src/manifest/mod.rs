@@ -18,6 +18,7 @@ mod access;
 mod apis;
 mod containers;
 mod document;
+mod edge;
 mod fields;
 mod identities;
 mod layers;
@@ -34,6 +35,7 @@ mod targets;
 mod terms;
 #[cfg(test)]
 mod tests;
+mod tls;
 mod topics;
 mod tree;
 mod units;
@@ -41,11 +43,11 @@ mod webhooks;
 
 pub use self::document::{Written, document, written};
 pub use self::model::{
-    Action, Api, ApiKey, ChangeTypes, Container, Destination, DocumentAt, ErrorStyle, EventSubscription,
-    HandshakeRule, Idempotency, JwtRule, KeyPart, Limits, Listener, Manifest, Method, Mock, Operation,
-    Parameter, ParameterType, PathTemplate, PathVersion, Pointer, Product, QueueAction, Rate, Retry, Secret,
-    Segment, Server, SubjectFilter, Target, Template, Tenancy, Topic, TopicSource, Webhook, WebhookAction,
-    WebhookRules,
+    Action, Api, ApiKey, ChangeTypes, Container, Destination, DocumentAt, Edge, ErrorStyle,
+    EventSubscription, HandshakeRule, Idempotency, JwtRule, KeyPart, Limits, Listener, Manifest, Method,
+    Mock, Operation, Parameter, ParameterType, PathTemplate, PathVersion, Pointer, Product, QueueAction,
+    Rate, Retry, Secret, Segment, Server, SubjectFilter, Target, Template, Tenancy, Topic, TopicSource,
+    Webhook, WebhookAction, WebhookRules,
 };
 pub use self::plan::{Change, Detail, Step, can_follow, differences, plan};
 pub use self::problem::{Problem, Problems};
@@ -55,7 +57,7 @@ pub(crate) use self::units::{duration, timestamp};
 pub const DEFAULT: &str = include_str!("../../config/default.yaml");
 
 /// Sections of the full manifest that this version refuses.
-const NOT_BUILT: [&str; 2] = ["edge", "functions"];
+const NOT_BUILT: [&str; 1] = ["functions"];
 
 /// Where a manifest comes from, besides [`DEFAULT`]. Weakest first: `files` in their order, `environment`, `flags`.
 #[derive(Debug, Clone, Default)]
@@ -101,7 +103,8 @@ pub struct Flags {
 /// Every problem of all sources, in their order.
 pub fn load(sources: &Sources) -> Result<Manifest, Problems> {
     let mut report = Report::default();
-    let root = layers::merge(sources, &mut report);
+    let mut root = layers::merge(sources, &mut report);
+    edge::merge_limits(&mut root, &mut report);
     let mut manifest = read(&root, &sources.environment, &mut report);
     if let (Some(manifest), Some(data)) = (&mut manifest, &sources.flags.data) {
         manifest.server.data.clone_from(data);
@@ -164,6 +167,8 @@ fn read(root: &Node, environment: &[(String, String)], report: &mut Report) -> O
         section(&mut fields, "containers", report, |_, node, report| containers::read(node, report));
     let values = fields.optional("named_values").filter(|node| !matches!(node.value, Value::Null));
     let values = values.map(|node| NamedValues::read(node, environment, report)).unwrap_or_default();
+    let edge = fields.optional("edge").filter(|node| !matches!(node.value, Value::Null));
+    let edge = edge.map_or_else(|| Some(Edge::default()), |node| edge::read(node, &values, report));
     let topics = section(&mut fields, "topics", report, |_, node, report| topics::read(node, &names, report));
     let known = subscriptions::Known { names: &names, topics: &topics, values: &values };
     let event_subscriptions = section(&mut fields, "event_subscriptions", report, |_, node, report| {
@@ -198,6 +203,7 @@ fn read(root: &Node, environment: &[(String, String)], report: &mut Report) -> O
     Some(Manifest {
         project: project?,
         server: server?,
+        edge: edge?,
         limits: limits?,
         containers,
         topics,

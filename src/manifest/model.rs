@@ -22,6 +22,12 @@ mod webhooks;
 
 pub use lanekeeper_actors::model::secret::Secret;
 
+use crate::delivery::Cidr;
+use crate::edge::Paths;
+use crate::edge::client::ClientHeader;
+use crate::edge::lock::OriginLock;
+use crate::edge::tls::TlsFiles;
+
 pub use self::apis::{
     Action, Api, DocumentAt, ErrorStyle, Idempotency, Method, Mock, Operation, Parameter, ParameterType,
     PathTemplate, PathVersion, Segment, Target, Template,
@@ -41,6 +47,8 @@ pub struct Manifest {
     pub project: String,
     /// The process and its listeners; a change needs a restart.
     pub server: Server,
+    /// What is asked of every request to the gateway.
+    pub edge: Edge,
     /// Every bound of the process.
     pub limits: Limits,
     /// Where documents live.
@@ -64,8 +72,8 @@ pub struct Manifest {
 pub struct Server {
     /// Public addresses of the gateway; at least one.
     pub listen: Vec<Listener>,
-    /// Private address of the admin API; always a loopback address. Port 0 picks a free one.
-    pub admin: SocketAddr,
+    /// Private address of the admin API; a loopback address, unless it has TLS. Port 0 picks a free one.
+    pub admin: Listener,
     /// Where callers and endpoints reach the gateway, if anybody said: an absolute URL without query.
     pub public_url: Option<String>,
     /// Data directory, as written: a relative path starts at the working directory.
@@ -76,11 +84,26 @@ pub struct Server {
     pub shards_given: bool,
 }
 
-/// One public address.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+/// One address.
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Listener {
     /// The address; port 0 picks a free one.
     pub addr: SocketAddr,
+    /// With these files it speaks TLS.
+    pub tls: Option<TlsFiles>,
+}
+
+/// What is asked of every request to the gateway.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Edge {
+    /// Peers whose word about addresses counts.
+    pub trusted_proxies: Vec<Cidr>,
+    /// The header in which they say it.
+    pub client_address: ClientHeader,
+    /// What a request must have to be looked at; all of it.
+    pub origin_lock: Vec<OriginLock>,
+    /// How much a path may leave to its reader.
+    pub paths: Paths,
 }
 
 /// Every bound of the process. `config/default.yaml` gives the meaning and the reason of each.
@@ -90,10 +113,18 @@ pub struct Limits {
     pub body: u64,
     /// Deepest nesting of a JSON body.
     pub json_depth: usize,
+    /// Most bytes of path and query.
+    pub uri: u64,
+    /// Most bytes of header fields.
+    pub header: u64,
     /// Time for the head of a request.
     pub header_timeout: Duration,
     /// Time for the body of a request.
     pub body_timeout: Duration,
+    /// Time before a body must have a pace.
+    pub body_grace: Duration,
+    /// That pace, in bytes per second.
+    pub body_rate: u64,
     /// Time that a client may take nothing of its answer.
     pub write_timeout: Duration,
     /// Time from the end of the body to the answer.
@@ -102,6 +133,10 @@ pub struct Limits {
     pub connections: usize,
     /// Open connections of one client address.
     pub connections_per_ip: usize,
+    /// Requests of one connection that are worked on at the same time.
+    pub streams_per_connection: usize,
+    /// Requests of one client address, if limited.
+    pub requests_per_ip: Option<Rate>,
     /// Requests being worked on.
     pub requests_in_flight: usize,
     /// Requests that wait until they can be.

@@ -66,6 +66,7 @@ pub fn plan((old, before): (&Manifest, &Json), (new, after): (&Manifest, &Json))
     };
     whole("project", old.project == new.project, false);
     whole("server", old.server == new.server, true);
+    whole("edge", old.edge == new.edge, true);
     whole("limits", old.limits == new.limits, true);
     let documents = (before, after);
     let at_start = |_: Option<&_>, _: Option<&_>| (None, true);

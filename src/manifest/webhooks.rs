@@ -161,7 +161,8 @@ pub(super) fn blocks(node: &Node, report: &mut Report) -> Vec<Cidr> {
     items.iter().filter_map(|item| block(item, report)).collect()
 }
 
-fn block(node: &Node, report: &mut Report) -> Option<Cidr> {
+/// Reads a block of addresses.
+pub(super) fn block(node: &Node, report: &mut Report) -> Option<Cidr> {
     let text = fields::text(node, report)?;
     match text.parse::<Cidr>() {
         Ok(block) => Some(block),

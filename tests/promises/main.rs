@@ -23,6 +23,7 @@ mod connections;
 mod crash;
 mod credentials;
 mod documents;
+mod edge_tls;
 mod events_delivery;
 mod events_operator;
 mod events_project;

@@ -25,7 +25,10 @@ use serde_json::Value;
 
 use super::*;
 use crate::http::caller::CallerRefused;
+use crate::http::connections::TooMany;
+use crate::http::edge::{EdgeRefused, InvalidHead};
 use crate::http::events::{QueueRefused, Unpublishable};
+use crate::http::path::InvalidPath;
 use crate::http::trace::Trace;
 use crate::http::webhooks::{Unsealable, WebhookRefused};
 use crate::identity::Refusal as TokenRefusal;
@@ -208,6 +211,7 @@ fn table() -> Vec<(Problem, Seen)> {
     add(BodyError::Encoded.into(), 415, "unsupported_content_encoding", None, true);
     add(BodyError::TooLarge(1).into(), 413, "body_too_large", None, true);
     add(BodyError::TimedOut(second).into(), 408, "body_timeout", None, true);
+    add(BodyError::TooSlow(1).into(), 408, "body_too_slow", None, true);
     add(BodyError::Broken.into(), 400, "body_incomplete", None, true);
     for error in [
         InvalidPath::NotAbsolute,
@@ -216,6 +220,8 @@ fn table() -> Vec<(Problem, Seen)> {
         InvalidPath::Control,
         InvalidPath::DotSegment,
         InvalidPath::EmptySegment,
+        InvalidPath::EncodedSlash,
+        InvalidPath::EncodedTwice,
     ] {
         add(error.into(), 400, "invalid_path", None, false);
     }
@@ -225,7 +231,10 @@ fn table() -> Vec<(Problem, Seen)> {
     add(InvalidHead::Connect.into(), 501, "method_not_implemented", None, true);
     add(Unroutable::NotFound.into(), 404, "route_not_found", None, false);
     add(Unroutable::Method { allow: "GET".into() }.into(), 405, "method_not_allowed", None, false);
-    add(TooManyConnections.into(), 503, "too_many_connections", Some(1), true);
+    add(TooMany::Connections.into(), 503, "too_many_connections", Some(1), true);
+    add(TooMany::Streams.into(), 503, "too_many_streams", Some(1), false);
+    add(EdgeRefused::Origin.into(), 403, "origin_refused", None, false);
+    add(EdgeRefused::TooMany { retry_after: second }.into(), 429, "too_many_requests", Some(1), false);
     add(ShuttingDown.into(), 503, "shutting_down", Some(1), true);
 
     add(KeysError::UnknownProduct("x".into()).into(), 400, "unknown_product", None, false);

@@ -39,8 +39,8 @@ topics:
     let manifest = load(&sources([text(first), text(second)], &[])).unwrap();
     assert_eq!(manifest.project, "second");
     assert_eq!(manifest.server.shards, 2);
-    assert_eq!(manifest.server.listen, vec![Listener { addr: "127.0.0.1:3".parse().unwrap() }]);
-    assert_eq!(manifest.server.admin, "127.0.0.1:9080".parse().unwrap());
+    assert_eq!(manifest.server.listen, vec![Listener { addr: "127.0.0.1:3".parse().unwrap(), tls: None }]);
+    assert_eq!(manifest.server.admin.addr, "127.0.0.1:9080".parse().unwrap());
     assert_eq!(manifest.containers["a"].tenancy, Tenancy::Shared);
     assert_eq!(manifest.containers["b"].tenancy, Tenancy::Isolated);
     assert_eq!(manifest.containers["b"].partition_key[0].to_string(), "/x");
@@ -62,8 +62,8 @@ fn the_environment_wins_over_files_and_flags_over_both() {
     ];
     let mut sources = sources([text(file)], &environment);
     let manifest = load(&sources).unwrap();
-    assert_eq!(manifest.server.listen, vec![Listener { addr: "127.0.0.1:10".parse().unwrap() }]);
-    assert_eq!(manifest.server.admin, "[::1]:20".parse().unwrap());
+    assert_eq!(manifest.server.listen, vec![Listener { addr: "127.0.0.1:10".parse().unwrap(), tls: None }]);
+    assert_eq!(manifest.server.admin.addr, "[::1]:20".parse().unwrap());
     assert_eq!(manifest.server.data, PathBuf::from("env"));
     assert_eq!((manifest.server.shards, manifest.server.shards_given), (2, true));
     assert_eq!(manifest.limits.auth_failures_per_ip.calls.get(), 7);
@@ -75,8 +75,8 @@ fn the_environment_wins_over_files_and_flags_over_both() {
         data: Some(PathBuf::from("flag")),
     };
     let manifest = load(&sources).unwrap();
-    assert_eq!(manifest.server.listen, vec![Listener { addr: "127.0.0.1:0".parse().unwrap() }]);
-    assert_eq!(manifest.server.admin.port(), 0);
+    assert_eq!(manifest.server.listen, vec![Listener { addr: "127.0.0.1:0".parse().unwrap(), tls: None }]);
+    assert_eq!(manifest.server.admin.addr.port(), 0);
     assert_eq!(manifest.server.data, PathBuf::from("flag"));
 }
 
