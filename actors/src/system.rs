@@ -166,7 +166,7 @@ impl System {
             move || DirectoryHandle::start((shards, catalog), on_partitions, directory, clock)
         };
         let directory = run_on(partitions.first().ok_or(StartError::Thread)?, start_directory).await?;
-        let reader = Reader::new(directory.clone(), reader, clock.clone());
+        let reader = Reader::new(directory.clone(), reader, clock.clone()).map_err(|_| StartError::Thread)?;
         let start_events = {
             let (shards, directory) = (shards.clone(), directory.clone());
             move || {
