@@ -11,6 +11,7 @@ use super::*;
 use crate::blob::Place;
 
 mod documents;
+mod edge;
 mod events;
 mod layering;
 mod refusals;

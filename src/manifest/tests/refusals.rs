@@ -87,7 +87,7 @@ fn unknown_keys_are_refused_with_a_suggestion() {
 fn what_the_design_promises_and_this_version_lacks_is_refused_by_name() {
     let manifest = "
 identities: {}
-edge: { limits: { body: 1MiB } }
+edge: { injection: detect }
 containers:
   loads: { partition_key: [/lane] }
 topics:
@@ -111,7 +111,7 @@ products:
     let found = problems(&format!("manifest: 1{manifest}"));
     let lacking = [
         "identities",
-        "edge",
+        "injection",
         "functions",
         "function",
         "errors",
