@@ -71,7 +71,8 @@ pub(super) fn read(node: &Node, values: &NamedValues<'_>, report: &mut Report) -
         let choices = [("once", Paths::Once), ("strict", Paths::Strict)];
         edge.paths = fields::choice(node, &choices, &[], report).unwrap_or_default();
     }
-    if let Some(mut limits) = fields.optional("limits").and_then(|node| Fields::open(node, report)) {
+    let limits = fields.optional("limits").filter(|node| !matches!(node.value, Value::Null));
+    if let Some(mut limits) = limits.and_then(|node| Fields::open(node, report)) {
         // What is known was moved away; this is for what is not.
         for (name, _) in LIMITS {
             limits.optional(name);

@@ -176,9 +176,15 @@ impl Layers<'_> {
     }
 
     fn flag(&mut self, flag: &str, key: &str, text: Option<&str>) {
-        if let Some(text) = text {
-            let place = self.report.open(flag);
-            set(&mut self.root, &["server", key], Node { place, value: Value::Text(text.to_owned()) });
+        let Some(text) = text else { return };
+        let place = self.report.open(flag);
+        let node = Node { place, value: Value::Text(text.to_owned()) };
+        match only_listener(&mut self.root, key) {
+            // It says where; what is spoken there stays as it was.
+            Some(listener) => {
+                listener.insert("addr".to_owned(), Field { key: place, node });
+            }
+            None => set(&mut self.root, &["server", key], node),
         }
     }
 }
@@ -231,6 +237,26 @@ fn overlay(below: &mut Node, above: Node) {
             }
         }
         (_, value) => *below = Node { place: above.place, value },
+    }
+}
+
+/// The one listener of a key of `server`, if it has more than an address.
+fn only_listener<'r>(root: &'r mut Node, key: &str) -> Option<&'r mut Map> {
+    let Value::Map(root) = &mut root.value else { return None };
+    let Value::Map(server) = &mut root.get_mut("server")?.node.value else { return None };
+    let mut value = &mut server.get_mut(key)?.node.value;
+    if let Value::List(items) = value {
+        let [one] = items.as_mut_slice() else { return None };
+        value = &mut one.value;
+    }
+    match value {
+        Value::Map(map) => Some(map),
+        Value::Null
+        | Value::Bool(_)
+        | Value::Integer(_)
+        | Value::Float(_)
+        | Value::Text(_)
+        | Value::List(_) => None,
     }
 }
 

@@ -78,8 +78,7 @@ fn admin(node: &Node, report: &mut Report) -> Option<Listener> {
     let addr = listener.addr;
     if listener.tls.is_none() && !addr.ip().to_canonical().is_loopback() {
         let message = format!(
-            "`{addr}` is not a loopback address: elsewhere `admin` needs TLS, \
-             as in `{{ addr: \"{addr}\", tls: {{ cert: FILE, key: FILE }} }}`"
+            "`{addr}` is not a loopback address: elsewhere `admin` needs `tls` with `cert` and `key`"
         );
         report.add(node.place, message);
         return None;

@@ -10,6 +10,7 @@ use super::*;
 use crate::blob::Place;
 
 mod documents;
+mod edge;
 mod events;
 mod layering;
 mod refusals;
