@@ -1,5 +1,6 @@
 //! The section `edge`: whom to believe, who may come in, and bounds that have one value.
 
+use std::num::NonZeroU32;
 use std::path::PathBuf;
 
 use lanekeeper_actors::model::secret::Secret;

@@ -86,7 +86,6 @@ fn unknown_keys_are_refused_with_a_suggestion() {
 #[test]
 fn what_the_design_promises_and_this_version_lacks_is_refused_by_name() {
     let manifest = "
-    let lacking = ["functions", "function", "body", "upstream", "cache"];
 containers:
   loads: { partition_key: [/lane] }
 topics:
