@@ -56,7 +56,9 @@ const SAME_FLOOR: [(&str, &[&str]); 9] = [
 ];
 
 /// A crate that has a home, so that it can be exchanged: its name and the folders or files that may name it.
-const HOMES: [(&str, &[&str]); 13] = [
+const HOMES: [(&str, &[&str]); 15] = [
+    ("actix_http", &["src/http/listeners.rs"]),
+    ("actix_service", &["src/http/listeners.rs"]),
     ("object_store", &["src/blob/"]),
     ("geo", &["actors/src/query/functions/"]),
     ("redb", &["actors/src/store/"]),

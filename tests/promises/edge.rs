@@ -161,7 +161,7 @@ async fn a_body_without_pace_is_cut_off_long_before_its_time() {
     }
     // One with a pace may take its time.
     let mut stream = server.connect().await;
-    let text = "x".repeat(8 * 1024);
+    let text = "x".repeat(64 * 1024);
     let body = format!("{{\"lane\":\"a\",\"text\":\"{text}\"}}");
     let head = format!(
         "POST /freight/loads HTTP/1.1\r\nhost: {host}\r\nx-api-key: {KEY}\r\n\
@@ -171,7 +171,7 @@ async fn a_body_without_pace_is_cut_off_long_before_its_time() {
     stream.write_all(head.as_bytes()).await.unwrap();
     let (first, last) = body.split_at(body.len() - 1);
     stream.write_all(first.as_bytes()).await.unwrap();
-    // Longer than the grace, and well within what eight kilobytes have earned.
+    // Longer than the grace, and well within what so many bytes have earned.
     tokio::time::sleep(Duration::from_millis(1_500)).await;
     stream.write_all(last.as_bytes()).await.unwrap();
     let said = read_until(&mut stream, "\r\n\r\n").await;

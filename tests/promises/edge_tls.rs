@@ -37,9 +37,9 @@ products: { all: { apis: [freight] } }
 api_keys: { main: { product: all, tenant: acme, primary: { env: MAIN } } }
 "#;
 
-type Issuer = CertifiedIssuer<'static, KeyPair>;
+pub(super) type Issuer = CertifiedIssuer<'static, KeyPair>;
 
-fn authority() -> Issuer {
+pub(super) fn authority() -> Issuer {
     let mut params = CertificateParams::new([]).unwrap();
     params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
     CertifiedIssuer::self_signed(params, KeyPair::generate().unwrap()).unwrap()
@@ -53,7 +53,7 @@ fn leaf(issuer: &Issuer) -> (String, String) {
 }
 
 /// A house with certificates of this authority, which asks its clients for those of `clients.pem`.
-fn house(issuer: &Issuer, more: &str, limits: &str) -> House {
+pub(super) fn house(issuer: &Issuer, more: &str, limits: &str) -> House {
     let house = House::new(&MANIFEST.replace("MORE", more).replace("LIMITS", limits)).secure(&issuer.pem());
     let (cert, key) = leaf(issuer);
     house.write("server.pem", &cert);
@@ -65,15 +65,23 @@ fn address(server: &Server) -> &str {
     server.gateway.strip_prefix("https://").expect("the ready line tells of TLS")
 }
 
-fn trusting(issuer: &Issuer, version: &'static rustls::SupportedProtocolVersion) -> TlsConnector {
+/// How a client shakes hands that trusts this authority.
+pub(super) fn client(issuer: &Issuer, version: &'static rustls::SupportedProtocolVersion) -> ClientConfig {
     let mut roots = RootCertStore::empty();
     roots.add(issuer.der().clone()).unwrap();
     let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
     let builder = ClientConfig::builder_with_provider(provider).with_protocol_versions(&[version]).unwrap();
-    Arc::new(builder.with_root_certificates(roots).with_no_client_auth()).into()
+    builder.with_root_certificates(roots).with_no_client_auth()
 }
 
-async fn shake(server: &Server, connector: &TlsConnector) -> std::io::Result<TlsStream<TcpStream>> {
+fn trusting(issuer: &Issuer, version: &'static rustls::SupportedProtocolVersion) -> TlsConnector {
+    Arc::new(client(issuer, version)).into()
+}
+
+pub(super) async fn shake(
+    server: &Server,
+    connector: &TlsConnector,
+) -> std::io::Result<TlsStream<TcpStream>> {
     let stream = TcpStream::connect(address(server)).await?;
     let shaking = connector.connect(ServerName::try_from("127.0.0.1").unwrap(), stream);
     tokio::time::timeout(AMPLE, shaking).await.expect("a handshake that never ends")

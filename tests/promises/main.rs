@@ -24,6 +24,7 @@ mod crash;
 mod credentials;
 mod documents;
 mod edge;
+mod edge_h2;
 mod edge_tls;
 mod events_delivery;
 mod events_operator;
