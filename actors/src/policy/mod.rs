@@ -21,4 +21,5 @@ pub mod rate;
 pub mod retry;
 pub mod throughput;
 pub mod ttl;
+pub mod upstream;
 pub mod window;
