@@ -1,0 +1,1 @@
+//! Servers of all kinds, over real sockets.
