@@ -34,6 +34,7 @@ use crate::http::admin::{self, Admin, Token, TokenError};
 use crate::http::{self, Connections, Flight, Gateway, Metrics, Routes, Shelf, Webhooks as TenantWebhooks};
 use crate::manifest::Manifest;
 use crate::telemetry;
+use crate::upstream::{InvalidBackend, Upstreams};
 
 pub use wiring::WiringError;
 #[cfg(test)]
@@ -100,6 +101,9 @@ pub enum RunError {
     /// Nothing can be sealed with the pepper; it never is so.
     #[error("the pepper cannot seal the webhooks of tenants")]
     Seal,
+    /// A backend cannot be used as it is defined.
+    #[error(transparent)]
+    Backend(#[from] InvalidBackend),
     /// There is no admin token.
     #[error("the admin token: {0}")]
     Token(#[from] TokenError),
@@ -147,6 +151,7 @@ pub async fn run(manifest: Manifest, options: RunOptions) -> Result<Ended, RunEr
     let usage = admin.usage.clone();
     let counting = actix_web::rt::spawn(usage.clone().keep());
     let renewing = actix_web::rt::spawn(gateway.webhooks.clone().keep());
+    let probing = actix_web::rt::spawn(admin.upstreams.clone().watch());
     let limits = wiring::listeners(&manifest);
     let (connections, state) = (admin.connections.clone(), admin.gateway.clone());
     let public = http::serve_gateway(listeners, Data::new(gateway), state, connections, limits);
@@ -163,6 +168,7 @@ pub async fn run(manifest: Manifest, options: RunOptions) -> Result<Ended, RunEr
     tracing::info!("shutting down");
     counting.abort();
     renewing.abort();
+    probing.abort();
     let drained = drain((&system, &usage), &flight, &public, &private, manifest.limits.drain_timeout).await;
     tracing::info!(drained, "stopped");
     match failed {
@@ -219,7 +225,10 @@ async fn assemble(
     let webhooks = webhooks.map_err(|_| RunError::Seal)?;
     let metrics = Metrics::default();
     let limits = wiring::documents(manifest);
-    let routes = Routes::new(manifest, &wiring::catalog(manifest), &metrics);
+    let upstreams = Upstreams::new(wiring::upstream(&manifest.limits), clock.clone());
+    let fleet = upstreams.prepare(wiring::backends(manifest))?;
+    let routes = Routes::new(manifest, &wiring::catalog(manifest), &metrics, &fleet);
+    upstreams.adopt(fleet);
     let events = (system.clone(), wiring::event_limits(manifest));
     let gateway = Gateway::new(
         (routes, &metrics),
@@ -241,6 +250,7 @@ async fn assemble(
         body: limits.body,
         page_max: manifest.limits.page_max,
         usage,
+        upstreams,
         clock,
     };
     Ok((gateway, admin))

@@ -13,6 +13,7 @@ mod gateway;
 mod metrics;
 mod path;
 mod problem;
+mod proxy;
 mod ratelimit;
 mod routes;
 #[cfg(test)]

@@ -7,6 +7,7 @@ mod answer;
 mod events;
 #[cfg(test)]
 mod tests;
+mod upstream;
 mod webhooks;
 
 use actix_web::http::StatusCode;

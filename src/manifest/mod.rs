@@ -16,6 +16,7 @@ use self::tree::{Node, Value};
 
 mod access;
 mod apis;
+mod backends;
 mod containers;
 mod fields;
 mod layers;
@@ -36,10 +37,10 @@ mod units;
 mod webhooks;
 
 pub use self::model::{
-    Action, Api, ApiKey, ChangeTypes, Container, Destination, DocumentAt, EventSubscription, HandshakeRule,
+    Action, Api, ApiKey, Backend, ChangeTypes, Container, Destination, DocumentAt, EventSubscription, HandshakeRule,
     Idempotency, KeyPart, Limits, Listener, Manifest, Method, Mock, Operation, Parameter, ParameterType,
-    PathTemplate, PathVersion, Pointer, Product, QueueAction, Rate, Retry, Secret, Segment, Server,
-    SubjectFilter, Target, Template, Tenancy, Topic, TopicSource, Webhook, WebhookAction, WebhookRules,
+    PathTemplate, PathVersion, Piece, Pointer, Product, QueueAction, Rate, Retry, Secret, Segment, Server,
+    SubjectFilter, Target, Template, Tenancy, Topic, TopicSource, Upstream, UpstreamTo, Webhook, WebhookAction, WebhookRules,
 };
 pub use self::problem::{Problem, Problems};
 pub(crate) use self::units::{duration, timestamp};
@@ -109,6 +110,7 @@ struct Names<'t> {
     topics: BTreeSet<&'t str>,
     event_subscriptions: BTreeSet<&'t str>,
     apis: BTreeSet<&'t str>,
+    backends: BTreeSet<&'t str>,
     products: BTreeSet<&'t str>,
 }
 
@@ -134,6 +136,7 @@ impl<'t> Names<'t> {
             topics: names("topics").into_iter().chain([SYSTEM_TOPIC]).collect(),
             event_subscriptions: names("event_subscriptions"),
             apis: names("apis"),
+            backends: names("backends"),
             products: names("products"),
         }
     }
@@ -160,6 +163,7 @@ fn read(root: &Node, environment: &[(String, String)], report: &mut Report) -> O
     let event_subscriptions = section(&mut fields, "event_subscriptions", report, |_, node, report| {
         subscriptions::read(node, known, report)
     });
+    let backends = section(&mut fields, "backends", report, |_, node, report| backends::read(node, report));
     let mut routes = apis::Routes::default();
     let known = Known {
         names: &names,
@@ -186,6 +190,7 @@ fn read(root: &Node, environment: &[(String, String)], report: &mut Report) -> O
         containers,
         topics,
         event_subscriptions,
+        backends,
         apis,
         products,
         api_keys,

@@ -14,6 +14,7 @@ use lanekeeper_actors::policy::throughput::Throughput;
 use lanekeeper_actors::policy::ttl::ContainerTtl;
 
 mod apis;
+mod backends;
 mod events;
 mod webhooks;
 
@@ -23,6 +24,7 @@ pub use self::apis::{
     Action, Api, DocumentAt, Idempotency, Method, Mock, Operation, Parameter, ParameterType, PathTemplate,
     PathVersion, Segment, Target, Template,
 };
+pub use self::backends::{Backend, Piece, Upstream, UpstreamTo};
 pub use self::events::{
     ChangeTypes, Destination, EventSubscription, QueueAction, Retry, SubjectFilter, Topic, TopicSource,
     Webhook,
@@ -45,6 +47,8 @@ pub struct Manifest {
     pub topics: BTreeMap<String, Topic>,
     /// Where events go.
     pub event_subscriptions: BTreeMap<String, EventSubscription>,
+    /// Servers behind the gateway.
+    pub backends: BTreeMap<String, Backend>,
     /// What callers may ask for.
     pub apis: BTreeMap<String, Api>,
     /// What callers are sold.
@@ -204,6 +208,18 @@ pub struct Limits {
     pub crash_window: Duration,
     /// Token buckets held in memory.
     pub rate_keys: usize,
+    /// Time for a server behind the gateway to begin its answer.
+    pub upstream_timeout: Duration,
+    /// Time for the connection to it, as a part of that.
+    pub upstream_connect_timeout: Duration,
+    /// Time without a piece of its answer's body.
+    pub upstream_idle_timeout: Duration,
+    /// Idle connections to one server that each worker keeps.
+    pub upstream_connections_idle: usize,
+    /// How long it keeps them.
+    pub upstream_keep_alive: Duration,
+    /// Bytes of a request's body that are held so that it can be sent again.
+    pub upstream_buffer: u64,
 }
 
 /// So many calls in so much time.

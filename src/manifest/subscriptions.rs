@@ -4,6 +4,8 @@
 
 mod webhook;
 
+pub(super) use webhook::tls;
+
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 

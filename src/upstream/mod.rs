@@ -49,12 +49,28 @@ pub struct Upstreams {
     inner: Arc<Inner>,
 }
 
+/// The backends of one manifest, by name.
+#[derive(Debug, Clone, Default)]
+pub struct Fleet(Arc<BTreeMap<Name, Arc<Backend>>>);
+
+impl Fleet {
+    /// The backend of this name.
+    pub fn find(&self, name: &str) -> Option<Arc<Backend>> {
+        self.0.get(name).cloned()
+    }
+
+    /// All of them, by name.
+    pub fn iter(&self) -> impl Iterator<Item = &Arc<Backend>> {
+        self.0.values()
+    }
+}
+
 struct Inner {
     shared: Arc<Shared>,
     metrics: Metrics,
     /// Read when the first server with TLS needs it.
     tls: OnceLock<Arc<TlsSettings>>,
-    backends: Mutex<BTreeMap<Name, Arc<Backend>>>,
+    fleet: Mutex<Fleet>,
     /// Rings when there are other backends.
     changed: Notify,
 }
@@ -77,32 +93,38 @@ impl Upstreams {
         let gateway = format!("lanekeeper-{:016x}", fastrand::u64(..));
         let lookups = Lookups::new(Arc::new(SystemNames));
         let shared = Arc::new(Shared { clock, lookups, limits, gateway });
-        let (backends, changed) = (Mutex::default(), Notify::new());
-        let inner = Inner { shared, metrics: Metrics::default(), tls: OnceLock::new(), backends, changed };
+        let (fleet, changed) = (Mutex::default(), Notify::new());
+        let inner = Inner { shared, metrics: Metrics::default(), tls: OnceLock::new(), fleet, changed };
         Self { inner: Arc::new(inner) }
     }
 
-    /// From now on there are these backends. One whose definition is the same as before keeps what is known of it;
-    /// requests that are under way end with the one they began with.
+    /// Makes the backends of a manifest, which nobody uses yet. One whose definition is the same as before keeps what
+    /// is known of it.
     ///
     /// # Errors
-    /// When a certificate or a key cannot be used; then everything stays as it was.
-    pub fn replace(
+    /// When a certificate or a key cannot be used.
+    pub fn prepare(
         &self,
         definitions: impl IntoIterator<Item = (Name, Definition)>,
-    ) -> Result<(), InvalidBackend> {
-        let mut next = BTreeMap::new();
+    ) -> Result<Fleet, InvalidBackend> {
+        let now = self.fleet();
+        let mut backends = BTreeMap::new();
         for (name, definition) in definitions {
-            let known = self.find(&name).filter(|backend| backend.definition == definition);
+            let known = now.find(&name).filter(|backend| backend.definition == definition);
             let backend = match known {
                 Some(backend) => backend,
                 None => Arc::new(self.make(name.clone(), definition)?),
             };
-            next.insert(name, backend);
+            backends.insert(name, backend);
         }
-        *self.inner.backends.lock().unwrap_or_else(PoisonError::into_inner) = next;
+        Ok(Fleet(Arc::new(backends)))
+    }
+
+    /// From now on these are the backends that are watched and shown. Requests that are under way end with the one
+    /// they began with.
+    pub fn adopt(&self, fleet: Fleet) {
+        *self.inner.fleet.lock().unwrap_or_else(PoisonError::into_inner) = fleet;
         self.inner.changed.notify_waiters();
-        Ok(())
     }
 
     fn make(&self, name: Name, definition: Definition) -> Result<Backend, InvalidBackend> {
@@ -112,21 +134,14 @@ impl Upstreams {
             .map_err(|source| InvalidBackend { backend: name, source })
     }
 
-    /// The backend of this name.
-    pub fn find(&self, name: &str) -> Option<Arc<Backend>> {
-        let backends = self.inner.backends.lock().unwrap_or_else(PoisonError::into_inner);
-        backends.get(name).cloned()
-    }
-
-    /// All of them, by name.
-    pub fn backends(&self) -> Vec<Arc<Backend>> {
-        let backends = self.inner.backends.lock().unwrap_or_else(PoisonError::into_inner);
-        backends.values().cloned().collect()
+    /// The backends that are watched and shown.
+    pub fn fleet(&self) -> Fleet {
+        self.inner.fleet.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
     /// Adds what was counted, and what is true now, to a registry that is about to be written.
     pub fn register(&self, registry: &mut Registry) {
-        self.inner.metrics.register(self.backends().iter(), registry);
+        self.inner.metrics.register(self.fleet().iter(), registry);
     }
 
     fn tls(&self) -> Result<Arc<TlsSettings>, TlsProblem> {
@@ -140,7 +155,7 @@ impl Upstreams {
 
 impl fmt::Debug for Upstreams {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_list().entries(self.backends().iter().map(|backend| backend.name().to_owned())).finish()
+        f.debug_list().entries(self.fleet().iter().map(|backend| backend.name().to_owned())).finish()
     }
 }
 

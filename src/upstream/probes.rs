@@ -27,9 +27,9 @@ impl Upstreams {
     pub async fn watch(self) {
         loop {
             let changed = self.inner.changed.notified();
-            let backends = self.backends();
+            let fleet = self.fleet();
             let mut probing = FuturesUnordered::new();
-            for backend in &backends {
+            for backend in fleet.iter() {
                 let Some(probe) = &backend.definition.health else { continue };
                 probing.extend(backend.members.iter().map(|member| attend(backend, member, probe)));
             }

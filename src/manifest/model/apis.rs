@@ -7,6 +7,7 @@ use std::sync::Arc;
 use lanekeeper_actors::query::Query;
 
 use super::WebhookAction;
+use super::backends::Upstream;
 use super::events::QueueAction;
 
 /// A set of operations under one path.
@@ -153,6 +154,8 @@ pub enum Target {
         /// What is done to them.
         action: WebhookAction,
     },
+    /// A server behind the gateway.
+    Upstream(Upstream),
     /// A fixed answer.
     Mock(Mock),
 }

@@ -78,16 +78,17 @@ pub enum Unforwardable {
     Upgrade,
 }
 
-/// Writes the fields that go on, one to a line, without `Host` and without any framing.
+/// Writes the fields that go on, one to a line, without `Host` and without any framing. `sent` begins to list those
+/// that came, with names in lower case.
 ///
 /// # Errors
 /// See [`Unforwardable`].
-pub fn fields<'h, I>(sent: I, forwarding: &Forwarding<'_>) -> Result<BytesMut, Unforwardable>
+pub fn fields<'h, I>(sent: impl Fn() -> I, forwarding: &Forwarding<'_>) -> Result<BytesMut, Unforwardable>
 where
-    I: Iterator<Item = (&'h str, &'h [u8])> + Clone,
+    I: Iterator<Item = (&'h str, &'h [u8])>,
 {
     let mut named: Vec<&str> = Vec::new();
-    for (name, value) in sent.clone() {
+    for (name, value) in sent() {
         if name == "connection" {
             named.extend(tokens(value).filter(|token| !token.eq_ignore_ascii_case("close")));
         } else if name == "upgrade" && tokens(value).any(|token| token.eq_ignore_ascii_case("websocket")) {
@@ -97,7 +98,7 @@ where
         }
     }
     let mut lines = BytesMut::with_capacity(ROOM);
-    for (name, value) in sent.clone() {
+    for (name, value) in sent() {
         let is_named = !named.is_empty() && named.iter().any(|other| other.eq_ignore_ascii_case(name));
         if is_named || is_ours(name) || (name == "authorization" && !forwarding.authorization) {
             continue;
@@ -111,7 +112,7 @@ where
     }
     line(&mut lines, "traceparent", forwarding.traceparent.as_bytes());
     if forwarding.follows {
-        tracestate(&mut lines, sent);
+        tracestate(&mut lines, sent());
     }
     lines.put_slice(b"via: ");
     lines.put_slice(forwarding.version.as_bytes());
@@ -196,7 +197,7 @@ mod tests {
     }
 
     fn forward(sent: &[(&str, &str)], forwarding: &Forwarding<'_>) -> Result<String, Unforwardable> {
-        let sent = sent.iter().map(|(name, value)| (*name, value.as_bytes()));
+        let sent = || sent.iter().map(|(name, value)| (*name, value.as_bytes()));
         fields(sent, forwarding).map(|lines| String::from_utf8(lines.to_vec()).unwrap())
     }
 

@@ -3,7 +3,7 @@
 //! Invariants: the body is written in the framing that the head announces, and never more or less of it; no more than
 //! one piece is held; a body beyond its limit is broken off, so that what was sent of it is no request.
 
-use std::io::{self, IoSlice};
+use std::io::IoSlice;
 use std::pin::Pin;
 use std::task::{Context, Poll, ready};
 
@@ -184,6 +184,7 @@ impl Sending {
 #[cfg(test)]
 mod tests {
     use std::collections::VecDeque;
+    use std::io;
 
     use futures_util::task::noop_waker_ref;
     use proptest::prelude::*;
