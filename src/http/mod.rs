@@ -103,6 +103,8 @@ pub fn serve_gateway(
         .max_connections(limits.connections.div_ceil(workers))
         .client_request_timeout(limits.header_timeout)
         .client_disconnect_timeout(DISCONNECT_TIMEOUT)
+        // Who closes its side is taken to be gone, and what is done for it ends.
+        .h1_allow_half_closed(false)
         .keep_alive(KEEP_ALIVE)
         .shutdown_timeout(LINGER_SECONDS)
         .disable_signals()

@@ -10,9 +10,7 @@ use std::task::{Context, Poll};
 
 use actix_web::body::{BodySize, MessageBody};
 use actix_web::dev;
-use actix_web::http::header::{
-    CONTENT_LENGTH, HOST, HeaderName, HeaderValue, TRANSFER_ENCODING,
-};
+use actix_web::http::header::{CONTENT_LENGTH, HOST, HeaderName, HeaderValue, TRANSFER_ENCODING};
 use actix_web::http::{ConnectionType, Method, StatusCode, Version};
 use actix_web::web::{Bytes, Payload};
 use actix_web::{FromRequest, HttpMessage, HttpRequest, HttpResponse};
@@ -105,8 +103,7 @@ fn target(path: &[Part], fixed: Option<&str>, segments: &[String], query: Option
 fn is_key(pair: &str) -> bool {
     let name = pair.split_once('=').map_or(pair, |(name, _)| name);
     name == KEY_PARAMETER
-        || (name.contains(['%', '+'])
-            && percent_encoding::percent_decode_str(name).eq(KEY_PARAMETER.bytes()))
+        || (name.contains(['%', '+']) && percent_encoding::percent_decode_str(name).eq(KEY_PARAMETER.bytes()))
 }
 
 /// Sends a request on and returns the answer.

@@ -38,7 +38,17 @@ const STATUSES: std::ops::RangeInclusive<usize> = 400..=599;
 const HONOUR: [(&str, bool); 2] = [("honour", true), ("ignore", false)];
 /// Keys that do not go with `upstream` or `backend`.
 const OTHERS: [&str; 11] = [
-    "container", "do", "function", "id", "mock", "params", "partition", "queue", "sql", "subscriptions", "topic",
+    "container",
+    "do",
+    "function",
+    "id",
+    "mock",
+    "params",
+    "partition",
+    "queue",
+    "sql",
+    "subscriptions",
+    "topic",
 ];
 
 /// Reads a backend.
@@ -58,7 +68,16 @@ pub(super) fn read(node: &Node, report: &mut Report) -> Option<Backend> {
     if tls != EndpointTls::default() && !pool.iter().any(|place| place.address.secure) {
         report.add(tls_place, "`tls` goes with an `https` URL only");
     }
-    (report.count() == before).then_some(Backend { pool, timeout, idle_timeout, body, retry, breaker, health, tls })
+    (report.count() == before).then_some(Backend {
+        pool,
+        timeout,
+        idle_timeout,
+        body,
+        retry,
+        breaker,
+        health,
+        tls,
+    })
 }
 
 fn optional_duration(
@@ -84,9 +103,7 @@ fn member(node: &Node, report: &mut Report) -> Option<upstream::Place> {
     let address = fields.required("url", report).and_then(|node| base(node, report));
     let mut number = |key, most, report: &mut Report| match fields.optional(key) {
         None => Some(1),
-        Some(node) => {
-            fields::count(node, 1..=most, report).and_then(|number| u32::try_from(number).ok())
-        }
+        Some(node) => fields::count(node, 1..=most, report).and_then(|number| u32::try_from(number).ok()),
     };
     let weight = number("weight", WEIGHT_MAX, report);
     let priority = number("priority", PRIORITY_MAX, report);
@@ -157,12 +174,8 @@ fn breaker(node: &Node, report: &mut Report) -> Option<Breaking> {
     let honour = honour.and_then(|node| fields::choice(node, &HONOUR, &[], report)).unwrap_or_default();
     let trip = match (count, percent) {
         (Some(count), None) => Some(Trip::Count(count)),
-        (None, Some(percent)) => {
-            Some(Trip::Percentage { percent, minimum: minimum.unwrap_or(MINIMUM) })
-        }
-        (Some(_), Some(_)) | (None, None) => {
-            fields::expected(node, "either `count` or `percentage`", report)
-        }
+        (None, Some(percent)) => Some(Trip::Percentage { percent, minimum: minimum.unwrap_or(MINIMUM) }),
+        (Some(_), Some(_)) | (None, None) => fields::expected(node, "either `count` or `percentage`", report),
     };
     if minimum.is_some() && percent.is_none() {
         report.add(fields.place_of("minimum"), "`minimum` goes with `percentage` only");
@@ -190,11 +203,7 @@ fn health(node: &Node, report: &mut Report) -> Option<Probing> {
     let healthy = probes("healthy", PROBES.0, report);
     let unhealthy = probes("unhealthy", PROBES.1, report);
     fields.finish(&[], report);
-    Some(Probing {
-        path: path?,
-        every,
-        rules: HealthRules { healthy: healthy?, unhealthy: unhealthy? },
-    })
+    Some(Probing { path: path?, every, rules: HealthRules { healthy: healthy?, unhealthy: unhealthy? } })
 }
 
 /// Reads certificates and tries them.
@@ -235,18 +244,21 @@ fn causes(node: &Node, report: &mut Report) -> Causes {
                 }
                 "4xx" => Some((400, 499)),
                 "5xx" => Some((500, 599)),
-                text => text.split_once('-').and_then(|(first, last)| first.parse().ok().zip(last.parse().ok())),
+                text => {
+                    text.split_once('-').and_then(|(first, last)| first.parse().ok().zip(last.parse().ok()))
+                }
             },
             Value::Null | Value::Bool(_) | Value::Float(_) | Value::List(_) | Value::Map(_) => None,
         };
-        let range = range.filter(|(first, last)| {
-            first <= last && STATUSES.contains(first) && STATUSES.contains(last)
-        });
-        let range = range.and_then(|(first, last)| Some((u16::try_from(first).ok()?, u16::try_from(last).ok()?)));
+        let range = range
+            .filter(|(first, last)| first <= last && STATUSES.contains(first) && STATUSES.contains(last));
+        let range =
+            range.and_then(|(first, last)| Some((u16::try_from(first).ok()?, u16::try_from(last).ok()?)));
         match range {
             Some(range) => causes.statuses.push(range),
             None => {
-                let what = "`connect`, `timeout`, `5xx`, a status from 400 to 599, or a range such as `502-504`";
+                let what =
+                    "`connect`, `timeout`, `5xx`, a status from 400 to 599, or a range such as `502-504`";
                 fields::expected::<()>(item, what, report);
             }
         }
@@ -336,7 +348,10 @@ fn template(
     let (path, query) = text.split_once('?').map_or((text, None), |(path, query)| (path, Some(query)));
     let path = if path.is_empty() { "/" } else { path };
     if query.is_some_and(|query| !is_query(query)) || text.len() > URL_MAX {
-        report.add(place, "a query of characters that need no encoding, and no fragment, is expected after `?`");
+        report.add(
+            place,
+            "a query of characters that need no encoding, and no fragment, is expected after `?`",
+        );
         return None;
     }
     let Some(inside) = path.strip_prefix('/') else {
@@ -348,7 +363,8 @@ fn template(
         pieces.push(Piece::Text("/".to_owned()));
         let Some(name) = segment.strip_prefix('{').and_then(|rest| rest.strip_suffix('}')) else {
             if !is_segment(segment) {
-                let what = "expected a path whose segments are plain or percent-encoded, or one `{parameter}`";
+                let what =
+                    "expected a path whose segments are plain or percent-encoded, or one `{parameter}`";
                 report.add(place, format!("{what}, found {}", quoted(segment)));
                 return None;
             }
@@ -391,7 +407,9 @@ fn is_encoded(text: &str, others: &str) -> bool {
     let mut bytes = text.bytes();
     while let Some(byte) = bytes.next() {
         let good = match byte {
-            b'%' => [bytes.next(), bytes.next()].iter().all(|digit| digit.is_some_and(|d| d.is_ascii_hexdigit())),
+            b'%' => {
+                [bytes.next(), bytes.next()].iter().all(|digit| digit.is_some_and(|d| d.is_ascii_hexdigit()))
+            }
             byte => byte.is_ascii_alphanumeric() || others.as_bytes().contains(&byte),
         };
         if !good {

@@ -37,10 +37,11 @@ mod units;
 mod webhooks;
 
 pub use self::model::{
-    Action, Api, ApiKey, Backend, ChangeTypes, Container, Destination, DocumentAt, EventSubscription, HandshakeRule,
-    Idempotency, KeyPart, Limits, Listener, Manifest, Method, Mock, Operation, Parameter, ParameterType,
-    PathTemplate, PathVersion, Piece, Pointer, Product, QueueAction, Rate, Retry, Secret, Segment, Server,
-    SubjectFilter, Target, Template, Tenancy, Topic, TopicSource, Upstream, UpstreamTo, Webhook, WebhookAction, WebhookRules,
+    Action, Api, ApiKey, Backend, ChangeTypes, Container, Destination, DocumentAt, EventSubscription,
+    HandshakeRule, Idempotency, KeyPart, Limits, Listener, Manifest, Method, Mock, Operation, Parameter,
+    ParameterType, PathTemplate, PathVersion, Piece, Pointer, Product, QueueAction, Rate, Retry, Secret,
+    Segment, Server, SubjectFilter, Target, Template, Tenancy, Topic, TopicSource, Upstream, UpstreamTo,
+    Webhook, WebhookAction, WebhookRules,
 };
 pub use self::problem::{Problem, Problems};
 pub(crate) use self::units::{duration, timestamp};

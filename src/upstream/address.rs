@@ -104,7 +104,10 @@ mod tests {
             ("http://[::1]:8080/b", "http://[::1]:8080", "[::1]:8080", "/b"),
         ] {
             let (address, after) = Address::parse(url).unwrap();
-            assert_eq!((address.to_string().as_str(), address.authority().as_str(), after), (shown, authority, rest));
+            assert_eq!(
+                (address.to_string().as_str(), address.authority().as_str(), after),
+                (shown, authority, rest)
+            );
         }
         let ip = |url| Address::parse(url).unwrap().0.ip();
         assert_eq!(ip("http://[::1]/"), Some(IpAddr::from([0, 0, 0, 0, 0, 0, 0, 1])));

@@ -13,18 +13,8 @@ use super::backend::Backend;
 use super::forward::Failed;
 
 /// How requests end.
-const OUTCOMES: [&str; 10] = [
-    "2xx",
-    "3xx",
-    "4xx",
-    "5xx",
-    "unreachable",
-    "invalid",
-    "timeout",
-    "unavailable",
-    "caller",
-    "abandoned",
-];
+const OUTCOMES: [&str; 10] =
+    ["2xx", "3xx", "4xx", "5xx", "unreachable", "invalid", "timeout", "unavailable", "caller", "abandoned"];
 
 #[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
 struct Outcome {

@@ -58,7 +58,8 @@ async fn attend(backend: &Arc<Backend>, member: &Member, probing: &Probing) {
 async fn ask(backend: &Backend, member: &Member, probing: &Probing) -> Result<(), String> {
     let limits = &backend.shared.limits;
     let until = Instant::now() + backend.timeout().min(probing.every);
-    let connection = member.target.dial(&backend.shared.lookups, until.min(Instant::now() + limits.connect_timeout));
+    let connection =
+        member.target.dial(&backend.shared.lookups, until.min(Instant::now() + limits.connect_timeout));
     let connection = connection.await.map_err(|problem| format!("probe: {problem}"))?;
     let mut head = BytesMut::new();
     for part in ["GET ", &member.place.address.base, &probing.path, &member.host_line] {

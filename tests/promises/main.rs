@@ -45,6 +45,7 @@ mod sink;
 mod small_disk;
 mod store;
 mod traps;
+mod upstream;
 mod usage;
 mod webhooks;
 mod webhooks_tenant;

@@ -205,6 +205,11 @@ impl Server {
         self.child.wait().unwrap();
     }
 
+    /// The number of the process.
+    pub(crate) fn id(&self) -> u32 {
+        self.child.id()
+    }
+
     /// Orders its end: SIGTERM.
     pub(crate) fn terminate(&self) {
         let order = format!("kill -TERM {}", self.child.id());

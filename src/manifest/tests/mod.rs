@@ -10,6 +10,7 @@ use proptest::prelude::*;
 use super::*;
 use crate::blob::Place;
 
+mod backends;
 mod documents;
 mod events;
 mod layering;

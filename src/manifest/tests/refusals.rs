@@ -116,7 +116,6 @@ products:
         "function",
         "errors",
         "body",
-        "upstream",
         "cache",
         "quota",
         "key",

@@ -203,9 +203,17 @@ mod tests {
             ("HTTP/1.1 200\r\nContent-Length: 0\r\nContent-Length: 0\r\n\r\n", Framing::Length(0), true),
             ("HTTP/1.1 200 \r\nTransfer-Encoding: Chunked\r\n\r\n", Framing::Chunked, true),
             ("HTTP/1.1 200 OK\r\n\r\n", Framing::Close, false),
-            ("HTTP/1.1 200 OK\r\ncontent-length: 5\r\nconnection: x, Close\r\n\r\n", Framing::Length(5), false),
+            (
+                "HTTP/1.1 200 OK\r\ncontent-length: 5\r\nconnection: x, Close\r\n\r\n",
+                Framing::Length(5),
+                false,
+            ),
             ("HTTP/1.0 200 OK\r\ncontent-length: 5\r\n\r\n", Framing::Length(5), false),
-            ("HTTP/1.0 200 OK\r\ncontent-length: 5\r\nconnection: keep-alive\r\n\r\n", Framing::Length(5), true),
+            (
+                "HTTP/1.0 200 OK\r\ncontent-length: 5\r\nconnection: keep-alive\r\n\r\n",
+                Framing::Length(5),
+                true,
+            ),
             ("HTTP/1.1 204 No Content\r\ncontent-length: 5\r\n\r\n", Framing::Length(0), true),
             ("HTTP/1.1 304 Not Modified\r\ncontent-length: 5\r\n\r\n", Framing::Length(0), true),
             ("HTTP/1.1 103 Early Hints\r\nlink: x\r\n\r\n", Framing::Length(0), true),
@@ -237,7 +245,10 @@ mod tests {
         ] {
             assert_eq!(framing(fields), HeadFault::Framing, "{fields}");
         }
-        assert_eq!(read("HTTP/1.0 200 OK\r\ntransfer-encoding: chunked\r\n\r\n").unwrap_err(), HeadFault::Framing);
+        assert_eq!(
+            read("HTTP/1.0 200 OK\r\ntransfer-encoding: chunked\r\n\r\n").unwrap_err(),
+            HeadFault::Framing
+        );
         for head in [
             "HTTP/1.1 200 OK\r\na : b\r\n\r\n",
             "HTTP/1.1 200 OK\r\n a: b\r\n\r\n",

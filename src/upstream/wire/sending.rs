@@ -208,7 +208,11 @@ mod tests {
     struct Slow(Vec<u8>, usize);
 
     impl AsyncWrite for Slow {
-        fn poll_write(mut self: Pin<&mut Self>, _: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
+        fn poll_write(
+            mut self: Pin<&mut Self>,
+            _: &mut Context<'_>,
+            bytes: &[u8],
+        ) -> Poll<io::Result<usize>> {
             let length = bytes.len().min(self.1);
             self.0.extend_from_slice(&bytes[..length]);
             Poll::Ready(Ok(length))
