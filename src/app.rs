@@ -41,6 +41,7 @@ use crate::http::{
 };
 use crate::manifest::{Listener, Manifest, Written};
 use crate::telemetry;
+use crate::upstream::{InvalidBackend, Upstreams};
 
 use live::{Applier, Rooms};
 
@@ -133,6 +134,9 @@ pub enum RunError {
     /// What was applied cannot be kept.
     #[error("the manifest: {0}")]
     Configuration(#[from] NotApplied),
+    /// A backend cannot be used as it is defined.
+    #[error(transparent)]
+    Backend(#[from] InvalidBackend),
     /// There is no admin token.
     #[error("the admin token: {0}")]
     Token(#[from] TokenError),
@@ -206,6 +210,7 @@ async fn attend(manifest: Manifest, start: Option<Start>, options: RunOptions) -
     // Without TLS, SIGHUP keeps its usual meaning.
     let reloading =
         (!certificates.is_empty()).then(|| actix_web::rt::spawn(tls::keep(certificates, tls::LOOK_EVERY)));
+    let probing = actix_web::rt::spawn(admin.upstreams.clone().watch());
     let limits = wiring::listeners(&manifest);
     let (connections, state) = (admin.connections.clone(), admin.gateway.clone());
     let public = http::serve_gateway(listeners, Data::from(gateway), state, connections, limits);
@@ -224,6 +229,7 @@ async fn attend(manifest: Manifest, start: Option<Start>, options: RunOptions) -
     counting.abort();
     remembering.abort();
     renewing.abort();
+    probing.abort();
     if let Some(reloading) = reloading {
         reloading.abort();
     }
@@ -248,6 +254,7 @@ fn rooms(gateway: &Arc<Gateway>, admin: &Admin, topics: BTreeMap<Name, events::L
         gateway: gateway.clone(),
         admission: admin.gateway.clone(),
         metrics: admin.metrics.clone(),
+        upstreams: admin.upstreams.clone(),
         keys: admin.keys.clone(),
         ledger: admin.ledger.clone(),
         system: admin.system.clone(),
@@ -323,7 +330,10 @@ async fn assemble(
     let webhooks = webhooks.map_err(|_| RunError::Seal)?;
     let metrics = Metrics::default();
     let limits = wiring::documents(manifest);
-    let routes = Routes::new(manifest, &wiring::catalog(manifest), &metrics);
+    let upstreams = Upstreams::new(wiring::upstream(&manifest.limits), clock.clone());
+    let fleet = upstreams.prepare(wiring::backends(manifest))?;
+    let routes = Routes::new(manifest, &wiring::catalog(manifest), &metrics, &fleet);
+    upstreams.adopt(fleet);
     let events = (system.clone(), wiring::event_limits(manifest));
     let callers = wiring::callers(manifest, &clock, None)?;
     let gateway = Gateway::new(
@@ -349,6 +359,7 @@ async fn assemble(
         usage,
         ledger,
         configuration: None,
+        upstreams,
         clock,
     };
     Ok((gateway, admin))

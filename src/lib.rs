@@ -10,3 +10,4 @@ pub mod http;
 pub mod identity;
 pub mod manifest;
 pub mod telemetry;
+pub mod upstream;

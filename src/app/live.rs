@@ -25,6 +25,7 @@ use crate::configuration::{
     Applied, Configuration, Doing, Generation, Generations, GenerationsProblem, NotApplied, Question, Wanted,
 };
 use crate::http::{Gateway, Live, Metrics, Routes, explain};
+use crate::upstream::Upstreams;
 use crate::manifest::{self, Flags, Manifest, Problems, Sources, Written, can_follow};
 
 /// Where a manifest comes from, and what else it is read with.
@@ -105,6 +106,7 @@ pub(super) struct Rooms {
     pub(super) gateway: Arc<Gateway>,
     pub(super) admission: Arc<GatewayState>,
     pub(super) metrics: Metrics,
+    pub(super) upstreams: Upstreams,
     pub(super) keys: KeysHandle,
     pub(super) ledger: LedgerHandle,
     pub(super) system: System,
@@ -208,13 +210,15 @@ impl Applier {
     }
 
     async fn carry_out(&self, before: &Current, ready: Ready) -> Result<Applied, NotApplied> {
-        let Rooms { gateway, metrics, keys, ledger, clock, .. } = &self.rooms;
+        let Rooms { gateway, metrics, upstreams, keys, ledger, clock, .. } = &self.rooms;
         let impossible = |error: super::WiringError| NotApplied::Impossible(error.to_string());
         let settings = wiring::gateway(&ready.manifest).map_err(impossible)?;
         let live = gateway.live.load_full();
         let callers = wiring::callers(&ready.manifest, clock, Some(&live.callers.verifier));
         let callers = callers.map_err(impossible)?;
-        let routes = Routes::new(&ready.manifest, &wiring::catalog(&ready.manifest), metrics);
+        let fleet = upstreams.prepare(wiring::backends(&ready.manifest));
+        let fleet = fleet.map_err(|error| NotApplied::Impossible(error.to_string()))?;
+        let routes = Routes::new(&ready.manifest, &wiring::catalog(&ready.manifest), metrics, &fleet);
         let seeds = wiring::seeds(&ready.manifest).map_err(impossible)?;
         let steps = self.steps(&before.manifest, &ready.manifest).map_err(impossible)?;
         let generation = self.generations.keep(&ready.written, clock.now())?;
@@ -226,6 +230,7 @@ impl Applier {
             self.generations.take_back(generation.generation)?;
             return Err(NotApplied::Impossible(format!("the quotas: {error}")));
         }
+        upstreams.adopt(fleet);
         gateway.live.store(Arc::new(Live { routes, callers }));
         let changes = ready.changes.clone();
         self.now.store(Arc::new(Current {

@@ -39,7 +39,8 @@ use crate::http::{
     ListenerLimits, TenantWebhookSettings,
 };
 use crate::identity::{IdentityProblem, Verifier};
-use crate::manifest::{self, Limits, Manifest, Secret, Tenancy};
+use crate::manifest::{self, Limits, Manifest, Secret, Target, Tenancy, UpstreamTo};
+use crate::upstream::{self, Definition};
 
 /// Most threads that serve the public listeners, and most that partitions are spread over.
 const THREADS_MAX: usize = 8;
@@ -335,6 +336,42 @@ pub(super) fn system(manifest: &Manifest, events: Events) -> SystemConfig {
         },
         partition_threads: threads(),
     }
+}
+
+/// What holds for servers behind the gateway that say nothing else.
+pub(super) fn upstream(limits: &Limits) -> upstream::Limits {
+    upstream::Limits {
+        timeout: limits.upstream_timeout,
+        connect_timeout: limits.upstream_connect_timeout,
+        idle_timeout: limits.upstream_idle_timeout,
+        idle_connections: limits.upstream_connections_idle,
+        keep_alive: limits.upstream_keep_alive,
+        buffer: bytes(limits.upstream_buffer),
+        body: limits.body,
+        body_timeout: limits.body_timeout,
+    }
+}
+
+/// All backends: those with a name, and those of one operation each.
+pub(super) fn backends(manifest: &Manifest) -> Vec<(Name, Definition)> {
+    let named = manifest.backends.iter().map(|(name, backend)| (name.as_str().into(), backend.clone()));
+    let operations = manifest.apis.iter().flat_map(|(api, operations)| {
+        operations.operations.iter().map(move |(name, operation)| (api, name, operation))
+    });
+    let inline = operations.filter_map(|(api, name, operation)| match &operation.target {
+        Target::Upstream(upstream) => match &upstream.to {
+            UpstreamTo::Inline(backend) => {
+                Some((upstream.backend_name(api, name).into(), Definition::clone(backend)))
+            }
+            UpstreamTo::Backend(_) => None,
+        },
+        Target::Documents { .. }
+        | Target::Publish { .. }
+        | Target::Queue { .. }
+        | Target::Webhooks { .. }
+        | Target::Mock(_) => None,
+    });
+    named.chain(inline).collect()
 }
 
 fn reader(limits: &Limits) -> ReaderSettings {

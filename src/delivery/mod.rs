@@ -47,6 +47,12 @@ pub use sign::BadKey;
 pub use tls::TlsProblem;
 pub(crate) use tls::{certificates, private_key, words};
 
+// What the way to servers behind the gateway shares with the way to endpoints.
+pub(crate) use connect::connect_any;
+pub(crate) use names::Lookups;
+pub(crate) use retry_after::parse as retry_after;
+pub(crate) use tls::{Settings as TlsSettings, Trust};
+
 use send::Sender;
 
 /// Name look-ups that may run at a time; each holds a thread while the system's resolver waits.

@@ -127,6 +127,7 @@ fn target(work: &Work) -> String {
         Work::Publish(publishing) => of("topic", &publishing.topic),
         Work::Queue(name, _) => of("queue", name),
         Work::Webhooks(webhooks) => of("webhooks on", &webhooks.topic),
+        Work::Upstream(_) => "a server behind the gateway".to_owned(),
         Work::Mock(_) => "mock".to_owned(),
     }
 }

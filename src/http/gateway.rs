@@ -34,6 +34,7 @@ use super::events::{self, EventLimits};
 use super::flight::Flight;
 use super::metrics::{Metrics, RouteMetrics};
 use super::problem::Problem;
+use super::proxy;
 use super::ratelimit;
 use super::routes::{Operation, Routes, Work};
 use super::trace::Trace;
@@ -240,6 +241,11 @@ async fn handle(
                 limits: &gateway.limits,
             };
             documents::answer(&call, documents, payload).await
+        }
+        Work::Upstream(proxied) => {
+            let client = req.peer_addr().map_or(IpAddr::V4(Ipv4Addr::UNSPECIFIED), |peer| peer.ip());
+            let call = proxy::Call { req, segments: &segments, trace, client };
+            proxy::answer(&call, proxied, payload).await
         }
         Work::Publish(publishing) => {
             let call = about_events(req, gateway, tenant, trace);

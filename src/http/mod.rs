@@ -17,6 +17,7 @@ mod listeners;
 mod metrics;
 mod path;
 mod problem;
+mod proxy;
 mod ratelimit;
 mod routes;
 #[cfg(test)]

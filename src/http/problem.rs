@@ -9,6 +9,7 @@ mod edge;
 mod events;
 #[cfg(test)]
 mod tests;
+mod upstream;
 mod webhooks;
 
 use actix_web::http::StatusCode;

@@ -118,6 +118,12 @@ pub(super) fn read(node: &Node, report: &mut Report) -> Option<Limits> {
         crash_budget: f.count("crash_budget", QUEUED, report),
         crash_window: f.duration("crash_window", MILLISECOND..=DAY, report),
         rate_keys: f.count("rate_keys", HELD, report),
+        upstream_timeout: f.duration("upstream_timeout", WAIT, report),
+        upstream_connect_timeout: f.duration("upstream_connect_timeout", WAIT, report),
+        upstream_idle_timeout: f.duration("upstream_idle_timeout", WAIT, report),
+        upstream_connections_idle: f.count("upstream_connections_idle", QUEUED, report),
+        upstream_keep_alive: f.duration("upstream_keep_alive", WAIT, report),
+        upstream_buffer: f.size("upstream_buffer", KIB..=64 * MIB, report),
     };
     if report.count() == before {
         compare(&limits, &fields, report);

@@ -16,6 +16,7 @@ use self::tree::{Node, Value};
 
 mod access;
 mod apis;
+mod backends;
 mod containers;
 mod document;
 mod edge;
@@ -43,10 +44,11 @@ mod webhooks;
 
 pub use self::document::{Written, document, written};
 pub use self::model::{
-    Action, Api, ApiKey, ChangeTypes, Container, Destination, DocumentAt, Edge, ErrorStyle,
+    Action, Api, ApiKey, Backend, ChangeTypes, Container, Destination, DocumentAt, Edge, ErrorStyle,
     EventSubscription, HandshakeRule, Idempotency, JwtRule, KeyPart, Limits, Listener, Manifest, Method,
-    Mock, Operation, Parameter, ParameterType, PathTemplate, PathVersion, Pointer, Product, QueueAction,
-    Rate, Retry, Secret, Segment, Server, SubjectFilter, Target, Template, Tenancy, Topic, TopicSource,
+    Mock, Operation, Parameter, ParameterType, PathTemplate, PathVersion, Piece, Pointer, Product, QueueAction,
+    Rate, Retry, Secret, Segment, Server, SubjectFilter, Target, Template, Tenancy, Topic, TopicSource, Upstream,
+    UpstreamTo,
     Webhook, WebhookAction, WebhookRules,
 };
 pub use self::plan::{Change, Detail, Step, can_follow, differences, plan};
@@ -120,6 +122,7 @@ struct Names<'t> {
     event_subscriptions: BTreeSet<&'t str>,
     apis: BTreeSet<&'t str>,
     identities: BTreeSet<&'t str>,
+    backends: BTreeSet<&'t str>,
     products: BTreeSet<&'t str>,
 }
 
@@ -146,6 +149,7 @@ impl<'t> Names<'t> {
             event_subscriptions: names("event_subscriptions"),
             apis: names("apis"),
             identities: names("identities"),
+            backends: names("backends"),
             products: names("products"),
         }
     }
@@ -178,6 +182,7 @@ fn read(root: &Node, environment: &[(String, String)], report: &mut Report) -> O
         identities::read(name, node, &values, report)
     });
     let mut taken = terms::Taken::default();
+    let backends = section(&mut fields, "backends", report, |_, node, report| backends::read(node, report));
     let mut routes = apis::Routes::default();
     let known = Known {
         names: &names,
@@ -209,6 +214,7 @@ fn read(root: &Node, environment: &[(String, String)], report: &mut Report) -> O
         topics,
         event_subscriptions,
         identities,
+        backends,
         apis,
         products,
         api_keys,

@@ -16,6 +16,7 @@ use lanekeeper_actors::policy::ttl::ContainerTtl;
 use crate::identity::Identity;
 
 mod apis;
+mod backends;
 mod callers;
 mod events;
 mod webhooks;
@@ -33,6 +34,7 @@ pub use self::apis::{
     PathTemplate, PathVersion, Segment, Target, Template,
 };
 pub use self::callers::{ApiKey, JwtRule, Product};
+pub use self::backends::{Backend, Piece, Upstream, UpstreamTo};
 pub use self::events::{
     ChangeTypes, Destination, EventSubscription, QueueAction, Retry, SubjectFilter, Topic, TopicSource,
     Webhook,
@@ -59,6 +61,8 @@ pub struct Manifest {
     pub event_subscriptions: BTreeMap<String, EventSubscription>,
     /// Whose tokens are accepted.
     pub identities: BTreeMap<String, Identity>,
+    /// Servers behind the gateway.
+    pub backends: BTreeMap<String, Backend>,
     /// What callers may ask for.
     pub apis: BTreeMap<String, Api>,
     /// What callers are sold.
@@ -255,6 +259,18 @@ pub struct Limits {
     pub crash_window: Duration,
     /// Counters held in memory for each limit and each quota.
     pub rate_keys: usize,
+    /// Time for a server behind the gateway to begin its answer.
+    pub upstream_timeout: Duration,
+    /// Time for the connection to it, as a part of that.
+    pub upstream_connect_timeout: Duration,
+    /// Time without a piece of its answer's body.
+    pub upstream_idle_timeout: Duration,
+    /// Idle connections to one server that each worker keeps.
+    pub upstream_connections_idle: usize,
+    /// How long it keeps them.
+    pub upstream_keep_alive: Duration,
+    /// Bytes of a request's body that are held so that it can be sent again.
+    pub upstream_buffer: u64,
 }
 
 /// So many calls in so much time.

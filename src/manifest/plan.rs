@@ -75,6 +75,9 @@ pub fn plan((old, before): (&Manifest, &Json), (new, after): (&Manifest, &Json))
     let plain = |_: Option<&_>, _: Option<&_>| (None, false);
     section("identities", documents, (&old.identities, &new.identities), plain, &mut changes);
     let plain = |_: Option<&_>, _: Option<&_>| (None, false);
+    let plain = |_: Option<&_>, _: Option<&_>| (None, false);
+    section("backends", documents, (&old.backends, &new.backends), plain, &mut changes);
+    let plain = |_: Option<&_>, _: Option<&_>| (None, false);
     section("apis", documents, (&old.apis, &new.apis), plain, &mut changes);
     section("products", documents, (&old.products, &new.products), product, &mut changes);
     keys(documents, (&old.api_keys, &new.api_keys), &mut changes);

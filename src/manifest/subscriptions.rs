@@ -4,7 +4,7 @@
 
 mod webhook;
 
-pub(super) use webhook::pem;
+pub(super) use webhook::{pem, tls};
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;

@@ -50,8 +50,7 @@ const VERBS: [(&str, Verb); 10] = [
 ];
 
 /// Keys that do not go with `subscriptions`.
-const OTHERS: [&str; 9] =
-    ["container", "function", "mock", "params", "partition", "queue", "sql", "topic", "upstream"];
+const OTHERS: [&str; 8] = ["container", "function", "mock", "params", "partition", "queue", "sql", "topic"];
 
 /// Reads `{ subscriptions: TOPIC, do: show, id: "{id}" }`.
 pub(super) fn read_target(mut fields: Fields<'_>, known: Known<'_>, report: &mut Report) -> Option<Target> {

@@ -52,6 +52,7 @@ mod smuggling;
 mod smuggling_table;
 mod store;
 mod traps;
+mod upstream;
 mod usage;
 mod webhooks;
 mod webhooks_tenant;

@@ -234,6 +234,11 @@ impl Server {
         self.child.wait().unwrap();
     }
 
+    /// The number of the process.
+    pub(crate) fn id(&self) -> u32 {
+        self.child.id()
+    }
+
     /// Orders its end: SIGTERM.
     pub(crate) fn terminate(&self) {
         self.signal("TERM");

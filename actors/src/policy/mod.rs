@@ -23,4 +23,5 @@ pub mod retry;
 pub mod terms;
 pub mod throughput;
 pub mod ttl;
+pub mod upstream;
 pub mod window;

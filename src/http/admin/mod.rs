@@ -3,6 +3,7 @@
 //! Stands between an operator and the rooms. Invariant: everything under `/v1` needs the admin token, and without
 //! it one cannot even learn which paths there are.
 
+mod backends;
 mod backup;
 mod changes;
 mod configuration;
@@ -47,6 +48,7 @@ use super::problem::Problem;
 use super::routes::Unroutable;
 use super::trace::Trace;
 use crate::configuration::Configuration;
+use crate::upstream::Upstreams;
 
 use resource::{Resource, Route};
 
@@ -60,6 +62,8 @@ const TRACEPARENT: HeaderName = HeaderName::from_static("traceparent");
 pub struct Admin {
     /// The rooms.
     pub system: System,
+    /// Servers behind the gateway.
+    pub upstreams: Upstreams,
     /// The way to change keys.
     pub keys: KeysHandle,
     /// What the gateways share.
@@ -192,6 +196,7 @@ async fn answer(
         Route::Export => export::stream(admin, name, query).await,
         Route::Changes => changes::page(admin, name, query).await,
         Route::Query => queries::page(admin, name, body).await,
+        Route::Backends => Ok(backends::list(admin)),
         Route::Topics => Ok(topics::list(admin)),
         Route::Subscriptions => delivery::list(admin).await,
         Route::Subscription => delivery::show(admin, name).await,

@@ -24,6 +24,7 @@ pub(super) enum Route {
     Query,
     Import,
     Export,
+    Backends,
     Topics,
     Subscriptions,
     Subscription,
@@ -49,7 +50,7 @@ pub(super) enum Route {
 
 /// Every path, its methods as in the header `Allow`, and what it stands for. A segment in braces stands for a name
 /// without a colon; what follows a colon is an action.
-pub(super) const ROUTES: [(&str, &str, Route); 38] = [
+pub(super) const ROUTES: [(&str, &str, Route); 39] = [
     ("/healthz", "GET, HEAD", Route::Health),
     ("/readyz", "GET, HEAD", Route::Ready),
     ("/metrics", "GET, HEAD", Route::Metrics),
@@ -67,6 +68,7 @@ pub(super) const ROUTES: [(&str, &str, Route); 38] = [
     ("/v1/containers/{container}/query", "POST", Route::Query),
     ("/v1/containers/{container}/import", "POST", Route::Import),
     ("/v1/containers/{container}/export", "GET, HEAD", Route::Export),
+    ("/v1/backends", "GET, HEAD", Route::Backends),
     ("/v1/topics", "GET, HEAD", Route::Topics),
     ("/v1/subscriptions", "GET, HEAD", Route::Subscriptions),
     ("/v1/subscriptions/{subscription}", "GET, HEAD", Route::Subscription),

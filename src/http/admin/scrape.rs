@@ -43,6 +43,7 @@ struct Subscription {
 pub(super) async fn text(admin: &Admin) -> Result<HttpResponse, Problem> {
     let mut registry = Registry::with_prefix("lanekeeper");
     admin.metrics.register(&mut registry);
+    admin.upstreams.register(&mut registry);
     gateway(admin, &mut registry);
     shards(admin, &mut registry);
     subscriptions(admin, &mut registry).await;

@@ -83,6 +83,17 @@ fn table() -> Vec<(Problem, Seen)> {
     add(Refused::Overloaded { retry_after: second }.into(), 503, "overloaded", Some(1), false);
     add(Refused::Crashed.into(), 500, "crashed", None, false);
 
+    add(crate::upstream::Failed::Unreachable.into(), 502, "upstream_unreachable", None, false);
+    add(crate::upstream::Failed::Invalid.into(), 502, "upstream_invalid", None, false);
+    add(crate::upstream::Failed::TimedOut.into(), 504, "upstream_timeout", None, false);
+    let unavailable = crate::upstream::Failed::Unavailable { retry_after: second };
+    add(unavailable.into(), 503, "upstream_unavailable", Some(1), false);
+    add(crate::upstream::Failed::TooLarge(1).into(), 413, "body_too_large", None, true);
+    add(crate::upstream::Failed::BodyTimedOut.into(), 408, "body_timeout", None, true);
+    add(crate::upstream::Failed::BodyLost.into(), 400, "body_incomplete", None, true);
+    add(crate::upstream::Unforwardable::Loop.into(), 508, "upstream_loop", None, false);
+    add(crate::upstream::Unforwardable::Upgrade.into(), 501, "upgrade_not_supported", None, true);
+
     add(WriteError::Exists.into(), 409, "document_exists", None, false);
     add(WriteError::NotFound.into(), 404, "document_not_found", None, false);
     for failed in [Failed::Absent, Failed::Changed, Failed::Present] {

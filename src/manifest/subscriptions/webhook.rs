@@ -90,8 +90,7 @@ pub(super) fn read(
     let sign = fields.optional("sign").map_or_else(Vec::new, |node| sign(node, values, report));
     let auth = fields.optional("auth").and_then(|node| auth(node, &allow, values, report));
     let headers = fields.optional("headers").map_or_else(Vec::new, |node| headers(node, values, report));
-    let ca = fields.optional("ca").and_then(|node| pem(node, report));
-    let identity = fields.optional("identity").and_then(|node| identity(node, report));
+    let tls = tls(fields, report);
     let on_gone = fields.optional("on_gone").and_then(|node| fields::choice(node, &GONE, &[], report));
     let rate = fields.optional("rate").and_then(|node| rate(node, report));
     let origin = fields.optional("origin").and_then(|node| origin(node, report));
@@ -118,7 +117,7 @@ pub(super) fn read(
         sign,
         auth,
         headers,
-        tls: EndpointTls { ca, identity },
+        tls,
         on_gone: on_gone.unwrap_or_default(),
         rate,
         origin,
@@ -314,6 +313,13 @@ fn header_value(node: &Node, values: &NamedValues<'_>, report: &mut Report) -> O
         }
         (Some(_), Some(_)) | (None, None) => fields::expected(node, "either `from` or `secret`", report),
     }
+}
+
+/// Reads whom to trust and who to be.
+pub(in crate::manifest) fn tls(fields: &mut Fields<'_>, report: &mut Report) -> EndpointTls {
+    let ca = fields.optional("ca").and_then(|node| pem(node, report));
+    let identity = fields.optional("identity").and_then(|node| identity(node, report));
+    EndpointTls { ca, identity }
 }
 
 fn identity(node: &Node, report: &mut Report) -> Option<ClientIdentity> {

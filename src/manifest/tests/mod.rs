@@ -9,6 +9,7 @@ use proptest::prelude::*;
 use super::*;
 use crate::blob::Place;
 
+mod backends;
 mod documents;
 mod edge;
 mod events;

@@ -106,7 +106,7 @@ products:
   p: { apis: [freight] }
 ";
     let found = problems(&format!("manifest: 1{manifest}"));
-    let lacking = ["functions", "function", "body", "upstream", "cache"];
+    let lacking = ["functions", "function", "body", "cache"];
     for key in lacking {
         let message = format!("`{key}` is not built yet");
         assert!(found.iter().any(|line| line.ends_with(&message)), "{key} in {found:#?}");
