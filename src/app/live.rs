@@ -25,8 +25,8 @@ use crate::configuration::{
     Applied, Configuration, Doing, Generation, Generations, GenerationsProblem, NotApplied, Question, Wanted,
 };
 use crate::http::{Gateway, Live, Metrics, Routes, explain};
-use crate::upstream::Upstreams;
 use crate::manifest::{self, Flags, Manifest, Problems, Sources, Written, can_follow};
+use crate::upstream::Upstreams;
 
 /// Where a manifest comes from, and what else it is read with.
 #[derive(Debug, Clone)]

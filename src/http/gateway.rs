@@ -243,7 +243,7 @@ async fn handle(
             documents::answer(&call, documents, payload).await
         }
         Work::Upstream(proxied) => {
-            let client = req.peer_addr().map_or(IpAddr::V4(Ipv4Addr::UNSPECIFIED), |peer| peer.ip());
+            let client = ip;
             let call = proxy::Call { req, segments: &segments, trace, client };
             proxy::answer(&call, proxied, payload).await
         }

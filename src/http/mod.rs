@@ -99,7 +99,7 @@ pub fn serve_gateway(
         workers: limits.workers,
         connections: limits.connections,
         header_timeout: limits.header_timeout,
-        half_closed: true,
+        half_closed: false,
         counted: Some(connections),
     };
     listeners::serve(listening, &how, move || {

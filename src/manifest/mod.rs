@@ -46,10 +46,9 @@ pub use self::document::{Written, document, written};
 pub use self::model::{
     Action, Api, ApiKey, Backend, ChangeTypes, Container, Destination, DocumentAt, Edge, ErrorStyle,
     EventSubscription, HandshakeRule, Idempotency, JwtRule, KeyPart, Limits, Listener, Manifest, Method,
-    Mock, Operation, Parameter, ParameterType, PathTemplate, PathVersion, Piece, Pointer, Product, QueueAction,
-    Rate, Retry, Secret, Segment, Server, SubjectFilter, Target, Template, Tenancy, Topic, TopicSource, Upstream,
-    UpstreamTo,
-    Webhook, WebhookAction, WebhookRules,
+    Mock, Operation, Parameter, ParameterType, PathTemplate, PathVersion, Piece, Pointer, Product,
+    QueueAction, Rate, Retry, Secret, Segment, Server, SubjectFilter, Target, Template, Tenancy, Topic,
+    TopicSource, Upstream, UpstreamTo, Webhook, WebhookAction, WebhookRules,
 };
 pub use self::plan::{Change, Detail, Step, can_follow, differences, plan};
 pub use self::problem::{Problem, Problems};

@@ -33,8 +33,8 @@ pub use self::apis::{
     Action, Api, DocumentAt, ErrorStyle, Idempotency, Method, Mock, Operation, Parameter, ParameterType,
     PathTemplate, PathVersion, Segment, Target, Template,
 };
-pub use self::callers::{ApiKey, JwtRule, Product};
 pub use self::backends::{Backend, Piece, Upstream, UpstreamTo};
+pub use self::callers::{ApiKey, JwtRule, Product};
 pub use self::events::{
     ChangeTypes, Destination, EventSubscription, QueueAction, Retry, SubjectFilter, Topic, TopicSource,
     Webhook,

@@ -69,16 +69,11 @@ pub fn plan((old, before): (&Manifest, &Json), (new, after): (&Manifest, &Json))
     whole("edge", old.edge == new.edge, true);
     whole("limits", old.limits == new.limits, true);
     let documents = (before, after);
-    let at_start = |_: Option<&_>, _: Option<&_>| (None, true);
     section("containers", documents, (&old.containers, &new.containers), container, &mut changes);
     section("topics", documents, (&old.topics, &new.topics), at_start, &mut changes);
-    let plain = |_: Option<&_>, _: Option<&_>| (None, false);
-    section("identities", documents, (&old.identities, &new.identities), plain, &mut changes);
-    let plain = |_: Option<&_>, _: Option<&_>| (None, false);
-    let plain = |_: Option<&_>, _: Option<&_>| (None, false);
-    section("backends", documents, (&old.backends, &new.backends), plain, &mut changes);
-    let plain = |_: Option<&_>, _: Option<&_>| (None, false);
-    section("apis", documents, (&old.apis, &new.apis), plain, &mut changes);
+    section("identities", documents, (&old.identities, &new.identities), at_once, &mut changes);
+    section("backends", documents, (&old.backends, &new.backends), at_once, &mut changes);
+    section("apis", documents, (&old.apis, &new.apis), at_once, &mut changes);
     section("products", documents, (&old.products, &new.products), product, &mut changes);
     keys(documents, (&old.api_keys, &new.api_keys), &mut changes);
     let subscriptions = (&old.event_subscriptions, &new.event_subscriptions);
@@ -139,6 +134,14 @@ fn section<T: PartialEq>(
         let (destroys, restart) = consequence(one, two);
         changes.push(Change { step, path: format!("{name}.{key}"), details, destroys, restart });
     }
+}
+
+fn at_start<T>(_: Option<&T>, _: Option<&T>) -> Consequence {
+    (None, true)
+}
+
+fn at_once<T>(_: Option<&T>, _: Option<&T>) -> Consequence {
+    (None, false)
 }
 
 fn container(old: Option<&Container>, new: Option<&Container>) -> Consequence {
