@@ -120,7 +120,7 @@ fn run(
     };
     let running = async {
         match what {
-            Ok(start) => app::run_live(*start, options).await,
+            Ok(start) => Box::pin(app::run_live(*start, options)).await,
             Err(manifest) => app::run(*manifest, options).await,
         }
     };

@@ -70,7 +70,7 @@ pub enum Failed {
 
 /// What one attempt came to.
 enum Attempted {
-    Answered(Head, Exchange),
+    Answered(Box<(Head, Exchange)>),
     Failed(Failed, Option<Ending>),
 }
 
@@ -132,11 +132,11 @@ impl Backend {
             let under_way = UnderWay::new(self, number);
             let attempted = self.attempt(&chosen, request, &mut held).await;
             let ending = match &attempted {
-                Attempted::Answered(head, _) => Some(Ending::Answered(head.status)),
+                Attempted::Answered(answer) => Some(Ending::Answered(answer.0.status)),
                 Attempted::Failed(_, ending) => *ending,
             };
             if let Some(ending) = ending {
-                let head = if let Attempted::Answered(head, _) = &attempted { Some(head) } else { None };
+                let head = if let Attempted::Answered(answer) = &attempted { Some(&answer.0) } else { None };
                 chosen.end(ending, head);
                 if let Some(delay) = self.again(request, &held, (ending, tried), &mut retries) {
                     if let Attempted::Failed(failed, _) = attempted {
@@ -151,7 +151,8 @@ impl Backend {
                 }
             }
             return match attempted {
-                Attempted::Answered(head, exchange) => {
+                Attempted::Answered(answer) => {
+                    let (head, exchange) = *answer;
                     let body = Body::new(&head, exchange, under_way);
                     Ok(Answer { head, body })
                 }
@@ -225,7 +226,7 @@ impl Backend {
         if let Some(connection) = pool::take(chosen.member.id, now) {
             held.offered = false;
             match self.exchange(connection, chosen, request, (held, patience)).await {
-                (exchange, Ok(head)) => return Attempted::Answered(head, exchange),
+                (exchange, Ok(head)) => return Attempted::Answered(Box::new((head, exchange))),
                 (exchange, Err(Broken::Fault(fault)))
                     if !exchange.connection.heard && request.is_safe() && !held.spent =>
                 {
@@ -250,7 +251,7 @@ impl Backend {
             }
         };
         match self.exchange(connection, chosen, request, (held, patience)).await {
-            (exchange, Ok(head)) => Attempted::Answered(head, exchange),
+            (exchange, Ok(head)) => Attempted::Answered(Box::new((head, exchange))),
             (exchange, Err(broken)) => self.failed(chosen, &exchange, broken),
         }
     }
