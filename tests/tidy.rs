@@ -56,7 +56,8 @@ const SAME_FLOOR: [(&str, &[&str]); 9] = [
 ];
 
 /// A crate that has a home, so that it can be exchanged: its name and the folders or files that may name it.
-const HOMES: [(&str, &[&str]); 13] = [
+const HOMES: [(&str, &[&str]); 14] = [
+    ("httparse", &["src/upstream/"]),
     ("object_store", &["src/blob/"]),
     ("geo", &["actors/src/query/functions/"]),
     ("redb", &["actors/src/store/"]),
@@ -361,7 +362,8 @@ fn every_code_of_a_problem_stands_in_its_page_with_its_status() {
     let made = source::literals(&answers, source::is_snake, |before| {
         before.ends_with(", ") && before.contains("StatusCode::")
     });
-    let code = format!("{}{}", file("src/http/problem.rs"), file("src/http/problem/events.rs"));
+    let parts = ["src/http/problem.rs", "src/http/problem/events.rs", "src/http/problem/upstream.rs"];
+    let code = parts.map(file).concat();
     for name in source::literals(&code, source::is_snake, |_| true).into_iter().chain(made) {
         codes.entry(name.to_owned()).or_default();
     }
@@ -396,7 +398,8 @@ fn every_limit_and_metric_stands_in_the_page_for_operators() {
         .filter(|name| source::is_snake(name))
         .collect();
     assert!(limits.len() > 30, "only {} limits found", limits.len());
-    let counted = format!("{}{}", file("src/http/admin/scrape.rs"), file("src/http/metrics.rs"));
+    let counted =
+        ["src/http/admin/scrape.rs", "src/http/metrics.rs", "src/upstream/metrics.rs"].map(file).concat();
     let parts: Vec<&str> = counted.split('"').collect();
     let is_name = |i: &usize| {
         let help = parts

@@ -68,7 +68,11 @@ pub enum Failed {
     BodyLost,
 }
 
-/// What one attempt came to.
+/// What one attempt came to. The larger one is the usual one, and is moved once.
+#[expect(
+    clippy::large_enum_variant,
+    reason = "a box for each request would cost more than a few bytes on the stack"
+)]
 enum Attempted {
     Answered(Head, Exchange),
     Failed(Failed, Option<Ending>),
