@@ -68,9 +68,13 @@ pub enum Failed {
     BodyLost,
 }
 
-/// What one attempt came to.
+/// What one attempt came to. The larger one is the usual one, and is moved once.
+#[expect(
+    clippy::large_enum_variant,
+    reason = "a box for each request would cost more than a few bytes on the stack"
+)]
 enum Attempted {
-    Answered(Box<(Head, Exchange)>),
+    Answered(Head, Exchange),
     Failed(Failed, Option<Ending>),
 }
 
@@ -132,11 +136,11 @@ impl Backend {
             let under_way = UnderWay::new(self, number);
             let attempted = self.attempt(&chosen, request, &mut held).await;
             let ending = match &attempted {
-                Attempted::Answered(answer) => Some(Ending::Answered(answer.0.status)),
+                Attempted::Answered(head, _) => Some(Ending::Answered(head.status)),
                 Attempted::Failed(_, ending) => *ending,
             };
             if let Some(ending) = ending {
-                let head = if let Attempted::Answered(answer) = &attempted { Some(&answer.0) } else { None };
+                let head = if let Attempted::Answered(head, _) = &attempted { Some(head) } else { None };
                 chosen.end(ending, head);
                 if let Some(delay) = self.again(request, &held, (ending, tried), &mut retries) {
                     if let Attempted::Failed(failed, _) = attempted {
@@ -151,8 +155,7 @@ impl Backend {
                 }
             }
             return match attempted {
-                Attempted::Answered(answer) => {
-                    let (head, exchange) = *answer;
+                Attempted::Answered(head, exchange) => {
                     let body = Body::new(&head, exchange, under_way);
                     Ok(Answer { head, body })
                 }
@@ -226,7 +229,7 @@ impl Backend {
         if let Some(connection) = pool::take(chosen.member.id, now) {
             held.offered = false;
             match self.exchange(connection, chosen, request, (held, patience)).await {
-                (exchange, Ok(head)) => return Attempted::Answered(Box::new((head, exchange))),
+                (exchange, Ok(head)) => return Attempted::Answered(head, exchange),
                 (exchange, Err(Broken::Fault(fault)))
                     if !exchange.connection.heard && request.is_safe() && !held.spent =>
                 {
@@ -251,7 +254,7 @@ impl Backend {
             }
         };
         match self.exchange(connection, chosen, request, (held, patience)).await {
-            (exchange, Ok(head)) => Attempted::Answered(Box::new((head, exchange))),
+            (exchange, Ok(head)) => Attempted::Answered(head, exchange),
             (exchange, Err(broken)) => self.failed(chosen, &exchange, broken),
         }
     }

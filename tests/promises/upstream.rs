@@ -336,8 +336,6 @@ async fn answers_pass_back_without_what_belongs_to_the_servers_connection() {
     let lying = server.get("/a/get/lying").await;
     assert_eq!(lying.refused(), (502, "upstream_invalid"));
     assert!(!lying.text.contains(&recorder.address), "{}", lying.text);
-    // A part is never taken for the whole.
-    recorder.closed.store(0, Ordering::SeqCst);
     let metrics = server.ask("/metrics").await.text;
     assert!(metrics.contains(r#"upstream_requests_total{backend="a.get",outcome="invalid"} 1"#), "{metrics}");
 }
@@ -359,9 +357,12 @@ async fn an_answer_that_breaks_off_breaks_off_for_the_caller_too() {
     });
     let server = House::new(&manifest("", &to(&address))).start().await;
     for _ in 0..2 {
-        let response = server.request(Method::GET, "/a/get/1").send().await.unwrap();
-        assert_eq!(response.status(), 200);
-        assert!(response.bytes().await.is_err());
+        // It may break off before its head was on its way.
+        let whole = match server.request(Method::GET, "/a/get/1").send().await {
+            Ok(response) => response.bytes().await,
+            Err(error) => Err(error),
+        };
+        assert!(whole.is_err(), "{whole:?}");
     }
 }
 
