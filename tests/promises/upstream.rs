@@ -351,7 +351,7 @@ async fn an_answer_that_breaks_off_breaks_off_for_the_caller_too() {
         ] {
             let (mut stream, _) = listener.accept().await.unwrap();
             let mut piece = [0; 4096];
-            stream.read(&mut piece).await.unwrap();
+            assert!(stream.read(&mut piece).await.unwrap() > 0);
             stream.write_all(answer.as_bytes()).await.unwrap();
         }
     });

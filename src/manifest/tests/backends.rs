@@ -20,10 +20,9 @@ fn read(manifest: &str) -> Manifest {
 }
 
 fn upstream(to: &str) -> Upstream {
-    match &read(&operation(to)).apis["a"].operations["x"].target {
-        Target::Upstream(upstream) => upstream.clone(),
-        other => panic!("{other:?}"),
-    }
+    let target = read(&operation(to)).apis["a"].operations["x"].target.clone();
+    let Target::Upstream(upstream) = target else { panic!("{target:?}") };
+    upstream
 }
 
 #[test]

@@ -156,8 +156,11 @@ mod tests {
 
     use super::*;
 
+    /// What came of a body, and what stood behind it.
+    type Whole = (Vec<u8>, Vec<u8>);
+
     /// The body and what is left after it; `None` when more is needed.
-    fn read(input: &[u8], piece: usize) -> Result<Option<(Vec<u8>, Vec<u8>)>, Malformed> {
+    fn read(input: &[u8], piece: usize) -> Result<Option<Whole>, Malformed> {
         let (mut decoder, mut buffer, mut body) = (Chunked::default(), BytesMut::new(), Vec::new());
         let mut pieces = input.chunks(piece.max(1));
         loop {
