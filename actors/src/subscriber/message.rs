@@ -8,6 +8,7 @@ use serde_json::Value;
 
 use super::config::{ContentMode, DeliveryHeader, HeaderValue, Webhook};
 use crate::model::cloudevent::{BATCH, CloudEvent, Data, Extension, STRUCTURED};
+use crate::model::document;
 use crate::model::event::Event;
 use crate::model::json::value_at;
 
@@ -87,7 +88,7 @@ pub(super) fn headers_of(headers: &[DeliveryHeader], event: &Event) -> Vec<(Arc<
 fn value_of(event: &Event, key: &str, data: &mut Option<Value>) -> Option<String> {
     let Some(path) = key.strip_prefix("data.") else { return attribute(event, key) };
     let data = data.get_or_insert_with(|| match &event.cloud.data {
-        Data::Json(json) => serde_json::from_slice(json).unwrap_or_default(),
+        Data::Json(json) => document::read(json).unwrap_or_default(),
         Data::None | Data::Text(_) | Data::Binary(_) => Value::Null,
     });
     let path: Vec<&str> = path.split('.').collect();
