@@ -254,6 +254,7 @@ mod tests {
     use super::super::ids::{DocumentId, Lsn, ShardId};
     use super::super::topic::EventTypes;
     use super::*;
+    use serde_json::Value;
 
     fn topic() -> Topic {
         let types = EventTypes {

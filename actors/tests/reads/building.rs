@@ -229,6 +229,6 @@ async fn a_document_of_the_deepest_nesting_is_found_with_an_index_and_without() 
     assert_ne!(access(&system, &scope, BY_N).await, "scan");
     assert_eq!(rows(&system, &scope, BY_N).await, [json!("b"), json!("a")]);
     let whole = rows(&system, &scope, "SELECT VALUE c.deep FROM c WHERE c.n = 13").await;
-    assert_eq!(whole, [deep.clone()]);
+    assert_eq!(whole, [deep]);
     stop(system).await;
 }
