@@ -14,6 +14,7 @@ use lanekeeper_actors::gateway::{GatewayState, KeysHandle, LedgerHandle};
 use lanekeeper_actors::kernel::clock::SharedClock;
 use lanekeeper_actors::model::ids::Name;
 use lanekeeper_actors::model::time::Timestamp;
+use lanekeeper_actors::protocol::subscriber::Revision;
 use lanekeeper_actors::subscriber::SubscriptionConfig;
 use lanekeeper_actors::system::System;
 use serde_json::{Value as Json, json};
@@ -269,7 +270,8 @@ impl Applier {
                         || old.subject != subscription.subject
                         || old.filter != subscription.filter
                         || old.arrays != subscription.arrays;
-                    steps.push(Step::Become(Box::new(config), reroute));
+                    let revision = if reroute { Revision::Filter } else { Revision::Delivery };
+                    steps.push(Step::Become(Box::new(config), revision));
                 }
                 Some(_) => {
                     steps.push(Step::End(name.clone()));
@@ -292,10 +294,10 @@ impl Applier {
                 Step::Begin(config) => {
                     (config.name.to_string(), system.subscribe(*config, Vec::new()).await.map(drop))
                 }
-                Step::Become(config, reroute) => {
+                Step::Become(config, revision) => {
                     let name = config.name.to_string();
                     match system.subscription(&name) {
-                        Some(running) => (name, running.reconfigure(*config, reroute, Vec::new()).await),
+                        Some(running) => (name, running.reconfigure(*config, revision, Vec::new()).await),
                         None => (name, system.subscribe(*config, Vec::new()).await.map(drop)),
                     }
                 }
@@ -308,8 +310,7 @@ impl Applier {
 
 enum Step {
     Begin(Box<SubscriptionConfig>),
-    /// And whether it wants other events.
-    Become(Box<SubscriptionConfig>, bool),
+    Become(Box<SubscriptionConfig>, Revision),
     End(String),
 }
 

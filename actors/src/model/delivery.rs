@@ -258,6 +258,9 @@ pub struct Validation {
     pub timeout: Duration,
 }
 
+/// Who sends, where an endpoint is told no other name.
+pub const ORIGIN: &str = "lanekeeper";
+
 /// The longest time that a handshake may take.
 pub const HANDSHAKE: Duration = Duration::from_secs(30);
 

@@ -71,6 +71,8 @@ pub struct View {
     held: Mutex<Held>,
     /// Held while something is written; true after a write failed.
     broken: Mutex<bool>,
+    /// How often something was found damaged.
+    damaged: AtomicU64,
 }
 
 impl fmt::Debug for View {
@@ -142,7 +144,13 @@ impl View {
     }
 
     fn assemble(database: Contained) -> Self {
-        Self { database, applied: AtomicU64::new(0), held: Mutex::default(), broken: Mutex::new(false) }
+        Self {
+            database,
+            applied: AtomicU64::new(0),
+            held: Mutex::default(),
+            broken: Mutex::new(false),
+            damaged: AtomicU64::new(0),
+        }
     }
 
     fn held(&self) -> MutexGuard<'_, Held> {
@@ -285,10 +293,20 @@ impl View {
     /// Runs `work` on a snapshot, which ends with it. A panic on a damaged page is contained.
     fn read<R>(&self, work: impl FnOnce(&ReadTransaction) -> Result<R, Failure>) -> Result<R, ViewReadError> {
         let attempt = || -> Result<R, Failure> { work(&self.database.get()?.begin_read()?) };
-        match catch_unwind(AssertUnwindSafe(attempt)) {
+        let result = match catch_unwind(AssertUnwindSafe(attempt)) {
             Ok(result) => result.map_err(|failure| failure.0),
             Err(_) => Err(ViewReadError::Corrupt),
+        };
+        if matches!(result, Err(ViewReadError::Corrupt)) {
+            self.damaged.fetch_add(1, Ordering::Relaxed);
+            tracing::error!("a stored value is damaged and was not served; `verify` says where");
         }
+        result
+    }
+
+    /// How many reads found something damaged.
+    pub fn damaged(&self) -> u64 {
+        self.damaged.load(Ordering::Relaxed)
     }
 }
 

@@ -18,7 +18,9 @@ use super::config::{Destination, HandshakeKind, Webhook};
 use super::rows::{decode, encode};
 use crate::kernel::contain;
 use crate::model::change::{Mutation, Table};
-use crate::model::delivery::{HANDSHAKE, Handshake, Transport, Validated, Validation, ValidationOutcome};
+use crate::model::delivery::{
+    HANDSHAKE, Handshake, ORIGIN, Transport, Validated, Validation, ValidationOutcome,
+};
 use crate::model::time::Timestamp;
 use crate::policy::fairness::Class;
 use crate::protocol::subscriber::{ConfirmEndpoint, ValidationState};
@@ -31,8 +33,6 @@ const MANUAL: Duration = Duration::from_secs(600);
 const LOOK: Duration = Duration::from_secs(30);
 /// Time beyond its own after which a handshake is given up here, if the transport did not do so.
 const GRACE: Duration = Duration::from_secs(1);
-/// Who sends, where the endpoint is told no other name.
-const ORIGIN: &str = "lanekeeper";
 /// Where a handshake is confirmed, below the public URL.
 const CONFIRM: &str = "/.well-known/lanekeeper/validate";
 

@@ -91,6 +91,7 @@ fn shards(admin: &Admin, registry: &mut Registry) {
         ("shard_groups", "Groups committed, each with one fsync"),
         ("shard_mutations", "Mutations committed"),
         ("shard_reopened", "Times that log or view were reopened after an error"),
+        ("data_corrupt", "Reads that found a damaged value; it was not served"),
     ]
     .map(|about| (about, Family::<Shard, Counter>::default()));
     for handle in admin.system.shards() {
@@ -103,7 +104,8 @@ fn shards(admin: &Admin, registry: &mut Registry) {
         for ((_, family), value) in gauges.iter().zip(values) {
             family.get_or_create(&label).set(value);
         }
-        for ((_, family), value) in counters.iter().zip([status.groups, status.mutations, status.reopened]) {
+        let counts = [status.groups, status.mutations, status.reopened, status.damaged];
+        for ((_, family), value) in counters.iter().zip(counts) {
             family.get_or_create(&label).inc_by(value);
         }
     }

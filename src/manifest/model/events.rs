@@ -3,10 +3,12 @@
 use std::fmt;
 use std::time::Duration;
 
-use lanekeeper_actors::model::delivery::{Credentials, Endpoint, EndpointTls};
+use lanekeeper_actors::model::delivery::{Credentials, Endpoint, EndpointTls, ORIGIN};
 use lanekeeper_actors::model::secret::SigningKey;
 use lanekeeper_actors::policy::filter::Condition;
-use lanekeeper_actors::subscriber::{BatchSettings, ContentMode, DeliveryHeader, Gone, Order, QueueSettings};
+use lanekeeper_actors::subscriber::{
+    BatchSettings, ContentMode, DeliveryHeader, Gone, HandshakeKind, Order, QueueSettings,
+};
 
 use super::{HandshakeRule, Pointer};
 use crate::blob::Place;
@@ -143,11 +145,14 @@ impl Webhook {
 
     /// The endpoint as deliveries see it.
     pub fn endpoint(&self) -> Endpoint {
+        // What an endpoint of CloudEvents agreed to hear from, it is told with each delivery.
+        let cloud = matches!(self.handshake.kind(), Some(HandshakeKind::CloudEvents));
+        let origin = self.origin.clone().or_else(|| cloud.then(|| ORIGIN.to_owned()));
         Endpoint {
             signing: self.sign.clone(),
             auth: self.auth.clone(),
             tls: self.tls.clone(),
-            origin: self.origin.clone(),
+            origin,
             ..Endpoint::plain(self.url.clone(), self.allow.iter().map(ToString::to_string).collect())
         }
     }
