@@ -185,7 +185,7 @@ async fn lane(
             event_id: format!("0-{number}"),
             number: 1,
             traceparent: Some(Arc::clone(&trace)),
-            content_type: "application/cloudevents+json; charset=utf-8",
+            content_type: Some("application/cloudevents+json; charset=utf-8".into()),
             body: body.clone(),
             headers: Vec::new(),
             replay: None,

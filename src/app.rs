@@ -4,12 +4,14 @@
 //! are answered and not before; after `shutdown` nothing new is begun, and what was begun is finished.
 
 mod events;
+mod live;
 #[cfg(test)]
 pub(crate) mod testing;
 #[cfg(test)]
 mod tests;
 mod wiring;
 
+use std::collections::BTreeMap;
 use std::fmt;
 use std::future::Future;
 use std::io;
@@ -26,18 +28,26 @@ use lanekeeper_actors::gateway::{
 };
 use lanekeeper_actors::kernel::clock::{SharedClock, SystemClock};
 use lanekeeper_actors::model::delivery::Transport;
+use lanekeeper_actors::model::ids::Name;
 use lanekeeper_actors::shard::{Fatal, ShardHandle};
 use lanekeeper_actors::system::{StartError, System};
+use serde_json::json;
 
 use crate::audit::{Audit, Outcome, Record};
+use crate::configuration::{Configuration as _, NotApplied, Wanted};
 use crate::delivery::{Webhooks, WebhooksProblem};
+use crate::edge::tls::{self, Certificates, FilesProblem};
 use crate::http::admin::{self, Admin, Token, TokenError};
 use crate::http::{
-    self, Connections, Flight, Gateway, Live, Metrics, Routes, Shelf, Webhooks as TenantWebhooks,
+    self, Edge, Flight, Gateway, Listening, Live, Metrics, Routes, Shelf, Webhooks as TenantWebhooks,
 };
-use crate::manifest::Manifest;
+use crate::manifest::{Listener, Manifest, Written};
 use crate::telemetry;
+use crate::upstream::{InvalidBackend, Upstreams};
 
+use live::{Applier, Rooms};
+
+pub use live::{Origin, Start, choose};
 pub use wiring::WiringError;
 #[cfg(test)]
 pub(crate) use wiring::catalog;
@@ -51,9 +61,24 @@ const LAST_WORDS: Duration = Duration::from_secs(1);
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Addresses {
     /// The public listeners, in the manifest's order; at least one.
-    pub gateway: Vec<SocketAddr>,
+    pub gateway: Vec<Address>,
     /// The private one.
-    pub admin: SocketAddr,
+    pub admin: Address,
+}
+
+/// Where one listener is, and what it speaks; shown as a URL.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Address {
+    /// The address.
+    pub addr: SocketAddr,
+    /// Whether it speaks TLS.
+    pub tls: bool,
+}
+
+impl fmt::Display for Address {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}://{}", if self.tls { "https" } else { "http" }, self.addr)
+    }
 }
 
 /// What a run needs besides its manifest.
@@ -68,6 +93,8 @@ pub struct RunOptions {
     pub fatal: Fatal,
     /// How events are delivered; webhooks in the product.
     pub transport: Option<Arc<dyn Transport>>,
+    /// Manifests that follow each other while the process runs, besides those that the admin API is given.
+    pub reloads: Option<tokio::sync::mpsc::Receiver<Written>>,
 }
 
 impl fmt::Debug for RunOptions {
@@ -85,6 +112,9 @@ pub enum RunError {
     /// An address cannot be listened on.
     #[error("cannot listen on `{addr}`: {source}")]
     Listen { addr: SocketAddr, source: io::Error },
+    /// The certificates of a listener cannot be used.
+    #[error("the TLS of `{addr}`: {source}")]
+    Tls { addr: SocketAddr, source: Box<FilesProblem> },
     /// The delivery of events cannot start.
     #[error(transparent)]
     Webhooks(#[from] WebhooksProblem),
@@ -106,6 +136,12 @@ pub enum RunError {
     /// There is no thread for the audit log.
     #[error("the audit log cannot start: {0}")]
     Audit(#[source] io::Error),
+    /// What was applied cannot be kept.
+    #[error("the manifest: {0}")]
+    Configuration(#[from] NotApplied),
+    /// A backend cannot be used as it is defined.
+    #[error(transparent)]
+    Backend(#[from] InvalidBackend),
     /// There is no admin token.
     #[error("the admin token: {0}")]
     Token(#[from] TokenError),
@@ -137,18 +173,39 @@ pub fn exit_on_fatal() -> Fatal {
 /// # Errors
 /// [`RunError`] when it does not come up, or a listener fails.
 pub async fn run(manifest: Manifest, options: RunOptions) -> Result<Ended, RunError> {
-    let RunOptions { ready, shutdown, environment, fatal, transport } = options;
+    attend(manifest, None, options).await
+}
+
+/// As [`run`], with a manifest that can be followed by others.
+///
+/// # Errors
+/// As [`run`].
+pub async fn run_live(start: Start, options: RunOptions) -> Result<Ended, RunError> {
+    attend(start.manifest.clone(), Some(start), options).await
+}
+
+async fn attend(manifest: Manifest, start: Option<Start>, options: RunOptions) -> Result<Ended, RunError> {
+    let RunOptions { ready, shutdown, environment, fatal, transport, reloads } = options;
     let clock = SystemClock::shared();
     // Addresses first: a port that is taken must not cost a look at the data.
-    let listeners = manifest.server.listen.iter().map(|listener| listen(listener.addr));
-    let listeners = listeners.collect::<Result<Vec<_>, _>>()?;
-    let admin_listener = listen(manifest.server.admin)?;
-    let address = |listener: &std::net::TcpListener| listener.local_addr().map_err(RunError::Server);
+    let listeners = manifest.server.listen.iter().map(listen).collect::<Result<Vec<_>, _>>()?;
+    let admin_listener = listen(&manifest.server.admin)?;
     let addresses = Addresses {
         gateway: listeners.iter().map(address).collect::<Result<_, _>>()?,
         admin: address(&admin_listener)?,
     };
-    let (gateway, admin) = build(&manifest, &environment, clock, fatal, transport).await?;
+    let certificates = listeners.iter().chain([&admin_listener]).filter_map(|listener| listener.tls.clone());
+    let certificates: Vec<_> = certificates.collect();
+    let built = build(&manifest, &environment, clock, fatal, transport).await?;
+    let Built { gateway, mut admin, topics } = built;
+    let gateway = Arc::new(gateway);
+    if let Some(start) = start {
+        let applier = Arc::new(Applier::begin(start, admin.system.data(), rooms(&gateway, &admin, topics))?);
+        admin.configuration = Some(applier.clone());
+        if let Some(reloads) = reloads {
+            actix_web::rt::spawn(follow(applier, reloads, admin.audit.clone()));
+        }
+    }
     let (system, flight) = (admin.system.clone(), gateway.flight.clone());
     let usage = admin.usage.clone();
     let counting = actix_web::rt::spawn(usage.clone().keep());
@@ -156,15 +213,20 @@ pub async fn run(manifest: Manifest, options: RunOptions) -> Result<Ended, RunEr
     let ledger = admin.ledger.clone();
     let remembering = actix_web::rt::spawn(ledger.clone().keep());
     let renewing = actix_web::rt::spawn(gateway.webhooks.clone().keep());
+    // Without TLS, SIGHUP keeps its usual meaning.
+    let reloading =
+        (!certificates.is_empty()).then(|| actix_web::rt::spawn(tls::keep(certificates, tls::LOOK_EVERY)));
+    let probing = actix_web::rt::spawn(admin.upstreams.clone().watch());
     let limits = wiring::listeners(&manifest);
     let (connections, state) = (admin.connections.clone(), admin.gateway.clone());
-    let public = http::serve_gateway(listeners, Data::new(gateway), state, connections, limits);
+    let public = http::serve_gateway(listeners, Data::from(gateway), state, connections, limits);
     let public = Running::start(public.map_err(RunError::Server)?);
     let private = http::serve_admin(admin_listener, Data::new(admin), limits);
     let private = Running::start(private.map_err(RunError::Server)?);
     record(&audit, wiring::started(&manifest, &system)).await;
     ready(&addresses);
-    tracing::info!(project = %manifest.project, gateway = ?addresses.gateway, admin = %addresses.admin, "ready");
+    let gateways: Vec<_> = addresses.gateway.iter().map(ToString::to_string).collect();
+    tracing::info!(project = %manifest.project, gateway = ?gateways, admin = %addresses.admin, "ready");
     let failed = tokio::select! {
         () = shutdown => None,
         error = public.failed() => Some(error),
@@ -174,16 +236,74 @@ pub async fn run(manifest: Manifest, options: RunOptions) -> Result<Ended, RunEr
     counting.abort();
     remembering.abort();
     renewing.abort();
+    probing.abort();
+    if let Some(reloading) = reloading {
+        reloading.abort();
+    }
     let drained =
         drain((&system, &usage, &ledger), &flight, &public, &private, manifest.limits.drain_timeout).await;
     let outcome = Some(if drained { Outcome::Done } else { Outcome::Failed });
-    if let Err(error) = audit.close(Record { action: "process.stopped", outcome, ..Record::default() }).await {
+    if let Err(error) = audit.close(Record { action: "process.stopped", outcome, ..Record::default() }).await
+    {
         tracing::error!(%error, "the end is not recorded");
     }
     tracing::info!(drained, "stopped");
     match failed {
         Some(error) => Err(RunError::Server(error)),
         None => Ok(if drained { Ended::Drained } else { Ended::CutOff }),
+    }
+}
+
+/// What a process consists of.
+struct Built {
+    gateway: Gateway,
+    admin: Admin,
+    topics: BTreeMap<Name, events::Listened>,
+}
+
+fn rooms(gateway: &Arc<Gateway>, admin: &Admin, topics: BTreeMap<Name, events::Listened>) -> Rooms {
+    Rooms {
+        gateway: gateway.clone(),
+        admission: admin.gateway.clone(),
+        metrics: admin.metrics.clone(),
+        upstreams: admin.upstreams.clone(),
+        keys: admin.keys.clone(),
+        ledger: admin.ledger.clone(),
+        system: admin.system.clone(),
+        topics,
+        clock: admin.clock.clone(),
+    }
+}
+
+/// Applies what comes. What is wrong with it is logged, and what was there stays.
+async fn follow(applier: Arc<Applier>, mut reloads: tokio::sync::mpsc::Receiver<Written>, audit: Audit) {
+    while let Some(written) = reloads.recv().await {
+        let reload = Record { action: "manifest.reload", ..Record::default() };
+        let begun = match audit.write(Record { outcome: Some(Outcome::Begun), ..reload.clone() }).await {
+            Ok(begun) => begun,
+            Err(error) => {
+                tracing::error!(%error, "not reloaded: the change cannot be recorded");
+                continue;
+            }
+        };
+        let wanted = Wanted { written, if_generation: None, allow_destroy: false };
+        let applied = applier.apply(wanted).await;
+        let (outcome, after) = match applied {
+            Ok(applied) => {
+                let (generation, changes) = (applied.generation, applied.changes.len());
+                tracing::info!(generation, changes, "reloaded");
+                (Outcome::Done, Some(json!({ "generation": generation, "count": changes })))
+            }
+            Err(NotApplied::Invalid(problems)) => {
+                tracing::error!(%problems, "the manifest is wrong: the one before stays");
+                (Outcome::Refused, None)
+            }
+            Err(error) => {
+                tracing::error!(%error, "not reloaded");
+                (Outcome::Failed, None)
+            }
+        };
+        record(&audit, Record { begun: Some(begun), outcome: Some(outcome), after, ..reload }).await;
     }
 }
 
@@ -194,21 +314,23 @@ async fn build(
     clock: SharedClock,
     fatal: Fatal,
     transport: Option<Arc<dyn Transport>>,
-) -> Result<(Gateway, Admin), RunError> {
+) -> Result<Built, RunError> {
     let settings = wiring::gateway(manifest)?;
+    let edge = wiring::edge(manifest, clock.clone())?;
     let transport = match transport {
         Some(transport) => transport,
         None => Arc::new(Webhooks::new(wiring::webhooks(manifest), wiring::wall_clock(clock.clone()))?),
     };
     let seeds = wiring::seeds(manifest)?;
     let events = events::events(manifest)?;
+    let topics = events.topics.clone();
     let mut shelf = Shelf::new(wiring::tenant_webhooks(manifest, &events.topics));
     let (data, now) = (manifest.server.data.clone(), clock.now());
     let rooms = (transport, clock.clone(), fatal);
     let stored = |shards: &[ShardHandle]| shelf.load(shards, &data, now);
     let system = System::start_with(wiring::system(manifest, events), rooms, stored).await?;
-    match assemble(manifest, environment, clock, (system.clone(), settings, seeds, shelf)).await {
-        Ok(made) => Ok(made),
+    match assemble(manifest, environment, clock, (system.clone(), settings, edge, seeds, shelf)).await {
+        Ok((gateway, admin)) => Ok(Built { gateway, admin, topics }),
         Err(error) => {
             // The data directory is let go in order.
             system.drain(manifest.limits.drain_timeout).await;
@@ -221,7 +343,7 @@ async fn assemble(
     manifest: &Manifest,
     environment: &[(String, String)],
     clock: SharedClock,
-    (system, settings, seeds, shelf): (System, GatewaySettings, Vec<Seed>, Shelf),
+    (system, settings, edge, seeds, shelf): (System, GatewaySettings, Edge, Vec<Seed>, Shelf),
 ) -> Result<(Gateway, Admin), RunError> {
     let data = system.data().to_owned();
     let first = system.shards().first().ok_or_else(|| RunError::NoShards(data.clone()))?.clone();
@@ -237,10 +359,14 @@ async fn assemble(
     let audit = Audit::start(&data, manifest.audit, clock.clone()).map_err(RunError::Audit)?;
     let metrics = Metrics::default();
     let limits = wiring::documents(manifest);
-    let routes = Routes::new(manifest, &wiring::catalog(manifest), &metrics);
+    let upstreams = Upstreams::new(wiring::upstream(&manifest.limits), clock.clone());
+    let fleet = upstreams.prepare(wiring::backends(manifest))?;
+    let routes = Routes::new(manifest, &wiring::catalog(manifest), &metrics, &fleet);
+    upstreams.adopt(fleet);
     let events = (system.clone(), wiring::event_limits(manifest));
     let callers = wiring::callers(manifest, &clock, None)?;
     let gateway = Gateway::new(
+        edge,
         (Live { routes, callers }, &metrics),
         system.reader().clone(),
         limits,
@@ -254,7 +380,7 @@ async fn assemble(
         gateway: state,
         token,
         metrics,
-        connections: Connections::new(manifest.limits.connections_per_ip, manifest.limits.write_timeout),
+        connections: wiring::connections(manifest),
         flight: gateway.flight.clone(),
         manifest: admin::manifest(manifest),
         body: limits.body,
@@ -262,20 +388,32 @@ async fn assemble(
         usage,
         audit,
         ledger,
+        configuration: None,
+        upstreams,
         clock,
     };
     Ok((gateway, admin))
 }
 
-/// A start needs no room on the disk, so one that cannot be recorded is told in the log of the process only.
+/// What has happened cannot be undone for want of a record: it is told in the log of the process only.
 async fn record(audit: &Audit, record: Record) {
+    let action = record.action;
     if let Err(error) = audit.write(record).await {
-        tracing::error!(%error, "the start is not recorded");
+        tracing::error!(%error, action, "not recorded");
     }
 }
 
-fn listen(addr: SocketAddr) -> Result<std::net::TcpListener, RunError> {
-    http::bind(addr).map_err(|source| RunError::Listen { addr, source })
+fn listen(listener: &Listener) -> Result<Listening, RunError> {
+    let addr = listener.addr;
+    let tls = listener.tls.clone().map(Certificates::open).transpose();
+    let tls = tls.map_err(|source| RunError::Tls { addr, source: Box::new(source) })?.map(Arc::new);
+    let socket = http::bind(addr).map_err(|source| RunError::Listen { addr, source })?;
+    Ok(Listening { socket, tls })
+}
+
+fn address(listening: &Listening) -> Result<Address, RunError> {
+    let addr = listening.socket.local_addr().map_err(RunError::Server)?;
+    Ok(Address { addr, tls: listening.tls.is_some() })
 }
 
 /// In the order of the write: no new requests, answers to those under way, then the rooms. The admin listener goes

@@ -56,7 +56,10 @@ const SAME_FLOOR: [(&str, &[&str]); 9] = [
 ];
 
 /// A crate that has a home, so that it can be exchanged: its name and the folders or files that may name it.
-const HOMES: [(&str, &[&str]); 13] = [
+const HOMES: [(&str, &[&str]); 16] = [
+    ("actix_http", &["src/http/listeners.rs"]),
+    ("actix_service", &["src/http/listeners.rs"]),
+    ("httparse", &["src/upstream/"]),
     ("object_store", &["src/blob/"]),
     ("geo", &["actors/src/query/functions/"]),
     ("redb", &["actors/src/store/"]),
@@ -82,7 +85,7 @@ const HOMES: [(&str, &[&str]); 13] = [
     ("saphyr_parser", &["src/manifest/"]),
     ("reqwest", &["src/delivery/", "src/cli/", "src/identity/fetch.rs"]),
     ("jsonwebtoken", &["src/identity/"]),
-    ("rustix", &["actors/src/log/disk.rs"]),
+    ("rustix", &["actors/src/log/disk.rs", "actors/src/reader/threads.rs"]),
     ("winnow", &["actors/src/query/"]),
     (
         "quick_cache",
@@ -361,7 +364,13 @@ fn every_code_of_a_problem_stands_in_its_page_with_its_status() {
     let made = source::literals(&answers, source::is_snake, |before| {
         before.ends_with(", ") && before.contains("StatusCode::")
     });
-    let places = ["src/http/problem.rs", "src/http/problem/events.rs", "src/identity/refusal.rs"];
+    let places = [
+        "src/http/problem.rs",
+        "src/http/problem/configuration.rs",
+        "src/http/problem/events.rs",
+        "src/http/problem/upstream.rs",
+        "src/identity/refusal.rs",
+    ];
     let code: String = places.into_iter().map(file).collect();
     for name in source::literals(&code, source::is_snake, |_| true).into_iter().chain(made) {
         codes.entry(name.to_owned()).or_default();
@@ -397,7 +406,8 @@ fn every_limit_and_metric_stands_in_the_page_for_operators() {
         .filter(|name| source::is_snake(name))
         .collect();
     assert!(limits.len() > 30, "only {} limits found", limits.len());
-    let counted = format!("{}{}", file("src/http/admin/scrape.rs"), file("src/http/metrics.rs"));
+    let counted =
+        ["src/http/admin/scrape.rs", "src/http/metrics.rs", "src/upstream/metrics.rs"].map(file).concat();
     let parts: Vec<&str> = counted.split('"').collect();
     let is_name = |i: &usize| {
         let help = parts

@@ -10,7 +10,7 @@ use futures_util::future::join_all;
 use tokio::sync::oneshot;
 
 use crate::directory::{DirectoryHandle, DirectorySettings};
-use crate::kernel::clock::SharedClock;
+use crate::kernel::clock::{SharedClock, SteadyClock};
 use crate::kernel::slots::Slots;
 use crate::model::change::Mutation;
 use crate::model::delivery::Transport;
@@ -23,8 +23,8 @@ use crate::router::{RouterHandle, RouterSettings};
 use crate::shard::{CommitError, Fatal, Shard, ShardHandle, ShardOpenError, ShardSettings};
 use crate::store::superblock::{DataDirectory, DirectoryError};
 use crate::subscriber::{
-    DeliverySettings, Floors, SubscriptionConfig, SubscriptionHandle, Subscriptions, Surroundings, abandon,
-    beginnings, strangers,
+    DeliverySettings, Floors, Past, SubscriptionConfig, SubscriptionHandle, Subscriptions, Surroundings,
+    abandon, beginnings, strangers,
 };
 use crate::topic::{TopicHandle, TopicSettings};
 use crate::upkeep::{self, UpkeepSettings};
@@ -166,7 +166,7 @@ impl System {
             move || DirectoryHandle::start((shards, catalog), on_partitions, directory, clock)
         };
         let directory = run_on(partitions.first().ok_or(StartError::Thread)?, start_directory).await?;
-        let reader = Reader::new(directory.clone(), reader, clock.clone());
+        let reader = Reader::new(directory.clone(), reader, clock.clone()).map_err(|_| StartError::Thread)?;
         let start_events = {
             let (shards, directory) = (shards.clone(), directory.clone());
             move || {
@@ -181,8 +181,10 @@ impl System {
                     routers: routers.clone(),
                     transport,
                     clock: clock.clone(),
+                    time: Arc::new(SteadyClock::start(clock.clone())),
                     floors,
                     slots,
+                    past: Arc::new(Past::new(delivery.retry_cache)),
                     tells: topics.iter().any(|topic| &*topic.name == SYSTEM_TOPIC),
                 };
                 let start = |topic: &Arc<Topic>| {

@@ -6,7 +6,6 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
-use lanekeeper_actors::model::delivery::Endpoint;
 use lanekeeper_actors::model::ids::{Name, TenantId};
 use lanekeeper_actors::model::topic::{EventTypes, SYSTEM_TOPIC, Topic, TopicSource};
 use lanekeeper_actors::policy::filter::{FilterSpec, KeyTable, SubjectFilter};
@@ -73,7 +72,7 @@ fn topic(key: &str, topic: &manifest::Topic) -> Topic {
     Topic { tenant_path, ..made }
 }
 
-fn subscription(
+pub(super) fn subscription(
     key: &str,
     subscription: &manifest::EventSubscription,
     (topic, keys): &Listened,
@@ -123,19 +122,12 @@ fn subscription(
 }
 
 fn webhook(webhook: &manifest::Webhook) -> Webhook {
-    let allow = webhook.allow.iter().map(ToString::to_string).collect();
-    let endpoint = Endpoint {
-        signing: webhook.sign.clone(),
-        auth: webhook.auth.clone(),
-        tls: webhook.tls.clone(),
-        origin: webhook.origin.clone(),
-        ..Endpoint::plain(webhook.url.clone(), allow)
-    };
     Webhook {
         headers: webhook.headers.clone().into(),
         batch: webhook.batch,
+        mode: webhook.mode,
         gone: webhook.on_gone,
         rate: webhook.rate,
-        ..Webhook::plain(endpoint)
+        ..Webhook::plain(webhook.endpoint())
     }
 }

@@ -117,7 +117,7 @@ impl House {
         let transport: Arc<dyn Transport> = endpoint.clone();
         let made =
             build(&manifest(&folder), &environment, SystemClock::shared(), fatal, Some(transport)).await;
-        let (gateway, admin) = made.unwrap();
+        let super::Built { gateway, admin, .. } = made.unwrap();
         let seeded = admin.system.shards().iter().map(|shard| shard.status().mutations).sum();
         Self { gateway: Data::new(gateway), admin: Data::new(admin), seeded, endpoint, _folder: folder }
     }

@@ -32,6 +32,7 @@ fn options(ready: impl FnOnce(&Addresses) + 'static, stop: oneshot::Receiver<()>
         environment: vec![(admin::TOKEN_VARIABLE.to_owned(), TOKEN.to_owned())],
         fatal: Arc::new(|why| panic!("{why}")),
         transport: None,
+        reloads: None,
     }
 }
 
@@ -42,7 +43,7 @@ impl Process {
         let options = options(move |addresses| told.send(addresses.clone()).unwrap(), stopped);
         let task = actix_web::rt::spawn(run(manifest(folder), options));
         let addresses = tokio::time::timeout(PATIENCE, tell).await.unwrap().unwrap();
-        Self { gateway: addresses.gateway[0], admin: addresses.admin, stop, task }
+        Self { gateway: addresses.gateway[0].addr, admin: addresses.admin.addr, stop, task }
     }
 
     async fn stop(self) -> Ended {
@@ -273,7 +274,7 @@ async fn a_port_that_is_taken_stops_the_start_before_the_data_is_touched() {
     let folder = tempfile::tempdir().unwrap();
     let taken = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
     let mut manifest = manifest(&folder);
-    manifest.server.admin = taken.local_addr().unwrap();
+    manifest.server.admin.addr = taken.local_addr().unwrap();
     let ended = run(manifest, options(|_| panic!("not ready"), oneshot::channel().1)).await;
     assert!(matches!(ended, Err(RunError::Listen { .. })), "{ended:?}");
     assert!(!folder.path().join("data").exists());

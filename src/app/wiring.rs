@@ -20,7 +20,7 @@ use lanekeeper_actors::policy::filter::FilterProblem;
 use lanekeeper_actors::policy::keys::{ApiKeySecret, InvalidKey};
 use lanekeeper_actors::policy::patch::PatchLimits;
 use lanekeeper_actors::policy::permits::Shedding;
-use lanekeeper_actors::policy::rate::{InvalidRate, Rate};
+use lanekeeper_actors::policy::rate::{InvalidRate, Rate, Ticks, TokenBuckets};
 use lanekeeper_actors::policy::terms::{ApiRules, OperationRules, ProductRules};
 use lanekeeper_actors::reader::ReaderSettings;
 use lanekeeper_actors::router::RouterSettings;
@@ -36,11 +36,12 @@ use crate::blob::InvalidPlace;
 use crate::delivery::{WallClock, WebhookSettings, host_of};
 use crate::http::admin::timestamp;
 use crate::http::{
-    self, Asked, BodyLimits, BulkLimits, Callers, DocumentLimits, EventLimits, ListenerLimits,
-    TenantWebhookSettings,
+    self, Asked, BodyLimits, BulkLimits, Callers, Connections, DocumentLimits, Edge, EventLimits, HeadLimits,
+    ListenerLimits, TenantWebhookSettings,
 };
 use crate::identity::{IdentityProblem, Verifier};
-use crate::manifest::{self, Limits, Manifest, Secret, Tenancy};
+use crate::manifest::{self, Limits, Manifest, Secret, Target, Tenancy, UpstreamTo};
+use crate::upstream::{self, Definition};
 
 /// Most threads that serve the public listeners, and most that partitions are spread over.
 const THREADS_MAX: usize = 8;
@@ -101,10 +102,29 @@ pub(super) fn listeners(manifest: &Manifest) -> ListenerLimits {
     }
 }
 
+pub(super) fn connections(manifest: &Manifest) -> Connections {
+    let limits = &manifest.limits;
+    Connections::new(limits.connections_per_ip, limits.streams_per_connection, limits.write_timeout)
+}
+
+pub(super) fn edge(manifest: &Manifest, clock: SharedClock) -> Result<Edge, WiringError> {
+    let (edge, limits) = (&manifest.edge, &manifest.limits);
+    let budget = limits.requests_per_ip.map(|wanted| rate(wanted, || "`requests_per_ip`".to_owned()));
+    let ticks: Ticks = Arc::new(move || clock.elapsed());
+    Ok(Edge {
+        trusted: edge.trusted_proxies.clone(),
+        header: edge.client_address,
+        lock: edge.origin_lock.clone(),
+        paths: edge.paths,
+        head: HeadLimits { uri: bytes(limits.uri), header: bytes(limits.header) },
+        budgets: budget.transpose()?.map(|rate| TokenBuckets::new(rate, limits.rate_keys, ticks)),
+    })
+}
+
 pub(super) fn documents(manifest: &Manifest) -> DocumentLimits {
     let limits = &manifest.limits;
     DocumentLimits {
-        body: BodyLimits { bytes: bytes(limits.body), time: limits.body_timeout },
+        body: body(limits),
         request: limits.request_timeout,
         page_default: limits.page_default,
         page_max: limits.page_max,
@@ -121,7 +141,7 @@ pub(super) fn documents(manifest: &Manifest) -> DocumentLimits {
 pub(super) fn event_limits(manifest: &Manifest) -> EventLimits {
     let limits = &manifest.limits;
     EventLimits {
-        body: BodyLimits { bytes: bytes(limits.body), time: limits.body_timeout },
+        body: body(limits),
         request: limits.request_timeout,
         event: bytes(limits.event_size),
         batch: limits.publish_batch,
@@ -280,7 +300,7 @@ pub(super) fn tenant_webhooks(
             .map(|(name, product)| (Name::from(name.as_str()), product.webhooks.clone()))
             .collect(),
         origin: host.unwrap_or_else(|| manifest.project.clone()),
-        body: BodyLimits { bytes: bytes(limits.body), time: limits.body_timeout },
+        body: body(limits),
         page_max: limits.page_max,
     }
 }
@@ -318,6 +338,7 @@ pub(super) fn system(manifest: &Manifest, events: Events) -> SystemConfig {
             hops: limits.event_hops,
             public_url: manifest.server.public_url.as_deref().map(Name::from),
             retry_page: limits.retry_page,
+            retry_cache: bytes(limits.retry_cache),
             backoff: limits.crash_backoff,
             crash_budget: small(limits.crash_budget),
             crash_window: limits.crash_window,
@@ -332,6 +353,42 @@ pub(super) fn system(manifest: &Manifest, events: Events) -> SystemConfig {
         },
         partition_threads: threads(),
     }
+}
+
+/// What holds for servers behind the gateway that say nothing else.
+pub(super) fn upstream(limits: &Limits) -> upstream::Limits {
+    upstream::Limits {
+        timeout: limits.upstream_timeout,
+        connect_timeout: limits.upstream_connect_timeout,
+        idle_timeout: limits.upstream_idle_timeout,
+        idle_connections: limits.upstream_connections_idle,
+        keep_alive: limits.upstream_keep_alive,
+        buffer: bytes(limits.upstream_buffer),
+        body: limits.body,
+        body_timeout: limits.body_timeout,
+    }
+}
+
+/// All backends: those with a name, and those of one operation each.
+pub(super) fn backends(manifest: &Manifest) -> Vec<(Name, Definition)> {
+    let named = manifest.backends.iter().map(|(name, backend)| (name.as_str().into(), backend.clone()));
+    let operations = manifest.apis.iter().flat_map(|(api, operations)| {
+        operations.operations.iter().map(move |(name, operation)| (api, name, operation))
+    });
+    let inline = operations.filter_map(|(api, name, operation)| match &operation.target {
+        Target::Upstream(upstream) => match &upstream.to {
+            UpstreamTo::Inline(backend) => {
+                Some((upstream.backend_name(api, name).into(), Definition::clone(backend)))
+            }
+            UpstreamTo::Backend(_) => None,
+        },
+        Target::Documents { .. }
+        | Target::Publish { .. }
+        | Target::Queue { .. }
+        | Target::Webhooks { .. }
+        | Target::Mock(_) => None,
+    });
+    named.chain(inline).collect()
 }
 
 fn reader(limits: &Limits) -> ReaderSettings {
@@ -386,6 +443,15 @@ fn directory(limits: &Limits) -> DirectorySettings {
             crash_window: limits.crash_window,
             crash_backoff: limits.crash_backoff,
         },
+    }
+}
+
+fn body(limits: &Limits) -> BodyLimits {
+    BodyLimits {
+        bytes: bytes(limits.body),
+        time: limits.body_timeout,
+        grace: limits.body_grace,
+        rate: limits.body_rate,
     }
 }
 

@@ -16,7 +16,7 @@ use super::line::Link;
 use super::record::Record;
 
 /// What the last record of a process says that ended in order.
-pub const STOPPED: &str = "process.stopped";
+pub(super) const STOPPED: &str = "process.stopped";
 /// What a record says that old files are taken away.
 pub(super) const RETIRED: &str = "audit.retired";
 /// The owner reads and writes, nobody else does anything.

@@ -52,6 +52,16 @@ pub(super) struct Refusal {
     code: String,
     #[serde(default)]
     trace_id: String,
+    /// Everything that is wrong with a manifest.
+    #[serde(default)]
+    problems: Vec<String>,
+}
+
+impl Refusal {
+    /// Whether a manifest is wrong.
+    pub(super) fn is_of_configuration(&self) -> bool {
+        self.code == "invalid_manifest"
+    }
 }
 
 impl fmt::Display for Refusal {
@@ -60,7 +70,11 @@ impl fmt::Display for Refusal {
         if !self.detail.is_empty() {
             write!(f, ": {}", plain(&self.detail))?;
         }
+        for problem in &self.problems {
+            write!(f, "\n{}", plain(problem))?;
+        }
         match (self.code.as_str(), self.trace_id.as_str()) {
+            _ if !self.problems.is_empty() => Ok(()),
             ("", "") => Ok(()),
             (code, "") => write!(f, " ({})", plain(code)),
             ("", trace) => write!(f, " (trace {})", plain(trace)),
@@ -111,6 +125,11 @@ impl Admin {
     /// Does something that takes its time.
     pub(super) async fn post_long(&self, path: &[&str], body: Value) -> Result<Value, Failure> {
         self.finish(self.client.post(self.url(path, &[])?).timeout(LONG_TIMEOUT).json(&body)).await
+    }
+
+    /// Replaces something.
+    pub(super) async fn put(&self, path: &[&str], body: Value) -> Result<Value, Failure> {
+        self.call(Method::PUT, join(&self.base, path)?, Some(body)).await
     }
 
     /// Removes something.

@@ -1,13 +1,12 @@
 //! What may stand on the command line. Names, defaults and exit codes are a promise to scripts.
 
-use std::ffi::OsString;
 use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand};
 
 use super::{
-    audit, backup, changes, dead_letters, demo, export, import, keys, lint, partitions, query, serve, subscriptions,
-    topics, verify,
+    audit, backup, changes, dead_letters, demo, export, import, keys, lint, manifest, partitions, query,
+    serve, subscriptions, topics, verify,
 };
 
 const EXAMPLES: &str = "\
@@ -17,7 +16,7 @@ Examples:
   lanekeeper keys issue --product carrier --tenant acme
   lanekeeper dead-letters replay partner-webhook --all
 
-Exit codes: 0 done, 1 failed, 64 wrong usage or configuration.";
+Exit codes: 0 done, 1 failed, 2 something differs (plan, diff), 64 wrong usage or configuration.";
 
 /// A governed, multi-tenant API backend in one binary: gateway, partitioned document store, change feed, event router
 #[derive(Debug, Parser)]
@@ -118,6 +117,53 @@ pub(super) enum Verb {
         #[command(subcommand)]
         verb: audit::Verb,
     },
+    /// Say what applying a manifest would change
+    #[command(after_help = manifest::PLAN_EXAMPLE)]
+    Plan {
+        #[command(flatten)]
+        connection: Connection,
+        #[command(flatten)]
+        files: manifest::Files,
+    },
+    /// Let a running server follow a manifest
+    #[command(after_help = manifest::APPLY_EXAMPLE)]
+    Apply {
+        #[command(flatten)]
+        connection: Connection,
+        #[command(flatten)]
+        options: manifest::ApplyOptions,
+    },
+    /// Print the manifest that is applied
+    #[command(after_help = manifest::EXPORT_EXAMPLE)]
+    Export {
+        #[command(flatten)]
+        connection: Connection,
+    },
+    /// Say what a call would meet: its operation, terms, limits and quotas
+    #[command(after_help = manifest::EXPLAIN_EXAMPLE)]
+    Explain {
+        #[command(flatten)]
+        connection: Connection,
+        #[command(flatten)]
+        options: manifest::ExplainOptions,
+    },
+    /// Go back to an earlier generation of the manifest
+    #[command(after_help = manifest::ROLLBACK_EXAMPLE)]
+    Rollback {
+        #[command(flatten)]
+        connection: Connection,
+        #[command(flatten)]
+        options: manifest::RollbackOptions,
+    },
+    /// List the generations of the manifest that are kept
+    #[command(after_help = "Example: lanekeeper generations")]
+    Generations {
+        #[command(flatten)]
+        connection: Connection,
+    },
+    /// Compare two manifests, without a server
+    #[command(after_help = manifest::DIFF_EXAMPLE)]
+    Diff(manifest::DiffOptions),
     /// Copy the data of a running server
     #[command(after_help = backup::BACKUP_EXAMPLE)]
     Backup {
@@ -132,8 +178,6 @@ pub(super) enum Verb {
     /// Check a stopped data directory
     #[command(after_help = verify::EXAMPLE)]
     Verify(verify::Options),
-    #[command(flatten)]
-    Later(Later),
 }
 
 /// Where the server is, and how to speak with it.
@@ -154,41 +198,6 @@ pub(super) struct Connection {
     /// Print the server's answer as JSON
     #[arg(long, global = true)]
     pub(super) json: bool,
-}
-
-/// Verbs whose names are taken for later versions.
-#[derive(Debug, Subcommand)]
-pub(super) enum Later {
-    #[command(hide = true, disable_help_flag = true)]
-    Plan(Anything),
-    #[command(hide = true, disable_help_flag = true)]
-    Apply(Anything),
-    #[command(hide = true, disable_help_flag = true)]
-    Export(Anything),
-    #[command(hide = true, disable_help_flag = true)]
-    Rollback(Anything),
-    #[command(hide = true, disable_help_flag = true)]
-    Explain(Anything),
-}
-
-/// Whatever such a verb will take one day.
-#[derive(Debug, Args)]
-pub(super) struct Anything {
-    #[arg(trailing_var_arg = true, allow_hyphen_values = true, hide = true)]
-    _arguments: Vec<OsString>,
-}
-
-impl Later {
-    /// The verb as it was written.
-    pub(super) fn name(&self) -> &'static str {
-        match self {
-            Self::Plan(_) => "plan",
-            Self::Apply(_) => "apply",
-            Self::Export(_) => "export",
-            Self::Rollback(_) => "rollback",
-            Self::Explain(_) => "explain",
-        }
-    }
 }
 
 #[cfg(test)]
@@ -296,23 +305,11 @@ mod tests {
     }
 
     #[test]
-    fn verbs_that_are_not_built_yet_take_anything_and_say_so() {
-        for name in ["plan", "apply", "export", "rollback", "explain"] {
-            for rest in ["", " --help", " verify x --json", " GET /x --key k"] {
-                match parse(&format!("lanekeeper {name}{rest}")) {
-                    Ok(Verb::Later(verb)) => assert_eq!(verb.name(), name),
-                    other => panic!("{name}{rest}: {other:?}"),
-                }
-            }
-        }
-    }
-
-    #[test]
     fn the_server_is_looked_for_where_the_default_manifest_puts_it() {
         let Ok(Verb::Keys { connection, .. }) = parse("lanekeeper keys list") else { panic!("no keys") };
         let default = crate::manifest::load(&crate::manifest::Sources::default()).unwrap();
         if std::env::var_os("LANEKEEPER_ADMIN").is_none() {
-            assert_eq!(connection.admin, format!("http://{}", default.server.admin));
+            assert_eq!(connection.admin, format!("http://{}", default.server.admin.addr));
         }
         assert_eq!(connection.data, default.server.data);
     }

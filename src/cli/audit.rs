@@ -109,11 +109,15 @@ fn render(report: &Report) -> String {
     for note in &report.notes {
         text.push_str(&format!("note: {}\n", output::plain(note)));
     }
-    let records = usize::try_from(report.records).unwrap_or(usize::MAX);
-    text.push_str(&format!("{} in {}\n", counted(records, "record"), counted(report.files, "file")));
+    let number = |count: usize| u64::try_from(count).unwrap_or(u64::MAX);
+    text.push_str(&format!(
+        "{} in {}\n",
+        counted(report.records, "record"),
+        counted(number(report.files), "file")
+    ));
     match report.faults.len() + report.left_out {
         0 => text.push_str(&format!("sound: the chain holds up to {}:{}", report.last, report.hash)),
-        faults => text.push_str(&format!("broken: {}", counted(faults, "fault"))),
+        faults => text.push_str(&format!("broken: {}", counted(number(faults), "fault"))),
     }
     text
 }

@@ -9,6 +9,8 @@ use crate::manifest::Problems;
 
 /// Exit code of a verb that failed.
 pub(super) const FAILED: u8 = 1;
+/// Exit code of a comparison that found something.
+pub(super) const DIFFERS: u8 = 2;
 /// Exit code of wrong usage and of a bad configuration (`EX_USAGE` of sysexits).
 pub(super) const USAGE: u8 = 64;
 
@@ -18,9 +20,6 @@ pub(super) enum Failure {
     /// The manifest is wrong. One line for each problem, each with its place.
     #[error("{0}")]
     Manifest(#[from] Problems),
-    /// The verb is a promise of a later version.
-    #[error("error: `{0}` is not built yet")]
-    NotBuilt(&'static str),
     /// What was asked makes no sense.
     #[error("error: {0}")]
     Usage(String),
@@ -45,6 +44,9 @@ pub(super) enum Failure {
     /// The answer, which was printed, is that a manifest is wrong.
     #[error("")]
     BadManifest,
+    /// The answer, which was printed, is that something is different.
+    #[error("")]
+    Differs,
     /// The answer, which was printed, is that data is damaged or something was lost.
     #[error("")]
     BadNews,
@@ -54,11 +56,9 @@ impl Failure {
     /// The exit code.
     pub(super) fn code(&self) -> u8 {
         match self {
-            Self::Manifest(_)
-            | Self::BadManifest
-            | Self::NotBuilt(_)
-            | Self::Usage(_)
-            | Self::NoToken { .. } => USAGE,
+            Self::Manifest(_) | Self::BadManifest | Self::Usage(_) | Self::NoToken { .. } => USAGE,
+            Self::Refused(refusal) if refusal.is_of_configuration() => USAGE,
+            Self::Differs => DIFFERS,
             Self::Refused(_)
             | Self::Unreachable(_)
             | Self::Directory(_)
@@ -77,8 +77,6 @@ mod tests {
         let cause = || std::io::Error::from(std::io::ErrorKind::NotFound);
         let no_token = Failure::NoToken { path: "data/admin.token".into(), cause: cause() };
         assert_eq!(no_token.code(), 64);
-        assert_eq!(Failure::NotBuilt("plan").code(), 64);
-        assert_eq!(Failure::NotBuilt("plan").to_string(), "error: `plan` is not built yet");
         assert_eq!(Failure::Directory(DirectoryError::InUse("data".into())).code(), 1);
         assert_eq!(
             Failure::Directory(DirectoryError::InUse("data".into())).to_string(),

@@ -16,6 +16,7 @@ mod fields;
 mod import;
 mod keys;
 mod lint;
+mod manifest;
 mod output;
 mod partitions;
 mod process;
@@ -96,8 +97,26 @@ fn perform(verb: Verb, environment: Vec<(String, String)>) -> Result<(), Failure
                 audit::list(asked, admin, connection.json).await
             }),
         },
+        Verb::Plan { connection, files } => {
+            ask(&connection, &environment, async |admin| manifest::plan(&files, admin, connection.json).await)
+        }
+        Verb::Apply { connection, options } => ask(&connection, &environment, async |admin| {
+            manifest::apply(&options, admin, connection.json).await
+        }),
+        Verb::Export { connection } => {
+            ask(&connection, &environment, async |admin| manifest::export(admin, connection.json).await)
+        }
+        Verb::Explain { connection, options } => ask(&connection, &environment, async |admin| {
+            manifest::explain(&options, admin, connection.json).await
+        }),
+        Verb::Rollback { connection, options } => ask(&connection, &environment, async |admin| {
+            manifest::rollback(&options, admin, connection.json).await
+        }),
+        Verb::Generations { connection } => {
+            ask(&connection, &environment, async |admin| manifest::generations(admin, connection.json).await)
+        }
+        Verb::Diff(options) => manifest::diff(&options),
         Verb::Restore(options) => backup::restore(&options),
-        Verb::Later(verb) => Err(Failure::NotBuilt(verb.name())),
     }
 }
 

@@ -2,16 +2,14 @@
 //!
 //! Invariant: whoever started a backend learns how it ended, whether it became ready or not.
 
-use std::net::SocketAddr;
-
 use tokio::runtime::{Builder, Runtime};
 use tokio::signal::unix::{SignalKind, signal};
-use tokio::sync::oneshot;
+use tokio::sync::{mpsc, oneshot};
 
 use super::failure::Failure;
 use super::output;
-use crate::app::{self, Addresses, Ended, RunError, RunOptions};
-use crate::manifest::Manifest;
+use crate::app::{self, Address, Addresses, Ended, RunError, RunOptions, Start};
+use crate::manifest::{Manifest, Written};
 use crate::telemetry::{self, TelemetryError};
 
 /// A backend in this process.
@@ -23,18 +21,39 @@ pub(super) struct Backend {
     ended: oneshot::Receiver<Result<(), Failure>>,
 }
 
+/// What a backend runs.
+enum Backing {
+    /// This manifest and no other.
+    Fixed(Box<Manifest>),
+    /// This one, and those that follow it.
+    Live(Box<Start>, mpsc::Receiver<Written>),
+}
+
 impl Backend {
     /// Starts a backend and waits until it is ready. The admin token is looked for in `environment`.
     pub(super) async fn start(
         manifest: Manifest,
         environment: Vec<(String, String)>,
     ) -> Result<Self, Failure> {
+        Self::begin(Backing::Fixed(Box::new(manifest)), environment).await
+    }
+
+    /// As [`start`](Self::start), with a manifest that others can follow.
+    pub(super) async fn start_live(
+        start: Start,
+        reloads: mpsc::Receiver<Written>,
+        environment: Vec<(String, String)>,
+    ) -> Result<Self, Failure> {
+        Self::begin(Backing::Live(Box::new(start), reloads), environment).await
+    }
+
+    async fn begin(backing: Backing, environment: Vec<(String, String)>) -> Result<Self, Failure> {
         let (ready, is_ready) = oneshot::channel();
         let (stop, stopped) = oneshot::channel();
         let (end, mut ended) = oneshot::channel();
         let work = move || {
             // Nobody listens any more when the whole process is about to end.
-            end.send(run(manifest, environment, ready, stopped)).unwrap_or_default();
+            end.send(run(backing, environment, ready, stopped)).unwrap_or_default();
         };
         std::thread::Builder::new()
             .name("backend".into())
@@ -51,7 +70,7 @@ impl Backend {
     }
 
     /// The first public address.
-    pub(super) fn gateway(&self) -> Result<SocketAddr, Failure> {
+    pub(super) fn gateway(&self) -> Result<Address, Failure> {
         let first = self.at.gateway.first().copied();
         first.ok_or_else(|| Failure::Failed("the backend has no public address".into()))
     }
@@ -76,11 +95,15 @@ fn flatten(result: Result<Result<(), Failure>, oneshot::error::RecvError>) -> Re
 
 /// Runs a backend on this thread until it is told to stop.
 fn run(
-    manifest: Manifest,
+    backing: Backing,
     environment: Vec<(String, String)>,
     ready: oneshot::Sender<Addresses>,
     stop: oneshot::Receiver<()>,
 ) -> Result<(), Failure> {
+    let (what, reloads) = match backing {
+        Backing::Fixed(manifest) => (Err(manifest), None),
+        Backing::Live(start, reloads) => (Ok(start), Some(reloads)),
+    };
     let options = RunOptions {
         ready: Box::new(move |addresses| {
             // Whoever asked may be gone already; then the stop is on its way.
@@ -93,8 +116,15 @@ fn run(
         environment,
         fatal: app::exit_on_fatal(),
         transport: None,
+        reloads,
     };
-    match actix_web::rt::System::new().block_on(app::run(manifest, options)) {
+    let running = async {
+        match what {
+            Ok(start) => Box::pin(app::run_live(*start, options)).await,
+            Err(manifest) => app::run(*manifest, options).await,
+        }
+    };
+    match actix_web::rt::System::new().block_on(running) {
         Ok(Ended::Drained) => Ok(()),
         Ok(Ended::CutOff) => {
             output::complain("what was still under way was cut off; nothing acknowledged is lost");
@@ -127,16 +157,39 @@ pub(super) fn runtime() -> Result<Runtime, Failure> {
 pub(super) struct Signals {
     interrupt: tokio::signal::unix::Signal,
     terminate: tokio::signal::unix::Signal,
+    reload: tokio::signal::unix::Signal,
+}
+
+/// An order from outside.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Order {
+    /// Come to an end.
+    End,
+    /// Read the manifest again.
+    Reload,
 }
 
 impl Signals {
     /// Listens from now on; the signals no longer end the process by themselves.
     pub(super) fn listen() -> Result<Self, Failure> {
         let open = |kind| signal(kind).map_err(|error| Failure::Failed(format!("no signals: {error}")));
-        Ok(Self { interrupt: open(SignalKind::interrupt())?, terminate: open(SignalKind::terminate())? })
+        Ok(Self {
+            interrupt: open(SignalKind::interrupt())?,
+            terminate: open(SignalKind::terminate())?,
+            reload: open(SignalKind::hangup())?,
+        })
     }
 
-    /// Waits for the next one.
+    /// Waits for the next order, which may be to read the manifest again: SIGHUP.
+    pub(super) async fn order(&mut self) -> Order {
+        tokio::select! {
+            _ = self.interrupt.recv() => Order::End,
+            _ = self.terminate.recv() => Order::End,
+            _ = self.reload.recv() => Order::Reload,
+        }
+    }
+
+    /// Waits for the next order to end.
     pub(super) async fn next(&mut self) {
         tokio::select! {
             _ = self.interrupt.recv() => (),

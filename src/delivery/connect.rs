@@ -142,7 +142,7 @@ impl Dialer {
 }
 
 /// Connects to the first address that answers. The next one is tried when one fails or keeps silent for a moment.
-async fn connect_any(addresses: &[SocketAddr]) -> io::Result<TcpStream> {
+pub(crate) async fn connect_any(addresses: &[SocketAddr]) -> io::Result<TcpStream> {
     let mut waiting = addresses.iter();
     let mut trying = FuturesUnordered::new();
     let mut problem = io::Error::from(io::ErrorKind::AddrNotAvailable);

@@ -40,10 +40,18 @@ use tokio::time::Instant;
 
 pub use cidr::{Cidr, CidrProblem};
 pub use endpoint::{EndpointProblem, check_endpoint};
+pub(crate) use failure::with_cause;
 pub use guard::{Refused, UrlProblem, check_url, host_of, vet};
 pub use names::{Names, SystemNames};
 pub use sign::BadKey;
 pub use tls::TlsProblem;
+pub(crate) use tls::{certificates, private_key, words};
+
+// What the way to servers behind the gateway shares with the way to endpoints.
+pub(crate) use connect::connect_any;
+pub(crate) use names::Lookups;
+pub(crate) use retry_after::parse as retry_after;
+pub(crate) use tls::{Settings as TlsSettings, Trust};
 
 use send::Sender;
 

@@ -74,6 +74,15 @@ impl Lookups {
         permit(&self.lookup(host).await?, allow)
     }
 
+    /// All addresses of a host name, for those whom an operator named and not a tenant.
+    ///
+    /// # Errors
+    /// See [`LookupProblem`].
+    pub(crate) async fn all(&self, host: &str) -> Result<Arc<[IpAddr]>, LookupProblem> {
+        let found = self.lookup(host).await?;
+        if found.is_empty() { Err(LookupProblem::NoAddress) } else { Ok(found) }
+    }
+
     /// Joins the look-up of this name, or begins one. It goes on when the caller is dropped.
     fn lookup(&self, host: &str) -> Shared<BoxFuture<'static, Answer>> {
         let mut running = lock(&self.running);

@@ -169,7 +169,10 @@ impl Sender {
                 headers.insert(name, value);
             }
         }
-        headers.insert(CONTENT_TYPE, HeaderValue::from_static(attempt.content_type));
+        match &attempt.content_type {
+            Some(content_type) => insert(&mut headers, CONTENT_TYPE, content_type),
+            None => drop(headers.remove(CONTENT_TYPE)),
+        }
         headers.insert(NUMBER, HeaderValue::from(attempt.number));
         insert(&mut headers, SUBSCRIPTION, &attempt.subscription);
         for (name, text) in [(TRACEPARENT, &attempt.traceparent), (REPLAY, &attempt.replay)] {

@@ -121,9 +121,7 @@ fn make(provider: &Arc<CryptoProvider>, trust: &Trust) -> Result<Arc<ClientConfi
         None => builder.with_no_client_auth(),
         Some(ClientIdentity { certificate, key }) => {
             let chain = certificates(certificate, "client certificate")?;
-            let what = "client certificate's key";
-            let key = PrivateKeyDer::from_pem_slice(key.expose().as_bytes())
-                .map_err(|source| TlsProblem::Pem { what, source })?;
+            let key = private_key(key.expose().as_bytes(), "client certificate's key")?;
             builder.with_client_auth_cert(chain, key)?
         }
     };
@@ -153,10 +151,18 @@ fn finished(mut config: ClientConfig) -> Arc<ClientConfig> {
 }
 
 /// All certificates of a PEM text, at least one.
-fn certificates(pem: &[u8], what: &'static str) -> Result<Vec<CertificateDer<'static>>, TlsProblem> {
+pub(crate) fn certificates(
+    pem: &[u8],
+    what: &'static str,
+) -> Result<Vec<CertificateDer<'static>>, TlsProblem> {
     let found = CertificateDer::pem_slice_iter(pem).collect::<Result<Vec<_>, _>>();
     let found = found.map_err(|source| TlsProblem::Pem { what, source })?;
     if found.is_empty() { Err(TlsProblem::Nothing(what)) } else { Ok(found) }
+}
+
+/// The private key of a PEM text.
+pub(crate) fn private_key(pem: &[u8], what: &'static str) -> Result<PrivateKeyDer<'static>, TlsProblem> {
+    PrivateKeyDer::from_pem_slice(pem).map_err(|source| TlsProblem::Pem { what, source })
 }
 
 /// Says in words what went wrong in a handshake, or what the peer said about it afterwards.

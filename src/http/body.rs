@@ -1,7 +1,7 @@
 //! Stands between a client that sends a body and whoever needs it whole.
 //!
-//! Invariants: no more bytes are held than the limit, and no longer than the deadline; a connection whose body was
-//! not read to its end is closed after the answer.
+//! Invariants: no more bytes are held than the limit, and no longer than the deadline, and not even that long when
+//! they come too slowly; a connection whose body was not read to its end is closed after the answer.
 
 use std::pin::Pin;
 use std::task::{Context, Poll};
@@ -12,6 +12,7 @@ use actix_web::http::header::{CONTENT_ENCODING, CONTENT_LENGTH, CONTENT_TYPE, TR
 use actix_web::web::{Bytes, BytesMut, Payload};
 use actix_web::{HttpMessage, HttpRequest, HttpResponse};
 use futures_util::StreamExt;
+use tokio::time::Instant;
 
 /// Bounds of a body.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -20,6 +21,28 @@ pub struct BodyLimits {
     pub bytes: usize,
     /// Time for all of them.
     pub time: Duration,
+    /// Time before they must have a pace.
+    pub grace: Duration,
+    /// That pace, in bytes per second; not zero.
+    pub rate: u64,
+}
+
+impl BodyLimits {
+    /// How long after its beginning a body is waited for of which so much has come.
+    pub(super) fn due(&self, received: usize) -> Duration {
+        let received = u64::try_from(received).unwrap_or(u64::MAX);
+        let earned = received.saturating_mul(1_000).checked_div(self.rate).unwrap_or(u64::MAX);
+        self.time.min(self.grace.saturating_add(Duration::from_millis(earned)))
+    }
+
+    /// Why a body of which so much has come is not waited for any longer.
+    pub(super) fn late(&self, received: usize) -> BodyError {
+        if self.due(received) < self.time {
+            BodyError::TooSlow(self.rate)
+        } else {
+            BodyError::TimedOut(self.time)
+        }
+    }
 }
 
 /// How many bytes a body had; goes with its request once it was read.
@@ -41,6 +64,9 @@ pub enum BodyError {
     /// Longer than [`BodyLimits::time`].
     #[error("the body did not come within {0:?}")]
     TimedOut(Duration),
+    /// Slower than [`BodyLimits::rate`], in bytes per second.
+    #[error("the body came at less than {0} bytes per second")]
+    TooSlow(u64),
     /// The connection ended or broke its framing.
     #[error("the body did not come whole")]
     Broken,
@@ -72,20 +98,23 @@ pub(super) async fn whole(
     if announced.is_some_and(|length: usize| length > limits.bytes) {
         return Err(BodyError::TooLarge(limits.bytes));
     }
-    let collected = tokio::time::timeout(limits.time, collect(payload, limits.bytes)).await;
-    let body = collected.unwrap_or(Err(BodyError::TimedOut(limits.time)))?;
+    let body = collect(payload, limits).await?;
     req.extensions_mut().insert(Length(u64::try_from(body.len()).unwrap_or(u64::MAX)));
     Ok(body)
 }
 
-async fn collect(payload: &mut Payload, limit: usize) -> Result<Bytes, BodyError> {
+async fn collect(payload: &mut Payload, limits: BodyLimits) -> Result<Bytes, BodyError> {
     let mut body = BytesMut::new();
     let mut first: Option<Bytes> = None;
-    while let Some(chunk) = payload.next().await {
-        let chunk = chunk.map_err(|_| BodyError::Broken)?;
+    let begun = Instant::now();
+    loop {
         let held = first.as_ref().map_or(body.len(), Bytes::len);
-        if held.saturating_add(chunk.len()) > limit {
-            return Err(BodyError::TooLarge(limit));
+        // What is there is taken first, so a body never suffers from a server that was busy.
+        let chunk = tokio::time::timeout_at(begun + limits.due(held), payload.next()).await;
+        let Some(chunk) = chunk.map_err(|_| limits.late(held))? else { break };
+        let chunk = chunk.map_err(|_| BodyError::Broken)?;
+        if held.saturating_add(chunk.len()) > limits.bytes {
+            return Err(BodyError::TooLarge(limits.bytes));
         }
         // Most bodies come in one piece, which then needs no copy.
         match first.take() {
@@ -151,7 +180,21 @@ mod tests {
 
     use super::*;
 
-    const LIMITS: BodyLimits = BodyLimits { bytes: 8, time: Duration::from_secs(5) };
+    const LIMITS: BodyLimits =
+        BodyLimits { bytes: 8, time: Duration::from_secs(30), grace: Duration::from_secs(5), rate: 240 };
+
+    #[test]
+    fn a_body_earns_its_time_by_its_pace() {
+        let due = |received| LIMITS.due(received);
+        assert_eq!(due(0), Duration::from_secs(5));
+        assert_eq!(due(120), Duration::from_millis(5_500));
+        assert_eq!(due(240 * 10), Duration::from_secs(15));
+        assert_eq!((due(240 * 25), due(usize::MAX)), (LIMITS.time, LIMITS.time));
+        assert_eq!(LIMITS.late(240), BodyError::TooSlow(240));
+        assert_eq!(LIMITS.late(240 * 25), BodyError::TimedOut(LIMITS.time));
+        let strict = BodyLimits { time: Duration::from_secs(1), ..LIMITS };
+        assert_eq!(strict.late(0), BodyError::TimedOut(strict.time));
+    }
 
     async fn read(request: TestRequest, body: &'static [u8]) -> Result<Bytes, BodyError> {
         let (req, mut payload) = request.set_payload(body).to_http_parts();

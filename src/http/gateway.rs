@@ -4,12 +4,12 @@
 //! is read before its caller is admitted; each request is one span, one line of log and one count, and none of
 //! them has anything in it that a caller chose.
 
-use std::net::{IpAddr, Ipv4Addr};
+use std::net::IpAddr;
 use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
 use std::time::Duration;
 
-use actix_web::http::header::{CONTENT_TYPE, HOST, HeaderName, HeaderValue};
+use actix_web::http::header::{CONTENT_TYPE, HeaderName, HeaderValue};
 use actix_web::http::{ConnectionType, Method};
 use actix_web::web::{Data, Payload};
 use actix_web::{HttpRequest, HttpResponse};
@@ -30,11 +30,12 @@ use super::body;
 use super::caller::{self, Callers, single};
 use super::connections::Connection;
 use super::documents::{self, DocumentLimits};
+use super::edge::{self, Edge};
 use super::events::{self, EventLimits};
 use super::flight::Flight;
 use super::metrics::{Metrics, RouteMetrics};
-use super::path;
 use super::problem::Problem;
+use super::proxy;
 use super::ratelimit;
 use super::routes::{Operation, Routes, Work};
 use super::trace::Trace;
@@ -48,13 +49,10 @@ pub(super) use super::flight::ShuttingDown;
 /// What the use of callers without a key is counted under.
 const KEYLESS: &str = "keyless";
 const TRACEPARENT: HeaderName = HeaderName::from_static("traceparent");
-/// Longest path and query, in bytes.
-const URI_MAX: usize = 8 * 1024;
-/// Most bytes of header fields, their separators included.
-const HEADERS_MAX: usize = 16 * 1024;
-
 /// What all workers of the public listener share.
 pub struct Gateway {
+    /// What is asked of every request.
+    pub edge: Edge,
     /// What the manifest says that may change while requests come.
     pub live: ArcSwap<Live>,
     /// The way to documents, one by one and many at once.
@@ -88,33 +86,16 @@ pub struct Live {
     pub callers: Callers,
 }
 
-/// A head that is refused whatever it asks for.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
-pub enum InvalidHead {
-    /// Path and query are too long.
-    #[error("path and query have more than {0} bytes")]
-    Uri(usize),
-    /// The header fields are too long.
-    #[error("the header fields have more than {0} bytes")]
-    Headers(usize),
-    /// The request line names another host than the header (RFC 9112 section 3.2.2).
-    #[error("the request line and the header `Host` name different hosts")]
-    Authority,
-    /// A proxy is meant.
-    #[error("this server is no proxy")]
-    Connect,
-}
-
 /// What came to be known of a request.
 #[derive(Default)]
 struct Seen {
+    client: Option<IpAddr>,
     operation: Option<Arc<Operation>>,
     tenant: Option<TenantId>,
     grant: Option<Name>,
     judged: Vec<Judged>,
     meter: Meter,
     code: Option<&'static str>,
-    client: Option<IpAddr>,
     /// Whether it was refused for who sent it.
     is_refused: bool,
 }
@@ -122,6 +103,7 @@ struct Seen {
 impl Gateway {
     /// The operations of a manifest over these rooms.
     pub fn new(
+        edge: Edge,
         (live, metrics): (Live, &Metrics),
         reader: Reader,
         limits: DocumentLimits,
@@ -130,6 +112,7 @@ impl Gateway {
         (usage, webhooks, audit): (UsageHandle, Webhooks, Audit),
     ) -> Self {
         Self {
+            edge,
             live: ArcSwap::from_pointee(live),
             reader,
             limits,
@@ -219,12 +202,13 @@ fn note(gateway: &Gateway, span: &tracing::Span, seen: &Seen, response: &HttpRes
     operation.map_or(&gateway.unmatched, |operation| &operation.metrics).count(status, latency);
     let route = operation.map_or("unmatched", |operation| &operation.route);
     let tenant = seen.tenant.as_ref().map(tracing::field::display);
+    let client = seen.client.map(tracing::field::display);
     let (code, status) = (seen.code, status.as_u16());
     let latency_us = u64::try_from(latency.as_micros()).unwrap_or(u64::MAX);
     if status >= 500 {
-        tracing::warn!(parent: span, route, tenant, status, code, latency_us, "request answered");
+        tracing::warn!(parent: span, route, tenant, client, status, code, latency_us, "request answered");
     } else {
-        tracing::info!(parent: span, route, tenant, status, code, latency_us, "request answered");
+        tracing::info!(parent: span, route, tenant, client, status, code, latency_us, "request answered");
     }
 }
 
@@ -236,18 +220,15 @@ async fn handle(
     trace: &Trace,
     seen: &mut Seen,
 ) -> Result<HttpResponse, Problem> {
-    if let Some(connection) = req.conn_data::<Connection>() {
-        connection.check()?;
-    }
-    check_head(req)?;
-    let segments = path::segments(req.uri().path())?;
+    let _stream = req.conn_data::<Connection>().map(Connection::begin).transpose()?;
+    let ip = *seen.client.insert(gateway.edge.admit(req)?);
+    edge::check_head(req, gateway.edge.head)?;
+    let segments = edge::segments(req, gateway.edge.paths)?;
     if segments == webhooks::CONFIRM {
         return webhooks::confirm(&gateway.webhooks, req).await;
     }
     let live = gateway.live.load_full();
     let operation = seen.operation.insert(live.routes.find(req.method(), &segments)?).clone();
-    let ip = req.peer_addr().map_or(IpAddr::V4(Ipv4Addr::UNSPECIFIED), |peer| peer.ip());
-    seen.client = Some(ip);
     let entry = caller::identify((&live.callers, admission), req, &operation, ip).await;
     let entry = entry.inspect_err(|_| seen.is_refused = true)?;
     // Holds the call's places until its answer is made.
@@ -279,6 +260,11 @@ async fn handle(
             };
             documents::answer(&call, documents, payload).await
         }
+        Work::Upstream(proxied) => {
+            let client = ip;
+            let call = proxy::Call { req, segments: &segments, trace, client };
+            proxy::answer(&call, proxied, payload).await
+        }
         Work::Publish(publishing) => {
             let call = about_events(req, gateway, tenant, trace);
             events::publish(&call, publishing, payload).await
@@ -298,28 +284,6 @@ fn about_events<'a>(
 ) -> events::Admitted<'a> {
     let Gateway { system, flight, events: limits, .. } = gateway;
     events::Admitted { req, tenant, trace, system, flight, limits }
-}
-
-fn check_head(req: &HttpRequest) -> Result<(), InvalidHead> {
-    let uri = req.uri();
-    if req.method() == Method::CONNECT {
-        return Err(InvalidHead::Connect);
-    }
-    if uri.path_and_query().is_some_and(|whole| whole.as_str().len() > URI_MAX) {
-        return Err(InvalidHead::Uri(URI_MAX));
-    }
-    // A field is its name, a colon, a space, its value and the end of the line.
-    let length = |(name, value): (&HeaderName, &HeaderValue)| name.as_str().len() + value.len() + 4;
-    if req.headers().iter().map(length).sum::<usize>() > HEADERS_MAX {
-        return Err(InvalidHead::Headers(HEADERS_MAX));
-    }
-    let host = req.headers().get(HOST).map(HeaderValue::as_bytes);
-    match uri.authority() {
-        Some(named) if host.is_none_or(|host| !host.eq_ignore_ascii_case(named.as_str().as_bytes())) => {
-            Err(InvalidHead::Authority)
-        }
-        Some(_) | None => Ok(()),
-    }
 }
 
 /// The method's name, of those that have one here.

@@ -9,12 +9,16 @@ mod caller;
 mod connections;
 mod continuation;
 mod documents;
+mod edge;
 mod events;
+mod explain;
 mod flight;
 mod gateway;
+mod listeners;
 mod metrics;
 mod path;
 mod problem;
+mod proxy;
 mod ratelimit;
 mod routes;
 #[cfg(test)]
@@ -28,19 +32,24 @@ use std::net::{SocketAddr, TcpListener};
 use std::sync::Arc;
 use std::time::Duration;
 
-use actix_web::dev::Server;
+use actix_web::App;
+use actix_web::dev::{Server, Service};
 use actix_web::web::{self, Data};
-use actix_web::{App, HttpServer};
 use lanekeeper_actors::gateway::{GatewayHandle, GatewayState};
 use tokio::net::TcpSocket;
+
+use listeners::Serving;
 
 pub use body::BodyLimits;
 pub use caller::{Asked, Callers};
 pub use connections::Connections;
 pub use documents::{BulkLimits, DocumentLimits};
+pub use edge::{Edge, HeadLimits};
 pub use events::EventLimits;
+pub use explain::explain;
 pub use flight::Flight;
 pub use gateway::{Gateway, Live};
+pub use listeners::Listening;
 pub use metrics::Metrics;
 pub use problem::Problem;
 pub use routes::Routes;
@@ -50,13 +59,6 @@ pub use webhooks::{
 
 /// Connections that wait in the kernel until a worker takes them.
 const BACKLOG: u32 = 1_024;
-/// How long a connection without a request stays open: longer than clients' pools keep theirs, so that it is
-/// seldom the server that closes one just as the next request is sent.
-const KEEP_ALIVE: Duration = Duration::from_secs(75);
-/// Time for a connection that is being closed to say goodbye.
-const DISCONNECT_TIMEOUT: Duration = Duration::from_secs(1);
-/// After the last answer was made: time for it to be sent, and then idle connections are cut.
-const LINGER_SECONDS: u64 = 1;
 /// The admin listener has few callers.
 const ADMIN_CONNECTIONS: usize = 256;
 
@@ -88,31 +90,29 @@ pub fn bind(addr: SocketAddr) -> io::Result<TcpListener> {
 /// # Errors
 /// When the system refuses the listeners.
 pub fn serve_gateway(
-    listeners: Vec<TcpListener>,
+    listening: Vec<Listening>,
     shared: Data<Gateway>,
     admission: Arc<GatewayState>,
     connections: Connections,
     limits: ListenerLimits,
 ) -> io::Result<Server> {
-    let app = move || {
+    let how = Serving {
+        workers: limits.workers,
+        connections: limits.connections,
+        header_timeout: limits.header_timeout,
+        half_closed: false,
+        counted: Some(connections),
+    };
+    listeners::serve(listening, &how, move || {
         // Runs on the worker's own thread, which is where its gateway must live.
         let admission = Data::new(GatewayHandle::start(admission.clone()));
-        App::new().app_data(shared.clone()).app_data(admission).default_service(web::to(gateway::serve))
-    };
-    let workers = limits.workers.max(1);
-    let mut server = HttpServer::new(app)
-        .workers(workers)
-        .max_connections(limits.connections.div_ceil(workers))
-        .client_request_timeout(limits.header_timeout)
-        .client_disconnect_timeout(DISCONNECT_TIMEOUT)
-        .keep_alive(KEEP_ALIVE)
-        .shutdown_timeout(LINGER_SECONDS)
-        .disable_signals()
-        .on_connect(move |io, extensions| connections.on_connect(io, extensions));
-    for listener in listeners {
-        server = server.listen(listener)?;
-    }
-    Ok(server.run())
+        let app = App::new().app_data(shared.clone()).app_data(admission);
+        let shared = shared.clone();
+        app.default_service(web::to(gateway::serve)).wrap_fn(move |mut req, next| {
+            shared.edge.sweep(&mut req);
+            next.call(req)
+        })
+    })
 }
 
 /// Serves the private listener. Runs until it is stopped.
@@ -120,21 +120,19 @@ pub fn serve_gateway(
 /// # Errors
 /// When the system refuses the listener.
 pub fn serve_admin(
-    listener: TcpListener,
+    listening: Listening,
     shared: Data<admin::Admin>,
     limits: ListenerLimits,
 ) -> io::Result<Server> {
-    let app = move || App::new().app_data(shared.clone()).default_service(web::to(admin::serve));
-    let server = HttpServer::new(app)
-        .workers(1)
-        .max_connections(ADMIN_CONNECTIONS)
-        .client_request_timeout(limits.header_timeout)
-        .client_disconnect_timeout(DISCONNECT_TIMEOUT)
+    let how = Serving {
+        workers: 1,
+        connections: ADMIN_CONNECTIONS,
+        header_timeout: limits.header_timeout,
         // Who waits for changes and goes away must not be waited for.
-        .h1_allow_half_closed(false)
-        .keep_alive(KEEP_ALIVE)
-        .shutdown_timeout(LINGER_SECONDS)
-        .disable_signals()
-        .listen(listener)?;
-    Ok(server.run())
+        half_closed: false,
+        counted: None,
+    };
+    listeners::serve(vec![listening], &how, move || {
+        App::new().app_data(shared.clone()).default_service(web::to(admin::serve))
+    })
 }

@@ -29,6 +29,12 @@ pub enum InvalidPath {
     /// Two slashes in a row, which some would merge and others not.
     #[error("the path has an empty segment")]
     EmptySegment,
+    /// A slash or backslash that is encoded, which some would decode before they split. See [`strict`].
+    #[error("the path has a slash or backslash that is encoded")]
+    EncodedSlash,
+    /// A percent sign that is encoded, before two hexadecimal digits: some decode twice. See [`strict`].
+    #[error("the path is encoded twice")]
+    EncodedTwice,
 }
 
 /// Splits a path into decoded segments. The root has none; a slash at the end makes an empty last one.
@@ -50,6 +56,21 @@ pub(super) fn segments(path: &str) -> Result<Vec<String>, InvalidPath> {
         segments.push(segment);
     }
     Ok(segments)
+}
+
+/// Refuses segments that others might read in another way, although there is one reading here: for paths that are
+/// passed on, or that somebody in front has judged.
+pub(super) fn strict(segments: &[String]) -> Result<(), InvalidPath> {
+    for segment in segments {
+        if segment.contains(['/', '\\']) {
+            return Err(InvalidPath::EncodedSlash);
+        }
+        let mut behind = segment.split('%').skip(1).filter_map(|rest| rest.as_bytes().get(..2));
+        if behind.any(|digits| digits.iter().all(u8::is_ascii_hexdigit)) {
+            return Err(InvalidPath::EncodedTwice);
+        }
+    }
+    Ok(())
 }
 
 /// Writes a text so that it is one segment of a path.
@@ -135,6 +156,29 @@ mod tests {
             ("/a//b", InvalidPath::EmptySegment),
         ] {
             assert_eq!(segments(path), Err(error), "{path}");
+        }
+    }
+
+    #[test]
+    fn a_strict_path_is_one_that_all_read_alike() {
+        for (path, error) in [
+            ("/a/b", None),
+            ("/a%20b/%C3%A9", None),
+            ("/100%25", None),
+            ("/100%25%20off", None),
+            ("/a%2Fb", Some(InvalidPath::EncodedSlash)),
+            ("/a%2f..%2fb", Some(InvalidPath::EncodedSlash)),
+            ("/a%5Cb", Some(InvalidPath::EncodedSlash)),
+            ("/a\\b", Some(InvalidPath::EncodedSlash)),
+            ("/%252e%252e", Some(InvalidPath::EncodedTwice)),
+            ("/%25%32%66", Some(InvalidPath::EncodedTwice)),
+            ("/%25", None),
+            ("/%25f", None),
+            ("/%2525", Some(InvalidPath::EncodedTwice)),
+            ("/%25%C3%A9", None),
+            ("/a%252Fb", Some(InvalidPath::EncodedTwice)),
+        ] {
+            assert_eq!(strict(&segments(path).unwrap()).err(), error, "{path}");
         }
     }
 

@@ -4,9 +4,12 @@
 //! status, its stable code and what the caller should do next; nothing of the inside (paths, panics, keys) gets out.
 
 mod answer;
+mod configuration;
+mod edge;
 mod events;
 #[cfg(test)]
 mod tests;
+mod upstream;
 mod webhooks;
 
 use actix_web::http::StatusCode;
@@ -33,13 +36,11 @@ use lanekeeper_actors::store::ViewReadError;
 use super::admin::{AdminError, TokenRefused};
 use super::body::BodyError;
 use super::caller::CallerRefused;
-use super::connections::TooManyConnections;
 use super::continuation::InvalidContinuation;
 use super::documents::{
     InvalidBatch, InvalidEnvelope, InvalidItem, SessionRefused, Unacceptable, Unrepeatable,
 };
-use super::gateway::{InvalidHead, ShuttingDown};
-use super::path::InvalidPath;
+use super::gateway::ShuttingDown;
 use super::routes::Unroutable;
 use crate::identity::Refusal;
 
@@ -447,40 +448,10 @@ impl From<BodyError> for Problem {
             BodyError::TimedOut(_) => {
                 Self::new(StatusCode::REQUEST_TIMEOUT, "body_timeout", "Body too slow", error).close()
             }
+            BodyError::TooSlow(_) => {
+                Self::new(StatusCode::REQUEST_TIMEOUT, "body_too_slow", "Body came too slowly", error).close()
+            }
             BodyError::Broken => Self::bad_request("body_incomplete", "Body is not complete", error).close(),
-        }
-    }
-}
-
-impl From<InvalidPath> for Problem {
-    fn from(error: InvalidPath) -> Self {
-        match error {
-            InvalidPath::NotAbsolute
-            | InvalidPath::Encoding
-            | InvalidPath::NotUtf8
-            | InvalidPath::Control
-            | InvalidPath::DotSegment
-            | InvalidPath::EmptySegment => Self::bad_request("invalid_path", "Invalid path", error),
-        }
-    }
-}
-
-impl From<InvalidHead> for Problem {
-    fn from(error: InvalidHead) -> Self {
-        match error {
-            InvalidHead::Uri(_) => {
-                Self::new(StatusCode::URI_TOO_LONG, "uri_too_long", "URI too long", error).close()
-            }
-            InvalidHead::Headers(_) => {
-                let status = StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE;
-                Self::new(status, "headers_too_large", "Header fields too large", error).close()
-            }
-            InvalidHead::Authority => {
-                Self::bad_request("authority_mismatch", "Ambiguous host", error).close()
-            }
-            InvalidHead::Connect => {
-                Self::new(StatusCode::NOT_IMPLEMENTED, "method_not_implemented", "Not a proxy", error).close()
-            }
         }
     }
 }
@@ -498,14 +469,6 @@ impl From<Unroutable> for Problem {
                 problem.with(|extra| extra.allow = Some(allow))
             }
         }
-    }
-}
-
-impl From<TooManyConnections> for Problem {
-    fn from(error: TooManyConnections) -> Self {
-        let title = "Too many connections";
-        let problem = Self::new(StatusCode::SERVICE_UNAVAILABLE, "too_many_connections", title, error);
-        problem.retry(SOON).close()
     }
 }
 
@@ -570,7 +533,8 @@ impl From<AdminError> for Problem {
             AdminError::NoContainer(_) => missing("container_not_found", "Container not found"),
             AdminError::Backup(_) => Self::new(StatusCode::CONFLICT, "backup_failed", "No backup", text),
             AdminError::Unrecorded(_) => {
-                Self::new(StatusCode::SERVICE_UNAVAILABLE, "audit_unavailable", "Not recorded", text).retry(SOON)
+                Self::new(StatusCode::SERVICE_UNAVAILABLE, "audit_unavailable", "Not recorded", text)
+                    .retry(SOON)
             }
             AdminError::Unreadable => Self::unavailable(text),
             AdminError::NotAwake => missing("partition_not_awake", "Partition is not awake"),

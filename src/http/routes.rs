@@ -17,10 +17,12 @@ use lanekeeper_actors::policy::limits::By;
 use lanekeeper_actors::query::Query;
 
 use super::metrics::{Metrics, RouteMetrics, TopicMetrics};
+use super::proxy::Proxied;
 use crate::manifest::{
     self, ErrorStyle, Idempotency, Manifest, Parameter, ParameterType, PathTemplate, QueueAction, Segment,
     Target,
 };
+use crate::upstream::Fleet;
 
 pub(super) use place::{At, Fixed, FixedParts, Key, Location, Value, fixed_key, named_key, named_parts};
 
@@ -78,6 +80,8 @@ pub enum Work {
     Queue(Name, QueueAction),
     /// Webhooks of the caller.
     Webhooks(WebhookWork),
+    /// A server behind the gateway.
+    Upstream(Proxied),
     /// A fixed answer.
     Mock(manifest::Mock),
 }
@@ -218,12 +222,24 @@ pub enum Unroutable {
 
 impl Routes {
     /// Compiles the operations of a manifest.
-    pub fn new(manifest: &Manifest, catalog: &Catalog, metrics: &Metrics) -> Self {
+    pub fn new(manifest: &Manifest, catalog: &Catalog, metrics: &Metrics, fleet: &Fleet) -> Self {
         let mut root = Node::default();
         for (api_name, api) in &manifest.apis {
             let name = Name::from(api_name.as_str());
             for (operation_name, operation) in &api.operations {
-                let Some(work) = work(operation, api, catalog, metrics) else { continue };
+                let work = match &operation.target {
+                    Target::Upstream(upstream) => {
+                        let backend = fleet.find(&upstream.backend_name(api_name, operation_name));
+                        let route = &operation.route;
+                        backend.map(|backend| Work::Upstream(Proxied::new(upstream, backend, route)))
+                    }
+                    Target::Documents { .. }
+                    | Target::Publish { .. }
+                    | Target::Queue { .. }
+                    | Target::Webhooks { .. }
+                    | Target::Mock(_) => work(operation, api, catalog, metrics),
+                };
+                let Some(work) = work else { continue };
                 let route = Name::from(operation.route.to_string());
                 let method = method(operation.method);
                 let metrics = metrics.route(&method, &route);
@@ -326,6 +342,8 @@ fn work(
         Target::Webhooks { topic, action } => {
             return Some(Work::Webhooks(webhook_work(topic, action, &operation.route)));
         }
+        // Its backend is looked for where there are backends.
+        Target::Upstream(_) => return None,
         Target::Documents { container, action } => (container, action),
     };
     let location = api.operations.values().find_map(|reader| match &reader.target {
@@ -336,6 +354,7 @@ fn work(
         | Target::Publish { .. }
         | Target::Queue { .. }
         | Target::Webhooks { .. }
+        | Target::Upstream(_)
         | Target::Mock(_) => None,
     });
     // A manifest is refused when a container is not in it.

@@ -186,8 +186,17 @@ fn read_operation(
                 report.add(place, format!("`idempotency` does not go with `do: {}`", asked.name()));
             }
             None => {
-                let of = matches!(target, Some(Target::Webhooks { .. }));
-                let what = if of { "subscriptions" } else { "mock" };
+                let what = match target {
+                    Some(Target::Webhooks { .. }) => "subscriptions",
+                    Some(Target::Upstream(_)) => "upstream",
+                    Some(
+                        Target::Documents { .. }
+                        | Target::Publish { .. }
+                        | Target::Queue { .. }
+                        | Target::Mock(_),
+                    )
+                    | None => "mock",
+                };
                 report.add(place, format!("`idempotency` does not go with `{what}`"));
             }
         }

@@ -25,19 +25,27 @@ pub(super) fn merge(sources: &Sources, report: &mut Report) -> Node {
     let start = report.open("config/default.yaml");
     let mut layers = Layers { root: Node::empty(start), report, chain: Vec::new(), files: 0 };
     layers.text(DEFAULT, start, None);
-    for source in &sources.files {
-        match source {
-            Source::File(path) => layers.file(path, None),
-            Source::Text { name, text } => {
-                let start = layers.report.open(name);
-                layers.text(text, start, None);
-            }
-        }
-    }
+    layers.sources(&sources.files);
     layers.environment(&sources.environment);
     layers.flag("--listen", "listen", sources.flags.listen.as_deref());
     layers.flag("--admin", "admin", sources.flags.admin.as_deref());
     layers.root
+}
+
+/// Merges what an operator wrote, without the defaults and what environment and flags add.
+pub(super) fn merge_files(files: &[Source], report: &mut Report) -> Node {
+    let start = report.open("manifest");
+    let mut layers = Layers { root: Node::empty(start), report, chain: Vec::new(), files: 0 };
+    layers.sources(files);
+    layers.root
+}
+
+/// Whether a text includes other files.
+pub(super) fn includes(text: &str) -> bool {
+    let mut attempt = Report::default();
+    let start = attempt.open("manifest");
+    let root = tree::parse(text, start, &mut attempt);
+    root.is_some_and(|root| matches!(&root.value, Value::Map(map) if map.contains_key("include")))
 }
 
 /// Refuses a version of the format that this build does not read.
@@ -60,6 +68,18 @@ struct Layers<'r> {
 }
 
 impl Layers<'_> {
+    fn sources(&mut self, files: &[Source]) {
+        for source in files {
+            match source {
+                Source::File(path) => self.file(path, None),
+                Source::Text { name, text } => {
+                    let start = self.report.open(name);
+                    self.text(text, start, None);
+                }
+            }
+        }
+    }
+
     /// Adds a file; `asked` is the place that includes it.
     fn file(&mut self, path: &Path, asked: Option<Place>) {
         self.files += 1;
@@ -156,15 +176,21 @@ impl Layers<'_> {
     }
 
     fn flag(&mut self, flag: &str, key: &str, text: Option<&str>) {
-        if let Some(text) = text {
-            let place = self.report.open(flag);
-            set(&mut self.root, &["server", key], Node { place, value: Value::Text(text.to_owned()) });
+        let Some(text) = text else { return };
+        let place = self.report.open(flag);
+        let node = Node { place, value: Value::Text(text.to_owned()) };
+        match only_listener(&mut self.root, key) {
+            // It says where; what is spoken there stays as it was.
+            Some(listener) => {
+                listener.insert("addr".to_owned(), Field { key: place, node });
+            }
+            None => set(&mut self.root, &["server", key], node),
         }
     }
 }
 
 /// Reads a file of bounded size. A directory, a device without end and a missing file are errors.
-fn read_file(path: &Path) -> Result<Vec<u8>, String> {
+pub(super) fn read_file(path: &Path) -> Result<Vec<u8>, String> {
     let mut bytes = Vec::new();
     let file = File::open(path).map_err(|cause| cause.to_string())?;
     file.take(FILE_MAX + 1).read_to_end(&mut bytes).map_err(|cause| cause.to_string())?;
@@ -211,6 +237,26 @@ fn overlay(below: &mut Node, above: Node) {
             }
         }
         (_, value) => *below = Node { place: above.place, value },
+    }
+}
+
+/// The one listener of a key of `server`, if it has more than an address.
+fn only_listener<'r>(root: &'r mut Node, key: &str) -> Option<&'r mut Map> {
+    let Value::Map(root) = &mut root.value else { return None };
+    let Value::Map(server) = &mut root.get_mut("server")?.node.value else { return None };
+    let mut value = &mut server.get_mut(key)?.node.value;
+    if let Value::List(items) = value {
+        let [one] = items.as_mut_slice() else { return None };
+        value = &mut one.value;
+    }
+    match value {
+        Value::Map(map) => Some(map),
+        Value::Null
+        | Value::Bool(_)
+        | Value::Integer(_)
+        | Value::Float(_)
+        | Value::Text(_)
+        | Value::List(_) => None,
     }
 }
 

@@ -10,8 +10,8 @@ use std::time::Duration;
 use super::fields::{self, Fields};
 use super::model::{Limits, Rate};
 use super::problem::Report;
-use super::tree::Node;
-use super::units::{DAY, GIB, HOUR, KIB, MIB, MILLISECOND, MINUTE, SECOND};
+use super::tree::{Node, Value};
+use super::units::{self, DAY, GIB, HOUR, KIB, MIB, MILLISECOND, MINUTE, SECOND};
 
 /// Most things that one process may be told to hold at once.
 const HELD_MAX: usize = 10_000_000;
@@ -34,6 +34,8 @@ const HOPS_MAX: usize = 1_000;
 const HELD: RangeInclusive<usize> = 1..=HELD_MAX;
 const QUEUED: RangeInclusive<usize> = 1..=QUEUED_MAX;
 const WAIT: RangeInclusive<Duration> = MILLISECOND..=HOUR;
+/// Bytes per second of a body.
+const PACE: RangeInclusive<u64> = 1..=MIB;
 
 /// Reads the section.
 pub(super) fn read(node: &Node, report: &mut Report) -> Option<Limits> {
@@ -41,15 +43,22 @@ pub(super) fn read(node: &Node, report: &mut Report) -> Option<Limits> {
     let before = report.count();
     let f = &mut fields;
     let auth_failures_per_ip = f.required("auth_failures_per_ip", report).and_then(|node| rate(node, report));
+    let requests_per_ip = f.required("requests_per_ip", report).and_then(|node| rate_or_off(node, report));
     let limits = Limits {
         body: f.size("body", KIB..=64 * MIB, report),
         json_depth: f.count("json_depth", 1..=JSON_DEPTH_MAX, report),
+        uri: f.size("uri", 256..=64 * KIB, report),
+        header: f.size("header", KIB..=64 * KIB, report),
         header_timeout: f.duration("header_timeout", WAIT, report),
         body_timeout: f.duration("body_timeout", WAIT, report),
+        body_grace: f.duration("body_grace", WAIT, report),
+        body_rate: pace(f.required("body_rate", report), report),
         write_timeout: f.duration("write_timeout", WAIT, report),
         request_timeout: f.duration("request_timeout", WAIT, report),
         connections: f.count("connections", HELD, report),
         connections_per_ip: f.count("connections_per_ip", HELD, report),
+        streams_per_connection: f.count("streams_per_connection", QUEUED, report),
+        requests_per_ip,
         requests_in_flight: f.count("requests_in_flight", HELD, report),
         requests_waiting: f.count("requests_waiting", 0..=QUEUED_MAX, report),
         admission_wait: f.duration("admission_wait", Duration::ZERO..=MINUTE, report),
@@ -95,6 +104,7 @@ pub(super) fn read(node: &Node, report: &mut Report) -> Option<Limits> {
         delivery_response: f.size("delivery_response", KIB..=64 * MIB, report),
         delivery_connections: f.count("delivery_connections", HELD, report),
         retry_page: f.count("retry_page", QUEUED, report),
+        retry_cache: f.size("retry_cache", KIB..=GIB, report),
         publish_queue: f.count("publish_queue", QUEUED, report),
         publish_lag: wide(f.count("publish_lag", HELD, report)),
         publish_batch: f.count("publish_batch", 1..=PUBLISH_MAX, report),
@@ -108,6 +118,12 @@ pub(super) fn read(node: &Node, report: &mut Report) -> Option<Limits> {
         crash_budget: f.count("crash_budget", QUEUED, report),
         crash_window: f.duration("crash_window", MILLISECOND..=DAY, report),
         rate_keys: f.count("rate_keys", HELD, report),
+        upstream_timeout: f.duration("upstream_timeout", WAIT, report),
+        upstream_connect_timeout: f.duration("upstream_connect_timeout", WAIT, report),
+        upstream_idle_timeout: f.duration("upstream_idle_timeout", WAIT, report),
+        upstream_connections_idle: f.count("upstream_connections_idle", QUEUED, report),
+        upstream_keep_alive: f.duration("upstream_keep_alive", WAIT, report),
+        upstream_buffer: f.size("upstream_buffer", KIB..=64 * MIB, report),
     };
     if report.count() == before {
         compare(&limits, &fields, report);
@@ -145,8 +161,35 @@ fn compare(limits: &Limits, fields: &Fields<'_>, report: &mut Report) {
     above("batch_bytes", limits.batch_bytes, "log_segment", limits.log_segment / 2, "half of ");
 }
 
-/// Reads `{ calls: 100, per: 60s }`.
+/// Reads a rate, or `off`.
+fn rate_or_off(node: &Node, report: &mut Report) -> Option<Rate> {
+    if matches!(&node.value, Value::Text(text) if text == "off") { None } else { rate(node, report) }
+}
+
+/// Reads `240B/s`, in bytes per second; 1 stands in for what is none.
+fn pace(node: Option<&Node>, report: &mut Report) -> u64 {
+    let Some(node) = node else { return 1 };
+    if let Value::Text(text) = &node.value
+        && let Some(pace) = text.strip_suffix("/s").and_then(units::size)
+        && PACE.contains(&pace)
+    {
+        return pace;
+    }
+    fields::expected::<()>(node, "a pace from `1B/s` to `1MiB/s`", report);
+    1
+}
+
+/// Reads `{ calls: 100, per: 60s }`, or `100/60s`, or `100/s`.
 pub(super) fn rate(node: &Node, report: &mut Report) -> Option<Rate> {
+    if let Value::Text(text) = &node.value {
+        let rate = units::rate(text).filter(|(_, per)| (MILLISECOND..=DAY).contains(per));
+        return match rate.and_then(|(calls, per)| Some(Rate { calls: NonZeroU32::new(calls)?, per })) {
+            Some(rate) if rate.calls.get() as usize <= CALLS_MAX => Some(rate),
+            Some(_) | None => {
+                fields::expected(node, "a rate such as `500/s` or `{ calls: 100, per: 60s }`", report)
+            }
+        };
+    }
     let mut fields = Fields::open(node, report)?;
     let rate = rate_fields(&mut fields, report);
     fields.finish(&[], report);

@@ -9,7 +9,7 @@ use serde_json::{Number, Value as Json};
 
 use super::fields::{self, Fields};
 use super::model::Mock;
-use super::problem::{Report, quoted};
+use super::problem::{Place, Report, quoted};
 use super::tree::{Node, Value};
 
 /// Final status codes (RFC 9110 section 15).
@@ -47,14 +47,20 @@ pub(super) fn read(node: &Node, report: &mut Report) -> Option<Mock> {
     Some(Mock { status: status?, headers, body })
 }
 
+/// Reads the name of a header.
+pub(super) fn header_name(name: &str, place: Place, report: &mut Report) -> Option<HeaderName> {
+    let header = HeaderName::from_bytes(name.as_bytes()).ok();
+    if header.is_none() {
+        report.add(place, format!("{} is not the name of a header", quoted(name)));
+    }
+    header
+}
+
 fn headers(node: &Node, report: &mut Report) -> BTreeMap<String, String> {
     let mut headers = BTreeMap::new();
     for (name, place, node) in fields::entries(node, report) {
         let value = fields::text(node, report);
-        let Ok(header) = HeaderName::from_bytes(name.as_bytes()) else {
-            report.add(place, format!("{} is not the name of a header", quoted(name)));
-            continue;
-        };
+        let Some(header) = header_name(name, place, report) else { continue };
         if RESERVED.contains(&header.as_str()) {
             report.add(place, format!("header `{header}` is written by the server itself"));
             continue;

@@ -17,7 +17,10 @@ use self::tree::{Node, Value};
 mod access;
 mod apis;
 mod audit;
+mod backends;
 mod containers;
+mod document;
+mod edge;
 mod fields;
 mod identities;
 mod layers;
@@ -25,6 +28,7 @@ mod limits;
 mod mock;
 mod model;
 mod named;
+mod plan;
 mod problem;
 mod questions;
 mod server;
@@ -33,18 +37,21 @@ mod targets;
 mod terms;
 #[cfg(test)]
 mod tests;
+mod tls;
 mod topics;
 mod tree;
 mod units;
 mod webhooks;
 
+pub use self::document::{Written, document, written};
 pub use self::model::{
-    Action, Api, ApiKey, ChangeTypes, Container, Destination, DocumentAt, ErrorStyle, EventSubscription,
-    HandshakeRule, Idempotency, JwtRule, KeyPart, Limits, Listener, Manifest, Method, Mock, Operation,
-    Parameter, ParameterType, PathTemplate, PathVersion, Pointer, Product, QueueAction, Rate, Retry, Secret,
-    Segment, Server, SubjectFilter, Target, Template, Tenancy, Topic, TopicSource, Webhook, WebhookAction,
-    WebhookRules,
+    Action, Api, ApiKey, Backend, ChangeTypes, Container, Destination, DocumentAt, Edge, ErrorStyle,
+    EventSubscription, HandshakeRule, Idempotency, JwtRule, KeyPart, Limits, Listener, Manifest, Method,
+    Mock, Operation, Parameter, ParameterType, PathTemplate, PathVersion, Piece, Pointer, Product,
+    QueueAction, Rate, Retry, Secret, Segment, Server, SubjectFilter, Target, Template, Tenancy, Topic,
+    TopicSource, Upstream, UpstreamTo, Webhook, WebhookAction, WebhookRules,
 };
+pub use self::plan::{Change, Detail, Step, can_follow, differences, plan};
 pub use self::problem::{Problem, Problems};
 pub(crate) use self::units::{duration, timestamp};
 
@@ -52,7 +59,7 @@ pub(crate) use self::units::{duration, timestamp};
 pub const DEFAULT: &str = include_str!("../../config/default.yaml");
 
 /// Sections of the full manifest that this version refuses.
-const NOT_BUILT: [&str; 2] = ["edge", "functions"];
+const NOT_BUILT: [&str; 1] = ["functions"];
 
 /// Where a manifest comes from, besides [`DEFAULT`]. Weakest first: `files` in their order, `environment`, `flags`.
 #[derive(Debug, Clone, Default)]
@@ -98,7 +105,8 @@ pub struct Flags {
 /// Every problem of all sources, in their order.
 pub fn load(sources: &Sources) -> Result<Manifest, Problems> {
     let mut report = Report::default();
-    let root = layers::merge(sources, &mut report);
+    let mut root = layers::merge(sources, &mut report);
+    edge::merge_limits(&mut root, &mut report);
     let mut manifest = read(&root, &sources.environment, &mut report);
     if let (Some(manifest), Some(data)) = (&mut manifest, &sources.flags.data) {
         manifest.server.data.clone_from(data);
@@ -114,6 +122,7 @@ struct Names<'t> {
     event_subscriptions: BTreeSet<&'t str>,
     apis: BTreeSet<&'t str>,
     identities: BTreeSet<&'t str>,
+    backends: BTreeSet<&'t str>,
     products: BTreeSet<&'t str>,
 }
 
@@ -140,6 +149,7 @@ impl<'t> Names<'t> {
             event_subscriptions: names("event_subscriptions"),
             apis: names("apis"),
             identities: names("identities"),
+            backends: names("backends"),
             products: names("products"),
         }
     }
@@ -162,6 +172,8 @@ fn read(root: &Node, environment: &[(String, String)], report: &mut Report) -> O
         section(&mut fields, "containers", report, |_, node, report| containers::read(node, report));
     let values = fields.optional("named_values").filter(|node| !matches!(node.value, Value::Null));
     let values = values.map(|node| NamedValues::read(node, environment, report)).unwrap_or_default();
+    let edge = fields.optional("edge").filter(|node| !matches!(node.value, Value::Null));
+    let edge = edge.map_or_else(|| Some(Edge::default()), |node| edge::read(node, &values, report));
     let topics = section(&mut fields, "topics", report, |_, node, report| topics::read(node, &names, report));
     let known = subscriptions::Known { names: &names, topics: &topics, values: &values };
     let event_subscriptions = section(&mut fields, "event_subscriptions", report, |_, node, report| {
@@ -171,6 +183,7 @@ fn read(root: &Node, environment: &[(String, String)], report: &mut Report) -> O
         identities::read(name, node, &values, report)
     });
     let mut taken = terms::Taken::default();
+    let backends = section(&mut fields, "backends", report, |_, node, report| backends::read(node, report));
     let mut routes = apis::Routes::default();
     let known = Known {
         names: &names,
@@ -196,12 +209,14 @@ fn read(root: &Node, environment: &[(String, String)], report: &mut Report) -> O
     Some(Manifest {
         project: project?,
         server: server?,
+        edge: edge?,
         limits: limits?,
         audit: audit?,
         containers,
         topics,
         event_subscriptions,
         identities,
+        backends,
         apis,
         products,
         api_keys,

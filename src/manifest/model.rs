@@ -17,16 +17,24 @@ use crate::audit;
 use crate::identity::Identity;
 
 mod apis;
+mod backends;
 mod callers;
 mod events;
 mod webhooks;
 
 pub use lanekeeper_actors::model::secret::Secret;
 
+use crate::delivery::Cidr;
+use crate::edge::Paths;
+use crate::edge::client::ClientHeader;
+use crate::edge::lock::OriginLock;
+use crate::edge::tls::TlsFiles;
+
 pub use self::apis::{
     Action, Api, DocumentAt, ErrorStyle, Idempotency, Method, Mock, Operation, Parameter, ParameterType,
     PathTemplate, PathVersion, Segment, Target, Template,
 };
+pub use self::backends::{Backend, Piece, Upstream, UpstreamTo};
 pub use self::callers::{ApiKey, JwtRule, Product};
 pub use self::events::{
     ChangeTypes, Destination, EventSubscription, QueueAction, Retry, SubjectFilter, Topic, TopicSource,
@@ -42,6 +50,8 @@ pub struct Manifest {
     pub project: String,
     /// The process and its listeners; a change needs a restart.
     pub server: Server,
+    /// What is asked of every request to the gateway.
+    pub edge: Edge,
     /// Every bound of the process.
     pub limits: Limits,
     /// What is recorded of those who change and call; a change needs a restart.
@@ -54,6 +64,8 @@ pub struct Manifest {
     pub event_subscriptions: BTreeMap<String, EventSubscription>,
     /// Whose tokens are accepted.
     pub identities: BTreeMap<String, Identity>,
+    /// Servers behind the gateway.
+    pub backends: BTreeMap<String, Backend>,
     /// What callers may ask for.
     pub apis: BTreeMap<String, Api>,
     /// What callers are sold.
@@ -67,8 +79,8 @@ pub struct Manifest {
 pub struct Server {
     /// Public addresses of the gateway; at least one.
     pub listen: Vec<Listener>,
-    /// Private address of the admin API; always a loopback address. Port 0 picks a free one.
-    pub admin: SocketAddr,
+    /// Private address of the admin API; a loopback address, unless it has TLS. Port 0 picks a free one.
+    pub admin: Listener,
     /// Where callers and endpoints reach the gateway, if anybody said: an absolute URL without query.
     pub public_url: Option<String>,
     /// Data directory, as written: a relative path starts at the working directory.
@@ -79,11 +91,26 @@ pub struct Server {
     pub shards_given: bool,
 }
 
-/// One public address.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+/// One address.
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Listener {
     /// The address; port 0 picks a free one.
     pub addr: SocketAddr,
+    /// With these files it speaks TLS.
+    pub tls: Option<TlsFiles>,
+}
+
+/// What is asked of every request to the gateway.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Edge {
+    /// Peers whose word about addresses counts.
+    pub trusted_proxies: Vec<Cidr>,
+    /// The header in which they say it.
+    pub client_address: ClientHeader,
+    /// What a request must have to be looked at; all of it.
+    pub origin_lock: Vec<OriginLock>,
+    /// How much a path may leave to its reader.
+    pub paths: Paths,
 }
 
 /// Every bound of the process. `config/default.yaml` gives the meaning and the reason of each.
@@ -93,10 +120,18 @@ pub struct Limits {
     pub body: u64,
     /// Deepest nesting of a JSON body.
     pub json_depth: usize,
+    /// Most bytes of path and query.
+    pub uri: u64,
+    /// Most bytes of header fields.
+    pub header: u64,
     /// Time for the head of a request.
     pub header_timeout: Duration,
     /// Time for the body of a request.
     pub body_timeout: Duration,
+    /// Time before a body must have a pace.
+    pub body_grace: Duration,
+    /// That pace, in bytes per second.
+    pub body_rate: u64,
     /// Time that a client may take nothing of its answer.
     pub write_timeout: Duration,
     /// Time from the end of the body to the answer.
@@ -105,6 +140,10 @@ pub struct Limits {
     pub connections: usize,
     /// Open connections of one client address.
     pub connections_per_ip: usize,
+    /// Requests of one connection that are worked on at the same time.
+    pub streams_per_connection: usize,
+    /// Requests of one client address, if limited.
+    pub requests_per_ip: Option<Rate>,
     /// Requests being worked on.
     pub requests_in_flight: usize,
     /// Requests that wait until they can be.
@@ -195,6 +234,8 @@ pub struct Limits {
     pub delivery_connections: usize,
     /// Due retries read at once.
     pub retry_page: usize,
+    /// Bytes of each shard's log that are kept for retries.
+    pub retry_cache: u64,
     /// Requests that wait to be published to one topic.
     pub publish_queue: usize,
     /// Changes by which routing may be behind before publishing is refused.
@@ -221,6 +262,18 @@ pub struct Limits {
     pub crash_window: Duration,
     /// Counters held in memory for each limit and each quota.
     pub rate_keys: usize,
+    /// Time for a server behind the gateway to begin its answer.
+    pub upstream_timeout: Duration,
+    /// Time for the connection to it, as a part of that.
+    pub upstream_connect_timeout: Duration,
+    /// Time without a piece of its answer's body.
+    pub upstream_idle_timeout: Duration,
+    /// Idle connections to one server that each worker keeps.
+    pub upstream_connections_idle: usize,
+    /// How long it keeps them.
+    pub upstream_keep_alive: Duration,
+    /// Bytes of a request's body that are held so that it can be sent again.
+    pub upstream_buffer: u64,
 }
 
 /// So many calls in so much time.

@@ -70,6 +70,16 @@ impl<'t> NamedValues<'t> {
         }
     }
 
+    /// Reads a text that goes nowhere else: it may be written out, or be a reference to any value.
+    pub(super) fn any(&self, node: &Node, report: &mut Report) -> Option<Secret> {
+        let text = fields::text(node, report)?;
+        let Some(name) = reference(text) else { return Some(Secret::new(text.to_owned())) };
+        match self.find(name, node, report)? {
+            Named::Plain(value) => Some(Secret::new(value.clone())),
+            Named::Secret(secret) => Some(secret.clone()),
+        }
+    }
+
     fn find(&self, name: &str, node: &Node, report: &mut Report) -> Option<&Named> {
         let found = self.0.get(name);
         if found.is_none() && report.is_whole() {

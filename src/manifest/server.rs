@@ -1,6 +1,6 @@
 //! Stands between the section `server` and the listeners of the process.
 //!
-//! Invariant: the admin API listens on a loopback address only, as long as it has no TLS.
+//! Invariant: without TLS the admin API listens on a loopback address only.
 
 use std::net::SocketAddr;
 use std::path::PathBuf;
@@ -8,6 +8,7 @@ use std::path::PathBuf;
 use super::fields::{self, Fields};
 use super::model::{Listener, Server};
 use super::problem::{Report, quoted};
+use super::tls;
 use super::tree::{Node, Value};
 
 /// Most physical shards of one process.
@@ -27,11 +28,12 @@ pub(super) fn read(node: &Node, report: &mut Report) -> Option<Server> {
     let shards_given = fields.place_of("shards").is_given();
     fields.finish(&[], report);
     let (listen, admin) = (listen?, admin?);
+    let addr = admin.addr;
     if let Some(node) = admin_node
-        && admin.port() != 0
-        && listen.iter().any(|listener| listener.addr == admin)
+        && addr.port() != 0
+        && listen.iter().any(|listener| listener.addr == addr)
     {
-        report.add(node.place, format!("`{admin}` is a public address too: `admin` needs one of its own"));
+        report.add(node.place, format!("`{addr}` is a public address too: `admin` needs one of its own"));
     }
     Some(Server { listen, admin, public_url: public_url.flatten(), data: data?, shards, shards_given })
 }
@@ -39,7 +41,7 @@ pub(super) fn read(node: &Node, report: &mut Report) -> Option<Server> {
 /// A list of listeners, or the one address of the only one.
 fn listeners(node: &Node, report: &mut Report) -> Option<Vec<Listener>> {
     if matches!(node.value, Value::Text(_)) {
-        return Some(vec![Listener { addr: address(node, report)? }]);
+        return Some(vec![listener(node, report)?]);
     }
     let items = fields::list(node, report)?;
     if items.is_empty() || items.len() > LISTENERS_MAX {
@@ -48,8 +50,9 @@ fn listeners(node: &Node, report: &mut Report) -> Option<Vec<Listener>> {
     let mut listeners: Vec<Listener> = Vec::new();
     for item in items {
         let Some(listener) = listener(item, report) else { continue };
-        if listener.addr.port() != 0 && listeners.contains(&listener) {
-            report.add(item.place, format!("`{}` is listed twice", listener.addr));
+        let addr = listener.addr;
+        if addr.port() != 0 && listeners.iter().any(|other| other.addr == addr) {
+            report.add(item.place, format!("`{addr}` is listed twice"));
         }
         listeners.push(listener);
     }
@@ -58,24 +61,29 @@ fn listeners(node: &Node, report: &mut Report) -> Option<Vec<Listener>> {
 
 fn listener(node: &Node, report: &mut Report) -> Option<Listener> {
     if matches!(node.value, Value::Text(_)) {
-        return Some(Listener { addr: address(node, report)? });
+        return Some(Listener { addr: address(node, report)?, tls: None });
     }
     let mut fields = Fields::open(node, report)?;
     let addr = fields.required("addr", report).and_then(|node| address(node, report));
-    fields.finish(&["tls"], report);
-    Some(Listener { addr: addr? })
+    let tls = fields.optional("tls").map(|node| tls::read(node, report));
+    fields.finish(&[], report);
+    match tls {
+        None => Some(Listener { addr: addr?, tls: None }),
+        Some(tls) => Some(Listener { addr: addr?, tls: Some(tls?) }),
+    }
 }
 
-fn admin(node: &Node, report: &mut Report) -> Option<SocketAddr> {
-    let addr = address(node, report)?;
-    if !addr.ip().to_canonical().is_loopback() {
+fn admin(node: &Node, report: &mut Report) -> Option<Listener> {
+    let listener = listener(node, report)?;
+    let addr = listener.addr;
+    if listener.tls.is_none() && !addr.ip().to_canonical().is_loopback() {
         let message = format!(
-            "`{addr}` is not a loopback address: elsewhere `admin` needs `tls`, which is not built yet"
+            "`{addr}` is not a loopback address: elsewhere `admin` needs `tls` with `cert` and `key`"
         );
         report.add(node.place, message);
         return None;
     }
-    Some(addr)
+    Some(listener)
 }
 
 fn data(node: &Node, report: &mut Report) -> Option<PathBuf> {

@@ -4,7 +4,7 @@
 
 mod webhook;
 
-pub(super) use webhook::pem;
+pub(super) use webhook::{pem, tls};
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
@@ -13,7 +13,7 @@ use lanekeeper_actors::model::topic::SYSTEM_TOPIC;
 use lanekeeper_actors::policy::filter::{
     Condition, FilterProblem, FilterSpec, KeyTable, OPERATORS, Test, TestFault,
 };
-use lanekeeper_actors::subscriber::{BatchSettings, Order, QueueSettings};
+use lanekeeper_actors::subscriber::{BatchSettings, ContentMode, Order, QueueSettings};
 
 use super::Names;
 use super::fields::{self, Fields};
@@ -87,6 +87,13 @@ pub(super) fn read(node: &Node, known: Known<'_>, report: &mut Report) -> Option
     let batch = fields.optional("batch").map(|node| batch(node, report));
     let to = fields.required("to", report).and_then(|node| destination(node, known.values, report));
     let to = match (to, batch) {
+        (Some(Destination::Webhook(webhook)), Some(_)) if webhook.mode == ContentMode::Binary => {
+            report.add(
+                fields.place_of("batch"),
+                "`batch` does not go with `mode: binary`, which has one event in a request",
+            );
+            None
+        }
         (Some(Destination::Webhook(webhook)), batch) => {
             Some(Destination::Webhook(Box::new(Webhook { batch: batch.flatten(), ..*webhook })))
         }

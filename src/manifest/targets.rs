@@ -8,6 +8,7 @@ use std::collections::BTreeMap;
 use lanekeeper_actors::model::topic::SYSTEM_TOPIC;
 
 use super::Names;
+use super::backends;
 use super::fields::{self, Fields};
 use super::mock;
 use super::model::{
@@ -23,7 +24,7 @@ use super::webhooks;
 const LITERAL_MAX: usize = 255;
 
 /// Keys of `to` that name something else than documents.
-const ELSEWHERE: [&str; 2] = ["function", "upstream"];
+const ELSEWHERE: [&str; 1] = ["function"];
 /// Keys of `to` that go with `container`.
 const TO_DOCUMENTS: [&str; 6] = ["container", "do", "id", "params", "partition", "sql"];
 /// What is done to a topic.
@@ -143,6 +144,9 @@ pub(super) struct Known<'a> {
 /// Reads `to`; says what is asked even where the rest is wrong.
 pub(super) fn read(node: &Node, known: Known<'_>, report: &mut Report) -> (Option<Asked>, Option<Target>) {
     let Some(mut fields) = Fields::open(node, report) else { return (None, None) };
+    if fields.has("upstream") || fields.has("backend") {
+        return (None, backends::read_target(fields, known, report));
+    }
     if fields.has("subscriptions") {
         return (None, webhooks::read_target(fields, known, report));
     }

@@ -51,6 +51,18 @@ pub(super) fn size(text: &str) -> Option<u64> {
     number.checked_mul(*bytes)
 }
 
+/// Reads `500/s`, `10/250ms` or `1/2h`: how often, and in which time.
+pub(super) fn rate(text: &str) -> Option<(u32, Duration)> {
+    let (calls, per) = text.split_once('/')?;
+    let per = if per.starts_with(|first: char| first.is_ascii_digit()) {
+        duration(per)?
+    } else {
+        duration(&format!("1{per}"))?
+    };
+    let calls = calls.bytes().all(|digit| digit.is_ascii_digit()).then(|| calls.parse().ok()).flatten()?;
+    Some((calls, per))
+}
+
 /// Writes a number of bytes so that [`size`] reads it back, in the largest unit without a remainder.
 pub(super) fn write_size(value: u64) -> String {
     for (name, bytes) in SIZES.iter().rev() {

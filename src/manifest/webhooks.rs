@@ -50,8 +50,7 @@ const VERBS: [(&str, Verb); 10] = [
 ];
 
 /// Keys that do not go with `subscriptions`.
-const OTHERS: [&str; 9] =
-    ["container", "function", "mock", "params", "partition", "queue", "sql", "topic", "upstream"];
+const OTHERS: [&str; 8] = ["container", "function", "mock", "params", "partition", "queue", "sql", "topic"];
 
 /// Reads `{ subscriptions: TOPIC, do: show, id: "{id}" }`.
 pub(super) fn read_target(mut fields: Fields<'_>, known: Known<'_>, report: &mut Report) -> Option<Target> {
@@ -161,7 +160,8 @@ pub(super) fn blocks(node: &Node, report: &mut Report) -> Vec<Cidr> {
     items.iter().filter_map(|item| block(item, report)).collect()
 }
 
-fn block(node: &Node, report: &mut Report) -> Option<Cidr> {
+/// Reads a block of addresses.
+pub(super) fn block(node: &Node, report: &mut Report) -> Option<Cidr> {
     let text = fields::text(node, report)?;
     match text.parse::<Cidr>() {
         Ok(block) => Some(block),

@@ -22,7 +22,7 @@ const LOAD_MILLIS: std::ops::RangeInclusive<u64> = 50..=800;
 /// A writer's pause between two writes, so that all subscribers can keep up on a small machine.
 const PAUSE_MILLIS: std::ops::RangeInclusive<u64> = 0..=15;
 /// `limits.delivery_window` of the manifest.
-const WINDOW: usize = 256;
+const WINDOW: usize = 16;
 const RESTART_MAX: Duration = Duration::from_secs(2);
 /// Time for everything that is owed after the last restart.
 const SETTLE_MAX: Duration = Duration::from_secs(40);

@@ -76,6 +76,42 @@ async fn a_batch_carries_what_waits() {
 }
 
 #[tokio::test]
+async fn in_binary_mode_the_body_is_the_data_and_the_attributes_are_headers() {
+    let sink = Sink::start(|_| 200);
+    let to = "mode: binary, sign: \"{{signing}}\"";
+    let lines = [
+        subscription(&sink, "told", "partner-events", (to, "")),
+        subscription(&sink, "loads", "load-events", ("mode: binary", "")),
+    ];
+    let server = project::house("", QUEUE, &lines).start().await;
+    let data = r#"{ "n": 1.50,  "text": "as it came" }"#;
+    let body = format!(
+        r#"{{"specversion":"1.0","id":"a 1","source":"/partners","type":"Said","subject":"J\u00fcrgen","note":"50%","data":{data}}}"#
+    );
+    assert_eq!(answer(project::publishing(&server, project::STRUCTURED, body)).await.status, 200);
+    let [hit] = &sink.taken("told", 1).await[..] else { panic!("one attempt") };
+    let header = |name: &str| hit.headers.get(name).map(String::as_str);
+    assert_eq!((str::from_utf8(&hit.body), header("content-type")), (Ok(data), Some("application/json")));
+    for (name, value) in [
+        ("ce-specversion", "1.0"),
+        ("ce-id", "a%201"),
+        ("ce-source", "/partners"),
+        ("ce-type", "Said"),
+        ("ce-subject", "J%C3%BCrgen"),
+        ("ce-note", "50%25"),
+    ] {
+        assert_eq!(header(name), Some(value), "{name}");
+    }
+    assert_eq!(header("ce-datacontenttype"), None);
+    let names = ["webhook-id", "webhook-timestamp", "webhook-signature"];
+    let headers = names.map(|name| (name.parse().unwrap(), hit.headers[name].parse().unwrap()));
+    Webhook::new(SIGNING).unwrap().verify(&hit.body, &headers.into_iter().collect()).unwrap();
+    load(&server, "A", "x", 7).await;
+    let [hit] = &sink.taken("loads", 1).await[..] else { panic!("one attempt") };
+    assert_eq!((&hit.event["weight"], hit.headers["ce-type"].as_str()), (&json!(7), "LoadCreated"));
+}
+
+#[tokio::test]
 async fn a_delivery_has_the_headers_that_were_asked_for() {
     let sink = Sink::start(|_| 200);
     let to = "headers: { x-color: \"{{color}}\", x-plain: as it is, X-Customer: { from: data.customer.id }, \

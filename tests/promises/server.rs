@@ -8,7 +8,7 @@ use std::process::{Child, Command, ExitStatus, Output, Stdio};
 use std::time::{Duration, Instant};
 
 use reqwest::header::HeaderMap;
-use reqwest::{Client, Method, RequestBuilder};
+use reqwest::{Certificate, Client, ClientBuilder, Method, RequestBuilder};
 use serde_json::Value;
 use tempfile::TempDir;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
@@ -30,6 +30,10 @@ pub(crate) struct House {
     environment: Vec<(String, String)>,
     /// What commands are started through.
     through: Vec<String>,
+    /// Where the process listens; flags are stronger than its manifest.
+    places: Vec<&'static str>,
+    /// An authority (PEM) that the client trusts.
+    authority: Option<String>,
 }
 
 /// A running process.
@@ -59,7 +63,8 @@ impl House {
     pub(crate) fn new(manifest: &str) -> Self {
         let folder = tempfile::tempdir().unwrap();
         std::fs::write(folder.path().join("manifest.yaml"), manifest).unwrap();
-        let house = Self { folder, environment: Vec::new(), through: Vec::new() };
+        let places = vec!["--listen", "127.0.0.1:0", "--admin", "127.0.0.1:0"];
+        let house = Self { folder, environment: Vec::new(), through: Vec::new(), places, authority: None };
         house.with("MAIN", KEY).with("LANEKEEPER_ADMIN_TOKEN", TOKEN)
     }
 
@@ -68,6 +73,20 @@ impl House {
         self.environment.retain(|(known, _)| known != name);
         self.environment.push((name.to_owned(), value.to_owned()));
         self
+    }
+
+    /// Leaves it to the manifest where processes listen, and trusts this authority (PEM) there.
+    pub(crate) fn secure(mut self, authority: &str) -> Self {
+        self.places.clear();
+        self.authority = Some(authority.to_owned());
+        self
+    }
+
+    /// Writes a file beside the manifest, whole or not at all.
+    pub(crate) fn write(&self, name: &str, text: &str) {
+        let new = self.folder.path().join(format!("{name}.new"));
+        std::fs::write(&new, text).unwrap();
+        std::fs::rename(new, self.folder.path().join(name)).unwrap();
     }
 
     /// Runs all processes to come where this file system is mounted.
@@ -110,8 +129,8 @@ impl House {
         let started = Instant::now();
         let mut child = self
             .command()
-            .args(["serve", "--manifest", "manifest.yaml", "--listen", "127.0.0.1:0", "--admin"])
-            .args(["127.0.0.1:0", "--data", "data"])
+            .args(["serve", "--manifest", "manifest.yaml", "--data", "data"])
+            .args(&self.places)
             .stdout(Stdio::piped())
             .stderr(log)
             .spawn()
@@ -127,9 +146,18 @@ impl House {
         let (line, ready_after) = tokio::time::timeout(AMPLE, first).await.expect("ready in time").unwrap();
         let Some(line) = line else { return Err(child.wait().unwrap()) };
         let (gateway, admin) = line.strip_prefix("ready gateway=").unwrap().split_once(" admin=").unwrap();
-        let http = Client::builder().no_proxy().timeout(AMPLE).build().unwrap();
+        let http = self.client().build().unwrap();
         let (gateway, admin) = (gateway.to_owned(), admin.to_owned());
         Ok(Server { child, gateway, admin, ready_after, http })
+    }
+
+    /// A client that trusts what the house does.
+    pub(crate) fn client(&self) -> ClientBuilder {
+        let client = Client::builder().no_proxy().timeout(AMPLE);
+        match &self.authority {
+            None => client,
+            Some(authority) => client.tls_certs_only([Certificate::from_pem(authority.as_bytes()).unwrap()]),
+        }
     }
 
     fn command(&self) -> Command {
@@ -182,7 +210,8 @@ impl Server {
 
     /// A bare connection to the public listener.
     pub(crate) async fn connect(&self) -> TcpStream {
-        let address: SocketAddr = self.gateway.strip_prefix("http://").unwrap().parse().unwrap();
+        let (_, address) = self.gateway.split_once("://").unwrap();
+        let address: SocketAddr = address.parse().unwrap();
         TcpStream::connect(address).await.unwrap()
     }
 
@@ -205,9 +234,25 @@ impl Server {
         self.child.wait().unwrap();
     }
 
+    /// The number of the process.
+    pub(crate) fn id(&self) -> u32 {
+        self.child.id()
+    }
+
     /// Orders its end: SIGTERM.
     pub(crate) fn terminate(&self) {
-        let order = format!("kill -TERM {}", self.child.id());
+        self.signal("TERM");
+    }
+
+    /// Sends a signal.
+    pub(crate) fn signal(&self, name: &str) {
+        let order = format!("kill -{name} {}", self.child.id());
+        assert!(Command::new("sh").args(["-c", &order]).status().unwrap().success());
+    }
+
+    /// Orders it to read its manifest again: SIGHUP.
+    pub(crate) fn hang_up(&self) {
+        let order = format!("kill -HUP {}", self.child.id());
         assert!(Command::new("sh").args(["-c", &order]).status().unwrap().success());
     }
 

@@ -22,7 +22,7 @@ use crate::kernel::clock::SharedClock;
 use crate::kernel::entrance::{Entering, Entrance};
 use crate::model::ids::Name;
 use crate::policy::keys::{ApiKeySecret, Grant, KeyRefused, KeyRing, KeyRingError, Pepper};
-use crate::policy::limits::{self, Facts};
+use crate::policy::limits::{self, Facts, Limit};
 use crate::policy::permits::{Arrival, Bounds, Concurrency, Held, Priority, Shedding};
 use crate::policy::rate::{Rate, Ticks};
 use crate::policy::terms::{ApiRules, Book, KeyRule, Meter, ProductRules, Terms};
@@ -246,14 +246,31 @@ impl GatewayState {
         if let Some(retry_after) = self.failures.wait(call.ip) {
             return Err(Refused::TooManyFailures { retry_after });
         }
-        let Some(credential) = &call.credential else {
-            let open = self.book.load().open_terms(&call.api);
+        // A key is judged even where none is needed.
+        let door = self.look(call.credential.as_ref(), &call.api);
+        door.map_err(|refused| match &call.credential {
+            Some(_) => self.failed(call.ip, refused),
+            None => refused,
+        })
+    }
+
+    /// On what terms a caller with this key, or without one, may call an API. Counts nothing, so that operators may ask.
+    ///
+    /// # Errors
+    /// [`Refused`] says why it may not.
+    pub fn look(&self, credential: Option<&Credential>, api: &Name) -> Result<Door, Refused> {
+        let Some(credential) = credential else {
+            let open = self.book.load().open_terms(api);
             return if open.is_empty() { Err(Refused::MissingKey) } else { Ok(Door::Open(open)) };
         };
-        // A key is judged even where none is needed.
-        let (terms, grant) =
-            self.terms(credential, &call.api).map_err(|refused| self.failed(call.ip, refused))?;
+        let (terms, grant) = self.terms(credential, api)?;
         Ok(Door::Key(terms, grant))
+    }
+
+    /// The limits of a call on these terms, from what is broad to what is narrow, and how much it matters.
+    pub fn limits_of(&self, terms: &Terms, at: (&Name, &Name)) -> (Vec<Limit>, Priority) {
+        let (limiters, priority) = self.book.load().limits(terms, at);
+        (limiters.iter().map(|limiter| limiter.limit().clone()).collect(), priority)
     }
 
     /// Notes that a credential was refused; what to answer is worse when there were too many.

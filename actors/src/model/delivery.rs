@@ -2,6 +2,7 @@
 //!
 //! Stands between a subscriber, which decides when to try, and a transport, which knows a protocol.
 
+use std::borrow::Cow;
 use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
@@ -97,9 +98,9 @@ pub struct Attempt {
     pub number: u32,
     /// W3C trace context of the request that wrote the document.
     pub traceparent: Option<Arc<str>>,
-    /// Media type of `body`.
-    pub content_type: &'static str,
-    /// The rendered event.
+    /// Media type of `body`; in binary mode that of the data, if the event says it.
+    pub content_type: Option<Cow<'static, str>>,
+    /// The rendered event; in binary mode its data, with the attributes among `headers`.
     pub body: Bytes,
     /// Further headers, in order, with their values as they are sent: fixed, secret, or taken from the event.
     /// One that HTTP cannot carry, or that belongs to the connection, is left out.
@@ -256,6 +257,9 @@ pub struct Validation {
     /// Time for the whole handshake; no transport takes more than [`HANDSHAKE`].
     pub timeout: Duration,
 }
+
+/// Who sends, where an endpoint is told no other name.
+pub const ORIGIN: &str = "lanekeeper";
 
 /// The longest time that a handshake may take.
 pub const HANDSHAKE: Duration = Duration::from_secs(30);

@@ -159,6 +159,24 @@ pub fn render(body: &[u8], etag: Etag, at: Timestamp, lsn: Lsn, out: &mut Vec<u8
     write!(out, "{comma}\"_etag\":\"\\\"{tag}\\\"\",\"_ts\":{},\"_lsn\":{lsn}}}", at.seconds()).ok();
 }
 
+/// Reads a stored document whole. The parser by itself stops one level short of what is accepted; the
+/// properties of a document that goes that deep are read one by one.
+///
+/// # Errors
+/// [`InvalidDocument`] where it is no JSON object.
+pub fn read(body: &[u8]) -> Result<Value, InvalidDocument> {
+    let unread = match serde_json::from_slice(body) {
+        Ok(document) => return Ok(document),
+        Err(error) => unreadable(error),
+    };
+    let InvalidDocument::TooDeep(_) = unread else { return Err(unread) };
+    let value = |(name, raw): (Cow<'_, str>, &RawValue)| {
+        let value = serde_json::from_str(raw.get()).map_err(unreadable)?;
+        Ok((name.into_owned(), value))
+    };
+    object(body)?.into_iter().map(value).collect::<Result<serde_json::Map<_, _>, _>>().map(Value::Object)
+}
+
 /// The parser has a nesting limit of its own, and tells of it only in words.
 fn unreadable(error: serde_json::Error) -> InvalidDocument {
     const PARSER_DEPTH: usize = 128;
@@ -438,6 +456,19 @@ mod tests {
         let try_parse = |text: String| parse(&Bytes::from(text), &shallow, made);
         assert!(try_parse(nested(2)).is_ok());
         assert!(matches!(try_parse(nested(3)), Err(InvalidDocument::TooDeep(3))));
+    }
+
+    #[test]
+    fn what_is_accepted_can_be_read_again() {
+        for levels in [1, 126, 127] {
+            let text = format!("{{\"id\":\"a\",\"a\":{}1{}}}", "[".repeat(levels), "]".repeat(levels));
+            let accepted = parsed(&text).unwrap();
+            let value = read(&accepted.body).unwrap();
+            assert_eq!(value.to_string(), text);
+        }
+        for text in ["", "{", "{\"a\":1}}"] {
+            assert!(read(text.as_bytes()).is_err(), "{text}");
+        }
     }
 
     #[test]

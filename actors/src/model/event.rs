@@ -9,7 +9,7 @@ use std::sync::OnceLock;
 
 use bytes::Bytes;
 use serde::{Deserialize, Serialize};
-use serde_json::{Value, json};
+use serde_json::json;
 
 use super::address::PartitionAddress;
 use super::change::{DocumentChange, Mutation, PublishedEvent};
@@ -180,7 +180,7 @@ fn data(address: &PartitionAddress, position: Position, change: &DocumentChange)
 
 /// The tenant whom a document names; nobody's if it names none.
 fn tenant_at(body: &Bytes, path: &[String]) -> Option<TenantId> {
-    let document: Value = serde_json::from_slice(body).ok()?;
+    let document = document::read(body).ok()?;
     TenantId::new(value_at(&document, path)?.as_str()?).ok()
 }
 
@@ -254,6 +254,7 @@ mod tests {
     use super::super::ids::{DocumentId, Lsn, ShardId};
     use super::super::topic::EventTypes;
     use super::*;
+    use serde_json::Value;
 
     fn topic() -> Topic {
         let types = EventTypes {

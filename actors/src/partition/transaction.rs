@@ -380,5 +380,5 @@ pub(super) fn committed(lsn: Lsn, within: u32) -> Which {
 
 fn parsed(body: Option<&Bytes>) -> Result<Value, WriteError> {
     // What is stored was valid JSON when it was written.
-    body.and_then(|body| serde_json::from_slice(body).ok()).ok_or(WriteError::Corrupt)
+    body.and_then(|body| document::read(body).ok()).ok_or(WriteError::Corrupt)
 }

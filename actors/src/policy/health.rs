@@ -2,13 +2,15 @@
 //!
 //! Stands between a subscriber and its endpoint. The window grows by one with each success and is halved
 //! when the endpoint is overwhelmed. An endpoint that only fails is on probation: nothing is sent for a
-//! while, then one event tells whether it is back. Probation costs no event an attempt.
+//! while, then one event tells whether it is back, and what piled up comes at a pace. Probation costs no event an
+//! attempt.
 
 use std::collections::VecDeque;
 use std::time::Duration;
 
 use crate::model::delivery::{Outcome, OutcomeKind};
 use crate::model::time::Timestamp;
+use crate::policy::recovery::{Pulse, Recovery};
 use crate::policy::retry::RetryPolicy;
 
 /// Attempts that a fresh endpoint gets at a time.
@@ -57,6 +59,10 @@ pub struct Health {
     breaker: Breaker,
     /// Probes that failed since the breaker opened.
     probes: u32,
+    /// What it took while it was well.
+    pulse: Pulse,
+    /// The pace after a probation, until it is of no effect.
+    recovery: Option<Recovery>,
 }
 
 /// What an outcome changed.
@@ -84,16 +90,24 @@ impl Health {
             recent: VecDeque::new(),
             breaker: Breaker::Closed,
             probes: 0,
+            pulse: Pulse::default(),
+            recovery: None,
         }
     }
 
     /// How many attempts may be under way at `now`.
     pub fn room(&self, now: Timestamp) -> usize {
         match self.breaker {
+            Breaker::Closed if self.held_until(now).is_some() => 0,
             Breaker::Closed => self.window,
             Breaker::Open { until, .. } if now < until => 0,
             Breaker::Open { .. } | Breaker::Probing { .. } => 1,
         }
+    }
+
+    /// When an endpoint that came back may be sent more, if not now.
+    pub fn held_until(&self, now: Timestamp) -> Option<Timestamp> {
+        self.recovery.as_ref().map(|recovery| recovery.next(now)).filter(|next| *next > now)
     }
 
     /// The window while the breaker is closed.
@@ -107,7 +121,10 @@ impl Health {
     }
 
     /// An attempt begins: after a probation it is the probe.
-    pub fn begun(&mut self) {
+    pub fn begun(&mut self, now: Timestamp) {
+        if self.recovery.as_mut().is_some_and(|recovery| !recovery.made(now)) {
+            self.recovery = None;
+        }
         if let Breaker::Open { reason, .. } = self.breaker {
             self.breaker = Breaker::Probing { reason };
         }
@@ -125,7 +142,7 @@ impl Health {
         match outcome.kind {
             OutcomeKind::Delivered => self.succeeded(now),
             // The endpoint is well: it does not like this event.
-            OutcomeKind::BadRequest | OutcomeKind::PayloadTooLarge => self.answered(),
+            OutcomeKind::BadRequest | OutcomeKind::PayloadTooLarge => self.answered(now),
             OutcomeKind::Aborted => {
                 self.not_made(now);
                 Turn::None
@@ -150,15 +167,18 @@ impl Health {
         self.recent.clear();
         self.breaker = Breaker::Closed;
         self.probes = 0;
+        self.recovery = None;
     }
 
     fn succeeded(&mut self, now: Timestamp) -> Turn {
         self.window = (self.window + 1).min(self.limit);
         self.remember(now, true);
-        self.answered()
+        let turn = self.answered(now);
+        self.pulse.note(now);
+        turn
     }
 
-    fn answered(&mut self) -> Turn {
+    fn answered(&mut self, now: Timestamp) -> Turn {
         self.streak = 0;
         match self.breaker {
             // An attempt that began before the breaker opened ends late: the endpoint is well.
@@ -167,6 +187,7 @@ impl Health {
                 self.breaker = Breaker::Closed;
                 self.probes = 0;
                 self.window = 1;
+                self.recovery = Some(Recovery::begin(self.pulse.per_second(), now));
                 Turn::Closed
             }
             Breaker::Closed => Turn::None,
@@ -195,6 +216,7 @@ impl Health {
         let doubled = probation(outcome.kind).saturating_mul(1 << self.probes.min(8));
         let long = doubled.min(LONGEST_PROBATION).mul_f64(self.scale.clamp(0.0, 1.0));
         let asked = outcome.retry_after.unwrap_or_default().min(LONGEST_ASKED);
+        self.recovery = None;
         self.breaker = Breaker::Open { until: now.after(long.max(asked)), reason: outcome.kind };
     }
 
@@ -300,12 +322,12 @@ mod tests {
     fn a_probe_ends_probation_or_doubles_it_up_to_its_bound() {
         let mut health = broken(&status(500));
         for seconds in [20, 40, 80, 160, 300, 300] {
-            health.begun();
+            health.begun(T0);
             assert_eq!(health.room(T0), 1);
             assert_eq!(health.record(&status(500), T0), Turn::None);
             assert_eq!(until(&health), Duration::from_secs(seconds));
         }
-        health.begun();
+        health.begun(T0);
         assert_eq!(health.record(&status(204), T0), Turn::Closed);
         assert_eq!((health.breaker(), health.room(T0)), (Breaker::Closed, 1));
     }
@@ -321,7 +343,7 @@ mod tests {
             }
         }
         assert!(opened >= 1);
-        health.begun();
+        health.begun(T0);
         health.record(&status(200), T0);
         assert_eq!(health.breaker(), Breaker::Closed);
     }
@@ -349,10 +371,39 @@ mod tests {
     #[test]
     fn a_probe_that_was_not_made_is_made_again_at_once() {
         let mut health = broken(&status(500));
-        health.begun();
+        health.begun(T0);
         health.not_made(later(10_000));
         assert_eq!(health.room(later(10_000)), 1);
         health.reset();
         assert_eq!(health.breaker(), Breaker::Closed);
+    }
+
+    #[test]
+    fn what_piled_up_comes_at_the_pace_of_the_last_good_minute() {
+        let mut health = Health::new(64, &RetryPolicy::default());
+        for n in 0..1_200 {
+            // Forty a second.
+            health.record(&status(200), later(n * 25));
+        }
+        let outage = later(100_000);
+        while health.breaker() == Breaker::Closed {
+            health.record(&status(500), outage);
+        }
+        // Hours later one event gets through.
+        let back = later(10_000_000);
+        health.begun(back);
+        assert_eq!(health.record(&status(200), back), Turn::Closed);
+        let (mut now, mut made) = (back, 0);
+        while now.since(back) < Duration::from_secs(5) {
+            if health.room(now) > 0 {
+                health.begun(now);
+                assert_eq!(health.record(&status(200), now), Turn::None);
+                made += 1;
+            }
+            now = health.held_until(now).unwrap_or(now);
+        }
+        assert!((180..=210).contains(&made), "{made} in the first five seconds");
+        health.reset();
+        assert_eq!(health.held_until(now), None, "an operator knows better");
     }
 }

@@ -40,6 +40,8 @@ const MINIMUM_NOT_FOUND: Duration = Duration::from_secs(5 * MINUTE);
 pub const MAX_RETRY_AFTER: Duration = Duration::from_secs(HOUR);
 /// Largest share of a delay that chance adds to it, so that many retries do not fall due at once.
 const JITTER: f64 = 0.1;
+/// Attempts beyond this are not looked ahead to: by then the schedule is the same step again and again.
+const MOST_LATER: u32 = 100;
 
 /// When an event subscription gives up, and how fast it goes through the schedule.
 #[derive(Debug, Clone, PartialEq)]
@@ -115,16 +117,21 @@ impl fmt::Display for DeadLetterReason {
     }
 }
 
-/// Judges an attempt. `attempts` counts those made so far, this one included; `chance`, from 0 to 1,
-/// chooses the jitter. The result does not depend on the event's age: that is tested when the next
-/// attempt falls due.
-pub fn verdict(
-    attempts: u32,
-    outcome: &Outcome,
-    policy: &RetryPolicy,
-    now: Timestamp,
-    chance: f64,
-) -> Verdict {
+/// An attempt that has an outcome.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Attempted {
+    /// Attempts made so far, this one included.
+    pub attempts: u32,
+    /// When the event was published, or replayed.
+    pub published: Timestamp,
+    /// When the attempt ended.
+    pub now: Timestamp,
+}
+
+/// Judges an attempt. `chance`, from 0 to 1, chooses the jitter. Whether the event is too old is not asked here but
+/// when its next attempt falls due; its age only bounds the jitter, which costs no attempt: see [`jitter`].
+pub fn verdict(made: Attempted, outcome: &Outcome, policy: &RetryPolicy, chance: f64) -> Verdict {
+    let Attempted { attempts, published, now } = made;
     let minimum = match judge(outcome) {
         Judgement::Delivered => return Verdict::Done,
         Judgement::Hopeless(reason) => return Verdict::DeadLetter(reason),
@@ -135,8 +142,35 @@ pub fn verdict(
     }
     let asked = outcome.retry_after.unwrap_or_default().min(MAX_RETRY_AFTER);
     let delay = scaled(step(attempts).max(minimum), policy.scale).max(asked);
-    let jitter = times(delay, JITTER * chance.clamp(0.0, 1.0)).unwrap_or_default();
+    let most = jitter(attempts, delay, policy, now.since(published));
+    let jitter = times(most, chance.clamp(0.0, 1.0)).unwrap_or_default();
     Verdict::RetryAt(now.after(whole_millis(delay.saturating_add(jitter))))
+}
+
+/// The most that chance may add to a delay: a tenth of it, but no more than half of what the whole schedule leaves of
+/// the TTL. So an attempt that its steps alone bring within the TTL is made, whatever chance adds to those before it,
+/// and events that failed together stay spread.
+fn jitter(attempts: u32, delay: Duration, policy: &RetryPolicy, age: Duration) -> Duration {
+    let tenth = times(delay, JITTER).unwrap_or_default();
+    let mut last = age.saturating_add(whole_millis(delay));
+    if last > policy.ttl {
+        // There is no further attempt.
+        return tenth;
+    }
+    for later in attempts.saturating_add(1)..policy.max_attempts {
+        let next = last.saturating_add(whole_millis(scaled(step(later), policy.scale)));
+        if next > policy.ttl || later > MOST_LATER {
+            break;
+        }
+        last = next;
+    }
+    tenth.min((policy.ttl - last) / 2)
+}
+
+/// The longest that an event is put off after so many attempts, whatever the outcome and chance.
+pub fn longest_wait(attempts: u32, policy: &RetryPolicy) -> Duration {
+    let delay = scaled(step(attempts).max(MINIMUM_NOT_FOUND), policy.scale).max(MAX_RETRY_AFTER);
+    whole_millis(delay.saturating_add(times(delay, JITTER).unwrap_or_default()))
 }
 
 /// Judges an event whose attempt falls due. An age of exactly the TTL is not yet too old.
@@ -196,7 +230,7 @@ fn times(delay: Duration, factor: f64) -> Option<Duration> {
 }
 
 /// Timestamps count milliseconds; rounding down would let an attempt come before its step.
-fn whole_millis(delay: Duration) -> Duration {
+pub(super) fn whole_millis(delay: Duration) -> Duration {
     const MILLI: u128 = 1_000_000;
     Duration::from_millis(u64::try_from(delay.as_nanos().div_ceil(MILLI)).unwrap_or(u64::MAX))
 }
@@ -213,8 +247,12 @@ mod tests {
         Outcome::from_status(code, None)
     }
 
+    fn at_once(attempts: u32) -> Attempted {
+        Attempted { attempts, published: T0, now: T0 }
+    }
+
     fn delay_of(attempts: u32, outcome: &Outcome, policy: &RetryPolicy, chance: f64) -> Duration {
-        match verdict(attempts, outcome, policy, T0, chance) {
+        match verdict(at_once(attempts), outcome, policy, chance) {
             Verdict::RetryAt(at) => at.since(T0),
             other @ (Verdict::Done | Verdict::DeadLetter(_)) => panic!("{other:?}"),
         }
@@ -222,14 +260,23 @@ mod tests {
 
     /// Runs an event against an endpoint that always fails: seconds of each attempt, and the end.
     fn ordeal(policy: &RetryPolicy) -> (Vec<u64>, DeadLetterReason) {
+        let (attempts, reason) = ordeal_by_chance(policy, || 0.0);
+        (attempts.iter().map(Duration::as_secs).collect(), reason)
+    }
+
+    fn ordeal_by_chance(
+        policy: &RetryPolicy,
+        mut chance: impl FnMut() -> f64,
+    ) -> (Vec<Duration>, DeadLetterReason) {
         let mut now = T0;
         let mut attempts = Vec::new();
         loop {
             match when_due(T0, policy, now) {
-                Due::Attempt => attempts.push(now.since(T0).as_secs()),
+                Due::Attempt => attempts.push(now.since(T0)),
                 Due::DeadLetter(reason) => return (attempts, reason),
             }
-            match verdict(u32::try_from(attempts.len()).unwrap(), &status(500), policy, now, 0.0) {
+            let made = Attempted { attempts: u32::try_from(attempts.len()).unwrap(), published: T0, now };
+            match verdict(made, &status(500), policy, chance()) {
                 Verdict::RetryAt(at) => now = at,
                 Verdict::DeadLetter(reason) => return (attempts, reason),
                 Verdict::Done => panic!("a failure is not done"),
@@ -272,7 +319,10 @@ mod tests {
         }
         assert_eq!(when_due(T0, &policy, Timestamp(T0.0 - 5_000)), Due::Attempt, "a clock that went back");
         let late = Timestamp(T0.0 + 3_600_000);
-        assert!(matches!(verdict(1, &status(500), &policy, late, 0.0), Verdict::RetryAt(_)));
+        assert!(matches!(
+            verdict(Attempted { now: late, ..at_once(1) }, &status(500), &policy, 0.0),
+            Verdict::RetryAt(_)
+        ));
     }
 
     #[test]
@@ -280,7 +330,7 @@ mod tests {
         use DeadLetterReason as Reason;
         let policy = RetryPolicy::default();
         for code in [200, 201, 202, 203, 204] {
-            assert_eq!(verdict(30, &status(code), &policy, T0, 0.0), Verdict::Done, "{code}");
+            assert_eq!(verdict(at_once(30), &status(code), &policy, 0.0), Verdict::Done, "{code}");
         }
         for (code, reason) in [
             (400, Reason::UndeliverableDueToHttpBadRequest),
@@ -289,7 +339,7 @@ mod tests {
             (413, Reason::UndeliverableDueToHttpPayloadTooLarge),
         ] {
             for attempts in [1, 30] {
-                let got = verdict(attempts, &status(code), &policy, T0, 0.0);
+                let got = verdict(at_once(attempts), &status(code), &policy, 0.0);
                 assert_eq!(got, Verdict::DeadLetter(reason), "{code}");
             }
         }
@@ -314,7 +364,7 @@ mod tests {
             assert_eq!(delay_of(1, &status(code), &policy, 0.0).as_secs(), first, "{code}");
             assert_eq!(delay_of(4, &status(code), &policy, 0.0).as_secs(), fourth, "{code}");
             let given_up = Verdict::DeadLetter(Reason::MaxDeliveryAttemptsExceeded);
-            assert_eq!(verdict(30, &status(code), &policy, T0, 0.0), given_up, "{code}");
+            assert_eq!(verdict(at_once(30), &status(code), &policy, 0.0), given_up, "{code}");
         }
     }
 
@@ -332,7 +382,7 @@ mod tests {
         }
         let blocked = Outcome::failed(OutcomeKind::Forbidden, "169.254.169.254 is not allowed");
         let reason = DeadLetterReason::UndeliverableDueToForbiddenAddress;
-        assert_eq!(verdict(1, &blocked, &policy, T0, 0.0), Verdict::DeadLetter(reason));
+        assert_eq!(verdict(at_once(1), &blocked, &policy, 0.0), Verdict::DeadLetter(reason));
     }
 
     #[test]
@@ -356,7 +406,7 @@ mod tests {
             assert_eq!(delay, expected, "{code} {retry_after}");
         }
         let hopeless = Outcome::from_status(400, Some(Duration::from_secs(60)));
-        assert!(matches!(verdict(1, &hopeless, &policy, T0, 0.0), Verdict::DeadLetter(_)));
+        assert!(matches!(verdict(at_once(1), &hopeless, &policy, 0.0), Verdict::DeadLetter(_)));
     }
 
     #[test]
@@ -383,6 +433,24 @@ mod tests {
     }
 
     #[test]
+    fn jitter_costs_the_default_policy_no_attempt_and_still_spreads_the_last() {
+        let mut last = Vec::new();
+        for seed in 0..1_000 {
+            let mut rng = fastrand::Rng::with_seed(seed);
+            let (attempts, reason) = ordeal_by_chance(&RetryPolicy::default(), || rng.f64());
+            assert_eq!((attempts.len(), reason), (11, DeadLetterReason::TimeToLiveExceeded), "seed {seed}");
+            last.push(attempts[10]);
+        }
+        last.sort();
+        let hour = Duration::from_secs(HOUR);
+        assert!(last[0] >= Duration::from_secs(82_000) && last[999] <= Duration::from_secs(86_400));
+        // A minute remains for attempts that take their time, in the worst luck.
+        let (attempts, _) = ordeal_by_chance(&RetryPolicy::default(), || 1.0);
+        assert!(attempts[10] + Duration::from_secs(MINUTE) < 24 * hour, "{attempts:?}");
+        assert!(last[750] - last[250] > Duration::from_secs(5 * MINUTE), "{:?} {:?}", last[250], last[750]);
+    }
+
+    #[test]
     fn jitter_adds_at_most_a_tenth() {
         let policy = RetryPolicy::default();
         for (chance, millis) in [(0.0, 10_000), (0.5, 10_500), (1.0, 11_000), (7.0, 11_000), (-1.0, 10_000)] {
@@ -401,6 +469,22 @@ mod tests {
 
     proptest! {
         #[test]
+        fn chance_changes_neither_the_number_of_attempts_nor_the_end(
+            max_attempts in 1u32..=30,
+            ttl in prop_oneof![0u64..200_000_000, Just(82_000_000), Just(82_000_001), Just(40_000)],
+            scale in prop_oneof![Just(1.0f64), 0.001f64..2.0],
+            seed in 0u64..,
+        ) {
+            let ttl = Duration::from_millis(ttl);
+            let policy = RetryPolicy { max_attempts, ttl, scale, ..RetryPolicy::default() };
+            let mut rng = fastrand::Rng::with_seed(seed);
+            let (plain, plain_end) = ordeal_by_chance(&policy, || 0.0);
+            let (attempts, end) = ordeal_by_chance(&policy, || rng.f64());
+            prop_assert_eq!((attempts.len(), end), (plain.len(), plain_end));
+            prop_assert!(attempts.iter().zip(&plain).all(|(at, plain)| at >= plain));
+        }
+
+        #[test]
         fn no_attempt_comes_before_its_step_nor_after_the_last(
             attempts in 1u32..40,
             code in 100u16..600,
@@ -411,15 +495,14 @@ mod tests {
         ) {
             let outcome = Outcome::from_status(code, retry_after.map(Duration::from_secs));
             let policy = RetryPolicy { max_attempts, scale, ..RetryPolicy::default() };
-            let Verdict::RetryAt(at) = verdict(attempts, &outcome, &policy, T0, chance) else {
+            let Verdict::RetryAt(at) = verdict(at_once(attempts), &outcome, &policy, chance) else {
                 return Ok(());
             };
             prop_assert!(attempts < max_attempts);
             let delay = at.since(T0);
             prop_assert!(delay >= step(attempts).mul_f64(scale));
             prop_assert!(delay >= Duration::from_secs(retry_after.unwrap_or(0)).min(MAX_RETRY_AFTER));
-            let longest = step(attempts).max(MINIMUM_NOT_FOUND).mul_f64(scale).max(MAX_RETRY_AFTER);
-            prop_assert!(delay <= longest.mul_f64(1.1) + Duration::from_millis(1));
+            prop_assert!(delay <= longest_wait(attempts, &policy));
         }
     }
 }

@@ -131,6 +131,18 @@ pub struct ConfirmEndpoint {
     pub rate: Option<u32>,
 }
 
+/// What a new configuration of a subscription changes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Revision {
+    /// Its keys alone. What was disabled or did not agree stays so, and nothing is sent earlier.
+    Keys,
+    /// Where and how it sends. An endpoint that was disabled or did not agree is tried again, and what waits is
+    /// sent at once.
+    Delivery,
+    /// The same, and it wants other events: the new filter holds for what is routed from now on.
+    Filter,
+}
+
 /// Sender: `SubscriptionHandle`. Receiver: `Subscriber`. What waits goes to the new endpoint, and the new filter
 /// holds for what is routed from now on. Reply: when that is durable. What a configuration is, only the room
 /// itself knows.
@@ -139,8 +151,8 @@ pub struct ConfirmEndpoint {
 pub struct Reconfigure<Config> {
     /// With the name, topic, tenant and order that it had.
     pub config: Arc<Config>,
-    /// Whether it wants other events than before.
-    pub reroute: bool,
+    /// What is another than before.
+    pub revision: Revision,
     /// Becomes durable before the new configuration is used.
     pub also: Vec<Mutation>,
 }

@@ -9,6 +9,7 @@ mod continuation;
 mod feed;
 mod query;
 mod source;
+mod threads;
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -22,6 +23,8 @@ use crate::model::address::{EncodedPartition, KeyPart, PartitionAddress};
 use crate::model::ids::{Name, TenantId};
 use crate::policy::container::Container;
 use crate::shard::ShardHandle;
+
+use threads::Threads;
 
 pub use continuation::InvalidContinuation;
 pub use feed::{Change, FeedFailed, FeedPage, FeedRequest};
@@ -81,6 +84,7 @@ pub struct Reader {
     settings: Arc<ReaderSettings>,
     queries: Permits,
     slices: Arc<Semaphore>,
+    threads: Threads,
     feeds: Permits,
     clock: SharedClock,
 }
@@ -106,10 +110,18 @@ struct Target {
 
 impl Reader {
     /// A reader of the containers of `directory`.
-    pub fn new(directory: DirectoryHandle, settings: ReaderSettings, clock: SharedClock) -> Self {
+    ///
+    /// # Errors
+    /// When the system has no threads for queries.
+    pub fn new(
+        directory: DirectoryHandle,
+        settings: ReaderSettings,
+        clock: SharedClock,
+    ) -> std::io::Result<Self> {
+        let threads = Threads::start(settings.slices)?;
         let slices = Arc::new(Semaphore::new(settings.slices.max(1)));
         let (queries, feeds) = (Permits::new(settings.queries), Permits::new(settings.waiting_feeds));
-        Self { directory, settings: Arc::new(settings), queries, slices, feeds, clock }
+        Ok(Self { directory, settings: Arc::new(settings), queries, slices, threads, feeds, clock })
     }
 
     /// The directory whose containers are read.

@@ -8,6 +8,7 @@ use serde_json::{Value, json};
 
 use super::continuation::{self, InvalidContinuation, Passage, Way};
 use super::source::{Found, Source, Work};
+use super::threads::Crashed;
 use super::{Reader, ReaderSettings, Scope, Target};
 use crate::kernel::clock::SharedClock;
 use crate::policy::charge::{self, Queried, RequestUnits};
@@ -196,12 +197,12 @@ impl Reader {
         work: impl FnOnce() -> Result<Slice, QueryFailed> + Send + 'static,
     ) -> Result<Slice, QueryFailed> {
         let turn = self.slices.clone().acquire_owned().await.map_err(|_| QueryFailed::Crashed)?;
-        let done = tokio::task::spawn_blocking(move || {
+        let done = self.threads.run(move || {
             let slice = work();
             drop(turn);
             slice
         });
-        done.await.map_err(|_| QueryFailed::Crashed)?
+        done.await.map_err(|Crashed| QueryFailed::Crashed)?
     }
 
     /// The indexes that hold every document of the target.

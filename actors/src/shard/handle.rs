@@ -75,6 +75,8 @@ pub struct ShardStatus {
     pub mutations: u64,
     /// How often log or view were reopened after an error.
     pub reopened: u64,
+    /// Reads of the view that found something damaged, since it was opened.
+    pub damaged: u64,
     /// Point reads that were answered from memory, and those that asked the view.
     pub cache: (u64, u64),
 }
@@ -326,6 +328,7 @@ impl ShardHandle {
             phase: shared.phase(),
             tail: reader.tail(),
             applied: shared.view.load().as_ref().map_or(Lsn::ZERO, |view| view.applied()),
+            damaged: shared.view.load().as_ref().map_or(0, |view| view.damaged()),
             checkpointed: Lsn(shared.checkpointed.load(Ordering::Acquire)),
             first: reader.first(),
             waiting: shared.waiting.load(Ordering::Relaxed),

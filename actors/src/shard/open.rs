@@ -8,6 +8,7 @@ use std::sync::{Arc, RwLock};
 use std::time::Duration;
 
 use arc_swap::ArcSwapOption;
+use fail::fail_point;
 use tokio::sync::Notify;
 
 use super::applier::{Applier, catch_up};
@@ -94,6 +95,7 @@ impl Shard {
         let disk = reserve.secure();
         let view = View::open(&*disk, settings.cache_bytes)
             .map_err(|source| ShardOpenError::View { shard: id, source })?;
+        fail_point!("shard::open", |_| Err(ShardOpenError::Replay { shard: id, why: "injected".into() }));
         let log = FileLog::open_reaching(log_disk, settings.log, None, view.applied())
             .map_err(|source| ShardOpenError::Log { shard: id, source })?;
         Ok(Self { id, log: Box::new(log), view, disk, reserve, settings })

@@ -241,6 +241,7 @@ impl Writer {
 
     /// The group is durable: it is shown, handed to the applier, answered, and told onwards.
     fn hand_over(&self, first: Lsn, group: Group) {
+        fail_point!("writer::handed_over");
         let at = |(at, reply)| (Committed { first: first.plus(at) }, reply);
         let committed = CommittedGroup { first, mutations: Arc::from(group.mutations) };
         self.shared.overlay.add(&committed);

@@ -3,6 +3,8 @@
 //! Invariant: a document, its place in the order of its container, and the rows that are made from
 //! it move together.
 
+use std::collections::BTreeMap;
+
 use redb::{ReadableTable, Table as Tree, TableDefinition, WriteTransaction};
 
 use super::envelope::{self, Document};
@@ -39,7 +41,28 @@ pub(super) struct Tables<'t> {
     order: Option<Writer<'t>>,
     rows: [Option<Writer<'t>>; Table::ALL.len()],
     key: Vec<u8>,
-    grown: i64,
+    /// What there is more than before in each container, by the bytes of its name.
+    grown: BTreeMap<Vec<u8>, Extent>,
+}
+
+/// Documents and their bytes, keys included.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Extent {
+    /// Number of documents. Below 0 only as a difference.
+    pub documents: i64,
+    /// Their bytes.
+    pub bytes: i64,
+}
+
+impl Extent {
+    /// Both together.
+    #[must_use]
+    pub fn plus(self, other: Self) -> Self {
+        Self {
+            documents: self.documents.saturating_add(other.documents),
+            bytes: self.bytes.saturating_add(other.bytes),
+        }
+    }
 }
 
 impl<'t> Tables<'t> {
@@ -50,13 +73,22 @@ impl<'t> Tables<'t> {
             order: None,
             rows: Default::default(),
             key: Vec::with_capacity(256),
-            grown: 0,
+            grown: BTreeMap::new(),
         }
     }
 
-    /// Bytes of documents that there are more than before; below 0 if there are less.
-    pub(super) fn grown(&self) -> i64 {
+    /// What there is more than before in each container that changed; below 0 where there is less.
+    pub(super) fn grown(self) -> BTreeMap<Vec<u8>, Extent> {
         self.grown
+    }
+
+    fn grow(&mut self, container: &[u8], by: Extent) {
+        match self.grown.get_mut(container) {
+            Some(extent) => *extent = extent.plus(by),
+            None => {
+                self.grown.insert(container.to_vec(), by);
+            }
+        }
     }
 
     /// Applies the mutations of groups, in the order of the log, that come after `applied`.
@@ -121,19 +153,28 @@ impl<'t> Tables<'t> {
         join(key, &[change.partition.as_bytes(), change.id.as_str().as_bytes()]);
         if change.kind.is_removal() {
             let gone = documents.remove(key.as_slice())?;
-            self.grown -= gone.map_or(0, |gone| signed(key.len() + gone.value().len()));
+            let gone = gone.map(|gone| signed(key.len() + gone.value().len()));
+            if let Some(bytes) = gone {
+                let (container, _) = change.partition.split_container();
+                self.grow(container, Extent { documents: -1, bytes: -bytes });
+            }
             return Ok(());
         }
-        if change.previous.is_some() {
-            let replaced = documents.get(key.as_slice())?;
-            self.grown -= replaced.map_or(0, |old| signed(key.len() + old.value().len()));
+        let mut more = Extent { documents: 1, bytes: 0 };
+        if change.previous.is_some()
+            && let Some(replaced) = documents.get(key.as_slice())?
+        {
+            more = Extent { documents: 0, bytes: -signed(key.len() + replaced.value().len()) };
         }
         let length = envelope::document_len(change.body.len());
-        self.grown += signed(key.len() + length);
+        more.bytes += signed(key.len() + length);
         let mut reserved = documents.insert_reserve(key.as_slice(), length)?;
         let (within, ttl) = (change.within, change.ttl);
         let document = Document { lsn, at: change.at, within, ttl, body: &change.body };
         envelope::seal_document(key, document, reserved.as_mut());
+        drop(reserved);
+        let (container, _) = change.partition.split_container();
+        self.grow(container, more);
         Ok(())
     }
 

@@ -12,7 +12,7 @@ use std::io::{self, Read, Write};
 use redb::Durability;
 
 use super::apply::{DOCUMENTS, Definition, ORDER, definition};
-use super::view::{View, mark};
+use super::view::{View, count_documents, mark};
 use super::{OpenError, ViewReadError};
 use crate::log::disk::Disk;
 use crate::model::change::Table;
@@ -143,6 +143,7 @@ pub fn import(disk: &dyn Disk, cache_bytes: usize, input: &mut dyn Read) -> Resu
     }
     let saved = view.write(|transaction| {
         transaction.set_quick_repair(true);
+        count_documents(transaction)?;
         mark(transaction, applied)
     });
     saved.map_err(|error| ExportError::Write(error.to_string()))?;

@@ -12,6 +12,7 @@ pub mod export;
 pub mod superblock;
 mod view;
 
+pub use apply::Extent;
 pub use view::{EntryPage, KeyedDocument, Page, Row, StoredDocument, Version, View};
 
 use crate::model::ids::Lsn;

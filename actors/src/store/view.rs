@@ -1,5 +1,6 @@
 //! The redb file: applying groups, checkpoints, snapshots for readers.
 
+use std::collections::BTreeMap;
 use std::fmt;
 use std::io;
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -11,11 +12,12 @@ use fail::fail_point;
 use redb::{Durability, ReadTransaction, ReadableDatabase, ReadableTable, TableDefinition, WriteTransaction};
 
 use self::read::{Failure, keyed, place};
-use super::apply::{DOCUMENTS, Definition, ORDER, Tables, definition};
+use super::apply::{DOCUMENTS, Definition, Extent, ORDER, Tables, definition};
 use super::backend::Contained;
 use super::envelope;
 use super::{ApplyError, OpenError, ViewReadError};
 use crate::log::disk::Disk;
+use crate::model::address::{EncodedPartition, PartitionAddress};
 use crate::model::change::{CommittedGroup, Table};
 use crate::model::ids::Lsn;
 
@@ -25,10 +27,13 @@ pub use self::read::{EntryPage, KeyedDocument, Page, Row, StoredDocument, Versio
 
 const META: Definition = TableDefinition::new("meta");
 /// Format 1 kept an order for each partition; it is rebuilt when such a file is opened.
-const FORMAT: u32 = 3;
+/// Before format 4 nobody counted what is in each container; it is counted when such a file is opened.
+const FORMAT: u32 = 4;
 const FORMAT_KEY: &[u8] = b"format";
 const APPLIED_KEY: &[u8] = b"applied";
 const HELD_KEY: &[u8] = b"held";
+/// What the keys of the counts begin with; the bytes of a container's name follow.
+const EXTENT_KEY: &[u8] = b"extent/";
 /// Name of the view's file in its shard's folder.
 const FILE: &str = "view.redb";
 
@@ -66,6 +71,8 @@ pub struct View {
     held: Mutex<Held>,
     /// Held while something is written; true after a write failed.
     broken: Mutex<bool>,
+    /// How often something was found damaged.
+    damaged: AtomicU64,
 }
 
 impl fmt::Debug for View {
@@ -129,6 +136,7 @@ impl View {
             if from < 2 {
                 rebuild_order(transaction)?;
             }
+            count_documents(transaction)?;
             put_meta(transaction, FORMAT_KEY, &FORMAT.to_le_bytes())?;
             mark(transaction, self.applied())
         });
@@ -136,7 +144,13 @@ impl View {
     }
 
     fn assemble(database: Contained) -> Self {
-        Self { database, applied: AtomicU64::new(0), held: Mutex::default(), broken: Mutex::new(false) }
+        Self {
+            database,
+            applied: AtomicU64::new(0),
+            held: Mutex::default(),
+            broken: Mutex::new(false),
+            damaged: AtomicU64::new(0),
+        }
     }
 
     fn held(&self) -> MutexGuard<'_, Held> {
@@ -176,8 +190,11 @@ impl View {
             transaction.set_durability(Durability::None).map_err(redb::Error::from)?;
             let mut tables = Tables::new(transaction);
             tables.apply(groups, applied)?;
-            held = held.grown(tables.grown());
-            drop(tables);
+            for (container, more) in tables.grown() {
+                held = held.grown(more.bytes);
+                let extent = extent_of(transaction, &container)?.plus(more);
+                put_extent(transaction, &container, extent)?;
+            }
             put_meta(transaction, HELD_KEY, &held.encode())?;
             let reached = last.max(applied);
             mark(transaction, reached)
@@ -248,6 +265,19 @@ impl View {
         result
     }
 
+    /// What is in a container, as far as the log is applied.
+    ///
+    /// # Errors
+    /// When the file cannot be read.
+    pub fn extent(&self, container: &str) -> Result<Extent, ViewReadError> {
+        let key = [EXTENT_KEY, &PartitionAddress::container_prefix(container)].concat();
+        self.read(|transaction| {
+            let meta = transaction.open_table(META)?;
+            let Some(found) = meta.get(key.as_slice())? else { return Ok(Extent::default()) };
+            Ok(parse_extent(envelope::open(&key, found.value())?).unwrap_or_default())
+        })
+    }
+
     fn meta(&self, key: &'static [u8]) -> Result<Option<Bytes>, OpenError> {
         let found = self.read(|transaction| {
             let meta = match transaction.open_table(META) {
@@ -263,10 +293,20 @@ impl View {
     /// Runs `work` on a snapshot, which ends with it. A panic on a damaged page is contained.
     fn read<R>(&self, work: impl FnOnce(&ReadTransaction) -> Result<R, Failure>) -> Result<R, ViewReadError> {
         let attempt = || -> Result<R, Failure> { work(&self.database.get()?.begin_read()?) };
-        match catch_unwind(AssertUnwindSafe(attempt)) {
+        let result = match catch_unwind(AssertUnwindSafe(attempt)) {
             Ok(result) => result.map_err(|failure| failure.0),
             Err(_) => Err(ViewReadError::Corrupt),
+        };
+        if matches!(result, Err(ViewReadError::Corrupt)) {
+            self.damaged.fetch_add(1, Ordering::Relaxed);
+            tracing::error!("a stored value is damaged and was not served; `verify` says where");
         }
+        result
+    }
+
+    /// How many reads found something damaged.
+    pub fn damaged(&self) -> u64 {
+        self.damaged.load(Ordering::Relaxed)
     }
 }
 
@@ -291,6 +331,43 @@ fn rebuild_order(transaction: &WriteTransaction) -> Result<(), redb::Error> {
         order.insert(place.as_slice(), rest.as_slice())?;
     }
     Ok(())
+}
+
+/// Counts what is in each container.
+pub(super) fn count_documents(transaction: &WriteTransaction) -> Result<(), redb::Error> {
+    let mut all: BTreeMap<Vec<u8>, Extent> = BTreeMap::new();
+    for entry in transaction.open_table(DOCUMENTS)?.range::<&[u8]>(..)? {
+        let (key, sealed) = entry?;
+        let key = EncodedPartition::from_bytes(Bytes::copy_from_slice(key.value()));
+        let (container, _) = key.split_container();
+        let bytes = i64::try_from(key.as_bytes().len() + sealed.value().len()).unwrap_or(i64::MAX);
+        let extent = all.entry(container.to_vec()).or_default();
+        *extent = extent.plus(Extent { documents: 1, bytes });
+    }
+    for (container, extent) in all {
+        put_extent(transaction, &container, extent)?;
+    }
+    Ok(())
+}
+
+fn extent_of(transaction: &WriteTransaction, container: &[u8]) -> Result<Extent, redb::Error> {
+    let key = [EXTENT_KEY, container].concat();
+    let meta = transaction.open_table(META)?;
+    let found = meta.get(key.as_slice())?;
+    // What cannot be read begins anew: it is a figure for people.
+    Ok(found.and_then(|sealed| parse_extent(envelope::open(&key, sealed.value()).ok()?)).unwrap_or_default())
+}
+
+fn put_extent(transaction: &WriteTransaction, container: &[u8], extent: Extent) -> Result<(), redb::Error> {
+    let Extent { documents, bytes } = extent;
+    let value = [documents.to_le_bytes(), bytes.to_le_bytes()].concat();
+    put_meta(transaction, &[EXTENT_KEY, container].concat(), &value)
+}
+
+fn parse_extent(bytes: &[u8]) -> Option<Extent> {
+    let (documents, bytes) = bytes.split_first_chunk::<8>()?;
+    let bytes = i64::from_le_bytes(bytes.try_into().ok()?);
+    Some(Extent { documents: i64::from_le_bytes(*documents), bytes })
 }
 
 fn put_meta(transaction: &WriteTransaction, key: &[u8], value: &[u8]) -> Result<(), redb::Error> {

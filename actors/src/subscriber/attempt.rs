@@ -1,6 +1,6 @@
 //! One attempt: from events that are handed over or fall due to an outcome and a verdict on each.
 
-use std::collections::BTreeMap;
+use std::borrow::Cow;
 use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
 use std::time::Duration;
@@ -10,21 +10,19 @@ use fail::fail_point;
 use futures_util::FutureExt;
 
 use super::config::{BatchSettings, Destination, Gone, Webhook};
-use super::message::{delivery_id, headers_of, joined};
+use super::message::{Message, delivery_id, headers_of};
 use super::order::fingerprint;
 use super::rows::{DeadLetter, RetryRow};
 use super::settle::{Effect, Settled};
 use super::{LOG, Subscriber};
 use crate::kernel::contain;
-use crate::model::cloudevent::{BATCH, STRUCTURED};
 use crate::model::delivery::{Attempt, Endpoint, Outcome, OutcomeKind, Transport};
 use crate::model::event::{Event, StoredEvent};
-use crate::model::ids::{Position, ShardId};
+use crate::model::ids::Position;
 use crate::model::time::Timestamp;
-use crate::model::topic::Topic;
 use crate::policy::fairness::Class;
 use crate::policy::health::{Breaker, Turn};
-use crate::policy::retry::{DeadLetterReason, Due, Verdict, verdict, when_due};
+use crate::policy::retry::{Attempted, DeadLetterReason, Due, Verdict, verdict, when_due};
 use crate::protocol::subscriber::AttemptRecord;
 use crate::shard::ShardHandle;
 
@@ -58,7 +56,7 @@ impl Subscriber {
     pub(super) fn begin_first(&mut self, events: Vec<Arc<Event>>, now: Timestamp, ctx: &mut Context<Self>) {
         let mut parcel = Vec::with_capacity(events.len());
         for event in events {
-            match self.due(&event, event.at, now) {
+            match self.due(&event, self.time.of(event.at), now) {
                 Due::Attempt => {
                     self.in_flight += 1;
                     parcel.push(UnderWay { event, row: None });
@@ -76,7 +74,7 @@ impl Subscriber {
 
     fn begin_attempt(&mut self) {
         self.attempts += 1;
-        self.health.begun();
+        self.health.begun(self.time.now());
     }
 
     fn due(&self, event: &Event, published: Timestamp, now: Timestamp) -> Due {
@@ -89,6 +87,13 @@ impl Subscriber {
         when_due(published, &self.config.retry, now)
     }
 
+    /// When an event was published, or replayed, by the time that its age is counted in.
+    fn published(&self, event: &Event, row: Option<&RetryRow>) -> Timestamp {
+        let published = self.time.of(event.at);
+        // A row may be of an earlier process, whose clock was another.
+        row.map_or(published, |row| row.published.max(published))
+    }
+
     /// Retries that fall due: tried again, or given up. Those that are known to be given up are no attempt.
     pub(super) fn begin_retries(
         &mut self,
@@ -99,17 +104,19 @@ impl Subscriber {
         if is_attempt {
             self.begin_attempt();
         }
-        let shards: BTreeMap<ShardId, ShardHandle> =
-            self.shards.iter().map(|lot| (lot.router.id(), lot.router.shard().clone())).collect();
+        let shards: Vec<ShardHandle> = self.shards.iter().map(|lot| lot.router.shard().clone()).collect();
+        let past = self.past.clone();
         self.in_flight += rows.len();
         self.retries_in_flight += rows.len();
         let topic = self.config.topic.clone();
         // The log may have to be read from the disk.
         let find = tokio::task::spawn_blocking(move || {
             let found = |(position, row): (Position, RetryRow)| {
-                let event = match shards.get(&position.shard) {
-                    Some(shard) => find(shard, &topic, position, row.event.clone()),
-                    None => Err("there is no such shard".to_owned()),
+                let shard = shards.get(usize::from(position.shard.0)).ok_or("there is no such shard");
+                let event = match (&row.event, shard) {
+                    (Some(stored), Ok(_)) => Ok(stored.clone().of_topic(&topic)),
+                    (None, Ok(shard)) => past.event(&*shard.log(), &topic, position),
+                    (_, Err(why)) => Err(why.to_owned()),
                 };
                 (position, row, event)
             };
@@ -133,7 +140,7 @@ impl Subscriber {
         let mut parcel = Vec::with_capacity(found.len());
         for (position, row, event) in found {
             match event {
-                Ok(Some(event)) => match self.due(&event, row.published, now) {
+                Ok(Some(event)) => match self.due(&event, self.published(&event, Some(&row)), now) {
                     Due::Attempt => parcel.push(UnderWay { event: Arc::new(event), row: Some(row) }),
                     Due::DeadLetter(reason) => {
                         self.leave_flight(true);
@@ -178,10 +185,10 @@ impl Subscriber {
     fn send(&mut self, webhook: &Webhook, parcel: Vec<UnderWay>, ctx: &mut Context<Self>) {
         let Some(first) = parcel.first() else { return };
         let number = parcel.iter().map(UnderWay::number).max().unwrap_or(1);
-        let (content_type, body) = match webhook.batch {
-            Some(_) => (BATCH, joined(parcel.iter().map(|it| it.event.json()))),
-            None => (STRUCTURED, first.event.json().clone()),
-        };
+        let bodies = parcel.iter().map(|it| Cow::Borrowed(it.event.json()));
+        let Message { content_type, body, attributes } = Message::new(webhook, &first.event.cloud, bodies);
+        let mut headers = attributes;
+        headers.extend(headers_of(&webhook.headers, &first.event));
         let attempt = Attempt {
             endpoint: webhook.endpoint.clone(),
             subscription: self.config.name.clone(),
@@ -190,7 +197,7 @@ impl Subscriber {
             traceparent: first.event.traceparent().map(Arc::from),
             content_type,
             body,
-            headers: headers_of(&webhook.headers, &first.event),
+            headers,
             replay: first.row.as_ref().and_then(|row| row.replay.clone()),
             timeout: self.settings.timeout,
         };
@@ -217,7 +224,7 @@ impl Subscriber {
         ctx: &mut Context<Self>,
     ) {
         fail_point!("subscriber::judge", parcel.iter().any(is_poison), |_| ());
-        let now = self.clock.now();
+        let now = self.time.now();
         self.attempts = self.attempts.saturating_sub(1);
         for under_way in &parcel {
             self.leave_flight(under_way.row.is_some());
@@ -230,9 +237,11 @@ impl Subscriber {
         }
         for UnderWay { event, row } in parcel {
             let number = row.as_ref().map_or(0, |row| row.attempts) + 1;
-            self.note(&event, number, outcome, now);
+            self.note(&event, number, outcome);
             let chance = self.chance();
-            match verdict(number, outcome, &self.config.retry, now, chance) {
+            let published = self.published(&event, row.as_ref());
+            let made = Attempted { attempts: number, published, now };
+            match verdict(made, outcome, &self.config.retry, chance) {
                 Verdict::Done => {
                     self.shown.delivered += 1;
                     self.done(&event, row, ctx);
@@ -264,7 +273,7 @@ impl Subscriber {
             Turn::None => {}
             Turn::Opened => {
                 tracing::warn!(subscription = %self.config.name, outcome = %outcome.kind, detail = outcome.detail, "endpoint on probation");
-                let until = match self.health.breaker() {
+                let until = match self.shown_breaker() {
                     Breaker::Open { until, .. } => until.to_string(),
                     Breaker::Closed | Breaker::Probing { .. } => String::new(),
                 };
@@ -304,7 +313,7 @@ impl Subscriber {
             attempts,
             next_at,
             last,
-            published: row.as_ref().map_or(event.at, |row| row.published),
+            published: row.as_ref().map_or_else(|| self.time.of(event.at), |row| row.published),
             event: row.as_ref().and_then(|row| row.event.clone()),
             replay: row.as_ref().and_then(|row| row.replay.clone()),
             held: false,
@@ -329,13 +338,14 @@ impl Subscriber {
     ) {
         self.shown.given_up += 1;
         let End { attempts, reason, outcome } = end;
+        let replayed = row.as_ref().filter(|row| row.replay.is_some());
         let letter = DeadLetter {
             reason,
             attempts,
             last_outcome: outcome.map(|outcome| outcome.kind).or(row.as_ref().and_then(|row| row.last)),
             last_status: outcome.and_then(|outcome| outcome.status),
             detail: outcome.map(|outcome| outcome.detail.clone()).unwrap_or_default(),
-            published: row.as_ref().map_or(event.at, |row| row.published),
+            published: replayed.map_or(event.at, |row| self.time.wall(row.published)),
             at: self.clock.now(),
             event: StoredEvent::from(event),
         };
@@ -363,7 +373,7 @@ impl Subscriber {
 
     /// An attempt that was not made counts for nothing, and is made a little later.
     fn put_back(&mut self, parcel: Vec<UnderWay>, ctx: &mut Context<Self>) {
-        let at = self.clock.now().after(self.settings.backoff);
+        let at = self.time.now().after(self.settings.backoff);
         for UnderWay { event, row } in parcel.into_iter().rev() {
             match row {
                 Some(row) => self.schedule.give_back(event.position, row, at),
@@ -377,12 +387,12 @@ impl Subscriber {
         self.answer_drain();
     }
 
-    fn note(&mut self, event: &Event, number: u32, outcome: &Outcome, at: Timestamp) {
+    fn note(&mut self, event: &Event, number: u32, outcome: &Outcome) {
         self.log.push_front(AttemptRecord {
             position: event.position,
             event_id: event.cloud.id.clone(),
             number,
-            at,
+            at: self.clock.now(),
             outcome: outcome.clone(),
         });
         self.log.truncate(LOG);
@@ -402,23 +412,6 @@ pub(super) async fn deliver(transport: Arc<dyn Transport>, attempt: Attempt) -> 
         }
         Err(_) => Outcome::failed(OutcomeKind::TimedOut, "the transport did not keep the deadline"),
     }
-}
-
-/// The event itself: kept with its retry, or in the log. `None`: it is no event of the topic any more.
-fn find(
-    shard: &ShardHandle,
-    topic: &Topic,
-    position: Position,
-    stored: Option<StoredEvent>,
-) -> Result<Option<Event>, String> {
-    if let Some(stored) = stored {
-        return Ok(stored.of_topic(topic));
-    }
-    let groups = shard.log().read(position.lsn, 1).map_err(|error| error.to_string())?;
-    let mut all = groups.iter().flat_map(crate::model::change::CommittedGroup::positions);
-    let found = all.find(|(lsn, _)| *lsn == position.lsn);
-    let (_, mutation) = found.ok_or_else(|| "the log has nothing there".to_owned())?;
-    Ok(Event::of(topic, position, mutation).map(Event::detached))
 }
 
 /// How many retries that were tried `attempts` times go in one request: fewer each time, so that an

@@ -61,8 +61,10 @@ pub struct Webhook {
     pub endpoint: Arc<Endpoint>,
     /// Further headers of each delivery.
     pub headers: Arc<[DeliveryHeader]>,
-    /// Several events in one request.
+    /// Several events in one request, which is then in batch mode.
     pub batch: Option<BatchSettings>,
+    /// How one event stands in a request.
+    pub mode: ContentMode,
     /// What status 410 does.
     pub gone: Gone,
     /// Deliveries per minute, at most.
@@ -76,10 +78,21 @@ impl Webhook {
             endpoint: Arc::new(endpoint),
             headers: Arc::default(),
             batch: None,
+            mode: ContentMode::default(),
             gone: Gone::default(),
             rate: None,
         }
     }
+}
+
+/// How an event stands in a request (CloudEvents HTTP binding, section 3).
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum ContentMode {
+    /// The body is the event, as JSON.
+    #[default]
+    Structured,
+    /// The body is the data as it was published; the attributes are headers.
+    Binary,
 }
 
 /// What the answer "gone" (410) means.
@@ -165,6 +178,8 @@ pub struct DeliverySettings {
     pub connections: usize,
     /// Retries of one subscription in memory.
     pub retry_page: usize,
+    /// Bytes of the log of each shard that are kept for retries, for all subscriptions together.
+    pub retry_cache: usize,
     /// How often an event may have been published again by those who were told of it.
     pub hops: u32,
     /// Where endpoints reach this process, to confirm a handshake: an absolute URL.

@@ -17,7 +17,7 @@ use crate::model::ids::{Name, Position};
 use crate::protocol::subscriber::{
     AttemptRecord, CancelReplay, ConfirmEndpoint, Decision, DrainDeliveries, EndSubscription, LetterReplay,
     ListAttempts, LockLost, Pause, PurgeDeadLetters, ReceiveEvents, ReceiveRefused, Received, Reconfigure,
-    ReplayDeadLetters, ReplayHistory, ReplayRequest, ReportStatus, Resume, Selection, SendTrial,
+    ReplayDeadLetters, ReplayHistory, ReplayRequest, ReportStatus, Resume, Revision, Selection, SendTrial,
     SettleEvents, SubscriptionError, SubscriptionStatus, TakeLetters, TrialRefused,
 };
 use crate::router::RouterHandle;
@@ -67,9 +67,8 @@ impl SubscriptionHandle {
         self.config.load_full()
     }
 
-    /// Becomes another one, with the name, topic, tenant and order that it had: what waits goes to the new
-    /// endpoint, and a new filter (`reroute`) holds for what is routed from now on. An endpoint that was
-    /// disabled or not validated is tried again. `also` becomes durable with it.
+    /// Becomes another one, with the name, topic, tenant and order that it had; what that means for what waits,
+    /// [`Revision`] says. `also` becomes durable with it.
     ///
     /// # Errors
     /// [`SubscriptionError::Busy`] while an earlier change is under way; with
@@ -77,11 +76,11 @@ impl SubscriptionHandle {
     pub async fn reconfigure(
         &self,
         config: SubscriptionConfig,
-        reroute: bool,
+        revision: Revision,
         also: Vec<Mutation>,
     ) -> Result<(), SubscriptionError> {
         let config = Arc::new(config);
-        let change = Reconfigure { config: config.clone(), reroute, also };
+        let change = Reconfigure { config: config.clone(), revision, also };
         self.addr.send(change).await.unwrap_or(Err(SubscriptionError::Unknown))?;
         self.config.store(config);
         Ok(())

@@ -18,7 +18,9 @@ use super::config::{Destination, HandshakeKind, Webhook};
 use super::rows::{decode, encode};
 use crate::kernel::contain;
 use crate::model::change::{Mutation, Table};
-use crate::model::delivery::{HANDSHAKE, Handshake, Transport, Validated, Validation, ValidationOutcome};
+use crate::model::delivery::{
+    HANDSHAKE, Handshake, ORIGIN, Transport, Validated, Validation, ValidationOutcome,
+};
 use crate::model::time::Timestamp;
 use crate::policy::fairness::Class;
 use crate::protocol::subscriber::{ConfirmEndpoint, ValidationState};
@@ -27,12 +29,10 @@ use crate::store::View;
 
 /// How long somebody has to open the URL of a handshake (Event Grid's time).
 const MANUAL: Duration = Duration::from_secs(600);
-/// How often the clock is looked at meanwhile: it may be set, and the timer goes by another one.
+/// How often the clock is looked at meanwhile.
 const LOOK: Duration = Duration::from_secs(30);
 /// Time beyond its own after which a handshake is given up here, if the transport did not do so.
 const GRACE: Duration = Duration::from_secs(1);
-/// Who sends, where the endpoint is told no other name.
-const ORIGIN: &str = "lanekeeper";
 /// Where a handshake is confirmed, below the public URL.
 const CONFIRM: &str = "/.well-known/lanekeeper/validate";
 
@@ -153,7 +153,7 @@ impl Subscriber {
             },
         };
         let number = self.asked.number + 1;
-        self.asked = Asked { number, code: Some(code), since: now };
+        self.asked = Asked { number, code: Some(code), since: self.time.now() };
         self.shown.validation = Some(ValidationState::Asking);
         let validation =
             Validation { endpoint, subscription: self.config.name.clone(), handshake, timeout: HANDSHAKE };
@@ -239,7 +239,7 @@ impl Subscriber {
     /// Gives up an endpoint that let its time pass.
     pub(super) fn expire_validation(&mut self) {
         if let Some(ValidationState::AwaitingManualAction(until)) = self.shown.validation
-            && self.clock.now() >= until
+            && self.time.now() >= until
         {
             self.refused("nobody opened the validation URL in time");
         }
@@ -247,7 +247,7 @@ impl Subscriber {
 
     fn look_again(&self, ctx: &mut Context<Self>) {
         let Some(ValidationState::AwaitingManualAction(until)) = self.shown.validation else { return };
-        let wait = until.since(self.clock.now()).min(LOOK);
+        let wait = until.since(self.time.now()).min(LOOK);
         let number = self.asked.number;
         ctx.run_later(wait, move |actor, ctx| {
             if actor.asked.number == number {

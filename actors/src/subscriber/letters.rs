@@ -279,8 +279,8 @@ impl Handler<ReplayDeadLetters> for Subscriber {
         ReplayDeadLetters(replay): ReplayDeadLetters,
         _: &mut Self::Context,
     ) -> Self::Result {
-        let begin = self.clock.now();
-        let id = format!("dead-letters-{}", begin.0).into();
+        let begin = self.time.now();
+        let id = format!("dead-letters-{}", self.clock.now().0).into();
         self.decide_letters(Fate::Replay(Pace { id, begin, rate: replay.rate }, replay.to), replay.selection)
     }
 }

@@ -15,6 +15,7 @@ mod letters;
 mod message;
 mod open;
 mod order;
+mod past;
 mod pump;
 mod queue;
 mod reconfigure;
@@ -38,7 +39,7 @@ use actix::{
 use futures_util::future::AbortHandle;
 use tokio::sync::{Mutex, oneshot};
 
-use crate::kernel::clock::SharedClock;
+use crate::kernel::clock::{SharedClock, SteadyClock};
 use crate::kernel::contain::contain;
 use crate::kernel::slots::Slots;
 use crate::model::delivery::Transport;
@@ -46,7 +47,7 @@ use crate::model::event::Event;
 use crate::model::ids::ShardId;
 use crate::model::time::Timestamp;
 use crate::policy::budget::CrashBudget;
-use crate::policy::health::Health;
+use crate::policy::health::{Breaker, Health};
 use crate::protocol::subscriber::{
     AttemptRecord, DrainDeliveries, EndSubscription, HandOver, ListAttempts, Pause, ReportStatus, Resume,
     SubscriptionStatus, ValidationState,
@@ -54,8 +55,8 @@ use crate::protocol::subscriber::{
 use crate::router::RouterHandle;
 
 pub use config::{
-    BatchSettings, DeliveryHeader, DeliverySettings, Destination, Gone, HandshakeKind, HeaderValue, Order,
-    QueueSettings, SubscriptionConfig, Webhook,
+    BatchSettings, ContentMode, DeliveryHeader, DeliverySettings, Destination, Gone, HandshakeKind,
+    HeaderValue, Order, QueueSettings, SubscriptionConfig, Webhook,
 };
 use export::Exporter;
 pub use export::{DeadLetterStore, SharedDeadLetterStore};
@@ -63,6 +64,7 @@ pub use floors::Floors;
 pub use handle::SubscriptionHandle;
 use handshake::Asked;
 use order::Keys;
+pub use past::Past;
 use queue::Queue;
 pub use registry::{Subscriptions, abandon, beginnings, strangers};
 use replay::Replays;
@@ -88,12 +90,16 @@ pub struct Surroundings {
     pub routers: Arc<[RouterHandle]>,
     /// How endpoints are reached.
     pub transport: Arc<dyn Transport>,
-    /// The time.
+    /// The wall clock, for what is shown and kept.
     pub clock: SharedClock,
+    /// The time that everything that waits goes by.
+    pub time: Arc<SteadyClock>,
     /// How much of the log is still needed.
     pub floors: Floors,
     /// Places for attempts.
     pub slots: Slots,
+    /// The events of retries.
+    pub past: Arc<Past>,
     /// Whether there is a topic of system events.
     pub tells: bool,
 }
@@ -105,8 +111,10 @@ pub struct Subscriber {
     routers: Arc<[RouterHandle]>,
     transport: Arc<dyn Transport>,
     clock: SharedClock,
+    time: Arc<SteadyClock>,
     floors: Floors,
     slots: Slots,
+    past: Arc<Past>,
     tells: bool,
     health: Health,
     /// Deliveries per minute that the endpoint takes, if it said so.
@@ -116,6 +124,8 @@ pub struct Subscriber {
     exporter: Exporter,
     /// It is about to become another one: nothing is begun.
     changing: bool,
+    /// When the store was last read anew.
+    opened: Timestamp,
     /// When the next one may be made.
     paced_until: Option<Timestamp>,
     log: VecDeque<AttemptRecord>,
@@ -170,7 +180,7 @@ struct Lot {
 
 impl Subscriber {
     fn new(config: Arc<SubscriptionConfig>, settings: DeliverySettings, around: Surroundings) -> Self {
-        let Surroundings { routers, transport, clock, floors, slots, tells } = around;
+        let Surroundings { routers, transport, clock, time, floors, slots, past, tells } = around;
         let budget = CrashBudget::new(settings.crash_budget, settings.crash_window, settings.backoff);
         Self {
             rng: fastrand::Rng::with_seed(settings.seed),
@@ -184,12 +194,15 @@ impl Subscriber {
             log: VecDeque::new(),
             replays: Replays::default(),
             slots,
+            past,
             tells,
             config,
             settings,
             routers,
             transport,
             clock,
+            opened: time.now(),
+            time,
             floors,
             budget,
             restart_after: None,
@@ -225,7 +238,7 @@ impl Subscriber {
         if let Err(panicked) = contain(|| work(self, ctx)) {
             tracing::error!(subscription = %self.config.name, panic = panicked.0, "subscriber crashed");
             self.shown.last_crash = Some(panicked.0);
-            let pause = self.budget.record(self.clock.now());
+            let pause = self.budget.record(self.time.now());
             self.shown.quarantined = pause.is_none();
             self.restart_after = Some(pause.unwrap_or_default());
             ctx.stop();
@@ -245,6 +258,14 @@ impl Subscriber {
         self.shards.iter().map(|lot| lot.ledger.len()).sum()
     }
 
+    /// What the breaker does, by the wall clock.
+    fn shown_breaker(&self) -> Breaker {
+        match self.health.breaker() {
+            Breaker::Open { until, reason } => Breaker::Open { until: self.time.wall(until), reason },
+            breaker @ (Breaker::Closed | Breaker::Probing { .. }) => breaker,
+        }
+    }
+
     fn status(&self) -> SubscriptionStatus {
         let mut status = self.shown.clone();
         let shown = |count: i64| u64::try_from(count).unwrap_or(0);
@@ -253,7 +274,10 @@ impl Subscriber {
         status.retrying = shown(self.counts.retrying);
         status.dead_letters = shown(self.counts.dead_letters);
         status.in_flight = self.in_flight;
-        status.breaker = Some(self.health.breaker());
+        status.breaker = Some(self.shown_breaker());
+        if let Some(ValidationState::AwaitingManualAction(until)) = &mut status.validation {
+            *until = self.time.wall(*until);
+        }
         status.window = self.health.window();
         status.locked = self.queue.locked();
         status.held = self.keys.held();
@@ -295,7 +319,7 @@ impl Supervised for Subscriber {
         self.schedule = Schedule::new(self.settings.retry_page);
         (self.in_flight, self.retries_in_flight, self.attempts) = (0, 0, 0);
         (self.timer, self.is_pumping, self.changing) = (None, false, false);
-        self.health.not_made(self.clock.now());
+        self.health.not_made(self.time.now());
         // What an earlier start was handed is handed over again; late replies find no lane.
         self.epoch += 1;
         // Nothing is under way any more, and nobody knows when this comes up again.
@@ -375,7 +399,7 @@ impl Handler<Resume> for Subscriber {
         }
         self.health.reset();
         self.budget.reset();
-        let now = self.clock.now();
+        let now = self.time.now();
         if self.shards.is_empty() {
             // It is starting, or about to.
             self.resumed = Some(now);

@@ -86,6 +86,7 @@ impl Subscriber {
         self.keys = keys;
         self.shards = shards;
         self.schedule = Schedule::new(self.settings.retry_page);
+        self.opened = self.time.now();
         if let Some(since) = self.resumed.take() {
             self.schedule.hasten(since);
         }

@@ -118,8 +118,9 @@ impl Subscriber {
     /// The event waits in the store.
     fn park(&mut self, event: &Event, ctx: &mut Context<Self>) {
         let print = fingerprint(&event.key);
-        self.keys.hold(event.position, print, event.at);
-        let settled = Settled::new(event.position, None, Effect::Hold(waiting_row(event.at)));
+        let published = self.time.of(event.at);
+        self.keys.hold(event.position, print, published);
+        let settled = Settled::new(event.position, None, Effect::Hold(waiting_row(published)));
         let settled = Settled { key: Some(print), ..settled };
         let index = usize::from(event.position.shard.0);
         if let Some(lot) = self.shards.get_mut(index) {
@@ -134,7 +135,7 @@ impl Subscriber {
             return settled;
         }
         let print = fingerprint(&event.key);
-        self.keys.hold(event.position, print, event.at);
+        self.keys.hold(event.position, print, self.time.of(event.at));
         if settled.row.is_none() {
             for behind in self.keys.leave(&print) {
                 self.park(&behind, ctx);
@@ -156,7 +157,7 @@ impl Subscriber {
             return settled;
         }
         let next = self.keys.release(event.position, print).map(|(lsn, published)| {
-            let row = RetryRow { next_at: self.clock.now(), held: false, ..waiting_row(published) };
+            let row = RetryRow { next_at: self.time.now(), held: false, ..waiting_row(published) };
             (lsn, row)
         });
         Settled { key: Some(print), next, ..settled }

@@ -16,12 +16,12 @@ use crate::model::event::Event;
 use crate::model::ids::Position;
 use crate::model::time::Timestamp;
 use crate::policy::health::Breaker;
-use crate::policy::retry::{Due, when_due};
+use crate::policy::retry::{Due, RetryPolicy, longest_wait, when_due};
 use crate::shard::ShardHandle;
 use crate::store::ViewReadError;
 
-/// The timer goes by a clock that no one sets, due times by one that may be set: so it looks at
-/// least this often.
+/// The longest sleep. What a machine that was suspended owes to its timers is its own affair: so the time is looked at
+/// at least this often.
 const LONGEST_SLEEP: Duration = Duration::from_secs(60);
 /// The shortest sleep.
 const INSTANT: Duration = Duration::from_millis(1);
@@ -60,7 +60,7 @@ impl Subscriber {
         self.is_pumping = true;
         while self.is_open() {
             self.fill_schedule();
-            let now = self.clock.now();
+            let now = self.time.now();
             let room = self.room(now);
             if !(if room == 0 { self.begin_end(now, ctx) } else { self.begin(room, now, ctx) }) {
                 break;
@@ -109,7 +109,7 @@ impl Subscriber {
             let due = when_due(published, &self.config.retry, now);
             self.shown.disabled.is_some() || due != Due::Attempt
         };
-        if self.ready.front().is_some_and(|event| is_old(event.at)) {
+        if self.ready.front().is_some_and(|event| is_old(self.time.of(event.at))) {
             let Some(event) = self.next_ready(ctx) else { return true };
             self.begin_first(vec![event], now, ctx);
             return true;
@@ -182,7 +182,10 @@ impl Subscriber {
         let (page, name) = (self.schedule.page(), &self.config.name);
         let read = self.shards.iter().map(|lot| read_due(lot.router.shard(), name, page));
         match read.collect() {
-            Ok(pages) => self.schedule.fill(pages),
+            Ok(pages) => {
+                let (policy, opened, now) = (&self.config.retry, self.opened, self.time.now());
+                self.schedule.fill(pages, |row| due_at(row, policy, opened, now));
+            }
             Err(why) => {
                 let why: String = why;
                 tracing::warn!(subscription = %name, why, "retries not read");
@@ -192,7 +195,7 @@ impl Subscriber {
 
     /// Wakes up when the next retry falls due.
     pub(super) fn set_timer(&mut self, ctx: &mut Context<Self>) {
-        let now = self.clock.now();
+        let now = self.time.now();
         let full = self.in_flight + self.unsettled() >= self.window();
         let wanted = if !self.is_open() || full {
             // Whoever leaves the window, or ends the pause, looks again.
@@ -235,7 +238,8 @@ impl Subscriber {
         };
         // Until the endpoint has agreed, events only grow old.
         let asked = (!self.is_validated()).then(|| now.after(LONGEST_SLEEP));
-        let until = open.max(self.paced_until).max(asked).filter(|until| *until > now)?;
+        let recovering = self.health.held_until(now);
+        let until = open.max(recovering).max(self.paced_until).max(asked).filter(|until| *until > now)?;
         let waits = !self.ready.is_empty() || self.schedule.next_at().is_some_and(|at| at <= until);
         waits.then_some(until)
     }
@@ -250,6 +254,16 @@ impl Subscriber {
             }
         }
     }
+}
+
+/// When a retry of the store falls due. No failed event is put off for longer than this in one go: if one seems to be,
+/// the clock was set back between this process and the one before, and it waits no longer than if it had failed just
+/// before the start.
+fn due_at(row: &RetryRow, policy: &RetryPolicy, opened: Timestamp, now: Timestamp) -> Timestamp {
+    let longest = longest_wait(row.attempts, policy);
+    // A replay may spread its events over any time.
+    let is_far = row.attempts > 0 && row.next_at > now.after(longest);
+    if is_far { opened.after(longest) } else { row.next_at }
 }
 
 /// The retries of a shard that fall due next, at most `limit`.
@@ -272,4 +286,38 @@ fn read_due(shard: &ShardHandle, name: &str, limit: usize) -> Result<Page, Strin
         }
     }
     Ok(Page { rows, complete })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn after_a_start_on_a_clock_that_was_set_back_no_retry_waits_longer_than_its_step_can_be() {
+        const HOUR: u64 = 3_600_000;
+        const OPENED: u64 = 1_000 * HOUR;
+        let policy = RetryPolicy::default();
+        let due = |attempts: u32, next_at: u64, now: u64| {
+            let row = RetryRow {
+                attempts,
+                next_at: Timestamp(next_at),
+                published: Timestamp(0),
+                last: None,
+                event: None,
+                replay: None,
+                held: false,
+            };
+            due_at(&row, &policy, Timestamp(OPENED), Timestamp(now)).0
+        };
+        // What an earlier process put off by a clock that was a day ahead, however late it is read.
+        let far = OPENED + 24 * HOUR;
+        for now in [OPENED, OPENED + HOUR, OPENED + 5 * HOUR] {
+            assert_eq!(due(1, far, now), OPENED + HOUR * 11 / 10);
+            assert_eq!(due(8, far, now), OPENED + 3 * HOUR * 11 / 10);
+        }
+        for (attempts, wait) in [(1, HOUR), (8, 3 * HOUR * 11 / 10), (10, 13 * HOUR)] {
+            assert_eq!(due(attempts, OPENED + wait, OPENED), OPENED + wait, "{attempts}");
+        }
+        assert_eq!(due(0, far, OPENED), far, "a replay at a rate");
+    }
 }

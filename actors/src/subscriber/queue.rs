@@ -95,7 +95,7 @@ impl Subscriber {
     /// Gives prepared events to those who wait.
     pub(super) fn serve(&mut self, ctx: &mut Context<Self>) {
         let Some(settings) = self.queue_settings() else { return };
-        let now = self.clock.now();
+        let now = self.time.now();
         while !self.queue.prepared.is_empty() {
             let Some(receiver) = self.queue.receivers.pop_front() else { break };
             if receiver.reply.is_closed() {
@@ -133,7 +133,7 @@ impl Subscriber {
             return;
         }
         self.lock_watch = Some(first);
-        let wait = first.since(self.clock.now()) + Duration::from_millis(1);
+        let wait = first.since(self.time.now()) + Duration::from_millis(1);
         ctx.run_later(wait, |actor, ctx| {
             actor.guarded(ctx, |actor, ctx| {
                 actor.lock_watch = None;
@@ -144,7 +144,7 @@ impl Subscriber {
     }
 
     fn end_locks(&mut self, ctx: &mut Context<Self>) {
-        let now = self.clock.now();
+        let now = self.time.now();
         let over = self.queue.locked.iter().filter(|(_, locked)| locked.until <= now);
         let over: Vec<Position> = over.map(|(position, _)| *position).collect();
         for position in over {
@@ -168,7 +168,7 @@ impl Subscriber {
 
     fn decide(&mut self, token: &str, decision: Decision, ctx: &mut Context<Self>) -> Result<(), LockLost> {
         let (position, nonce) = parse_token(token).ok_or(LockLost::Bad)?;
-        let now = self.clock.now();
+        let now = self.time.now();
         let lock = self.queue_settings().map(|settings| settings.lock).unwrap_or_default();
         let locked = self.queue.locked.get_mut(&position).filter(|locked| locked.nonce == nonce);
         let locked = locked.filter(|locked| locked.until > now).ok_or(LockLost::Lost)?;

@@ -12,14 +12,15 @@ use tokio::sync::oneshot;
 use super::config::Destination;
 use super::{Subscriber, SubscriptionConfig, handle};
 use crate::model::change::{Mutation, Table};
-use crate::protocol::subscriber::{Reconfigure, SubscriptionError, ValidationState};
+use crate::protocol::subscriber::{Reconfigure, Revision, SubscriptionError, ValidationState};
 use crate::shard::CommitError;
 
 impl Handler<Reconfigure<SubscriptionConfig>> for Subscriber {
     type Result = ResponseActFuture<Self, Result<(), SubscriptionError>>;
 
     fn handle(&mut self, change: Reconfigure<SubscriptionConfig>, ctx: &mut Self::Context) -> Self::Result {
-        let Reconfigure { config, reroute, mut also } = change;
+        let Reconfigure { config, revision, mut also } = change;
+        let reroute = revision == Revision::Filter;
         let Some(shard) = self.routers.first().map(|router| router.shard().clone()) else {
             return Box::pin(actix::fut::ready(Err(SubscriptionError::Unavailable)));
         };
@@ -32,19 +33,23 @@ impl Handler<Reconfigure<SubscriptionConfig>> for Subscriber {
         } else {
             done.send(()).ok();
         }
-        // Whoever changes a subscription wants it to go on.
-        let disabled = Bytes::from(handle::disabled_key(&self.config.name));
-        also.push(Mutation::Delete { table: Table::System, key: disabled });
+        if revision != Revision::Keys {
+            // Whoever changes a subscription wants it to go on.
+            let disabled = Bytes::from(handle::disabled_key(&self.config.name));
+            also.push(Mutation::Delete { table: Table::System, key: disabled });
+        }
         let committed = async move {
             wait.await.map_err(|_| SubscriptionError::Unknown)?;
-            shard.commit(also)?.await.unwrap_or(Err(CommitError::Unknown))?;
+            if !also.is_empty() {
+                shard.commit(also)?.await.unwrap_or(Err(CommitError::Unknown))?;
+            }
             Ok(())
         };
         Box::pin(committed.into_actor(self).map(
             move |committed: Result<(), SubscriptionError>, actor, ctx| {
-                actor.guarded(ctx, |actor, ctx| {
-                    let config = if committed.is_ok() { config } else { actor.config.clone() };
-                    actor.become_other(config, reroute, ctx);
+                actor.guarded(ctx, |actor, ctx| match committed {
+                    Ok(()) => actor.become_other(config, revision, ctx),
+                    Err(_) => actor.stay(reroute, ctx),
                 });
                 committed
             },
@@ -60,7 +65,7 @@ impl Subscriber {
         self.epoch += 1;
         self.draining.push(done);
         self.guarded(ctx, |actor, ctx| {
-            let now = actor.clock.now();
+            let now = actor.time.now();
             while let Some(event) = actor.next_ready(ctx) {
                 // Due at once, with all its attempts.
                 actor.retry_at(&event, None, (0, now, None), ctx);
@@ -70,9 +75,20 @@ impl Subscriber {
         });
     }
 
-    fn become_other(&mut self, config: Arc<SubscriptionConfig>, reroute: bool, ctx: &mut Context<Self>) {
+    /// Nothing was changed; what stood still for it goes on.
+    fn stay(&mut self, reroute: bool, ctx: &mut Context<Self>) {
+        if reroute {
+            self.changing = false;
+            self.open(ctx);
+        }
+    }
+
+    fn become_other(&mut self, config: Arc<SubscriptionConfig>, revision: Revision, ctx: &mut Context<Self>) {
         let moved = url(&config) != url(&self.config);
         self.config = config;
+        if revision == Revision::Keys && !moved {
+            return self.pump(ctx);
+        }
         self.shown.disabled = None;
         if moved {
             self.health.reset();
@@ -83,7 +99,7 @@ impl Subscriber {
             self.shown.validation = None;
             self.forget_handshake();
         }
-        if reroute {
+        if revision == Revision::Filter {
             self.changing = false;
             return self.open(ctx);
         }
@@ -93,7 +109,7 @@ impl Subscriber {
             tracing::warn!(subscription = %self.config.name, why, "validation not read");
         }
         self.ask_if_needed(ctx);
-        self.schedule.hasten(self.clock.now());
+        self.schedule.hasten(self.time.now());
         self.export(ctx);
         self.pump(ctx);
     }

@@ -128,9 +128,9 @@ struct Task {
 impl Task {
     /// Goes through all shards, one after the other.
     async fn run(self) {
+        // What is still to be read must not go meanwhile, in none of them.
+        let _holds: Vec<_> = self.shards.iter().map(|(shard, _)| shard.hold_log()).collect();
         for (shard, row) in &self.shards {
-            // What is still to be read must not go meanwhile.
-            let _hold = shard.hold_log();
             let mut position = row.position.max(shard.log().first().previous());
             while position < row.end {
                 let (log, from) = (shard.log(), position.next());
@@ -266,7 +266,7 @@ impl Subscriber {
         &mut self,
         found: &ReplayFound,
     ) -> Result<Option<(CommitReply, i64, i64)>, SubscriptionError> {
-        let now = self.clock.now();
+        let now = self.time.now();
         let mut mutations = Vec::new();
         let (mut fresh, mut unburied) = (0, 0);
         for event in &found.events {

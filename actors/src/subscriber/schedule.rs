@@ -57,8 +57,8 @@ impl Schedule {
         self.limit + self.taken.len() + self.hasty.as_ref().map_or(0, |hasty| hasty.failed.len())
     }
 
-    /// Takes the earliest rows of every store.
-    pub(super) fn fill(&mut self, pages: Vec<Page>) {
+    /// Takes the earliest rows of every store; each falls due at the time that is said of it.
+    pub(super) fn fill(&mut self, pages: Vec<Page>, due_at: impl Fn(&RetryRow) -> Timestamp) {
         self.complete = pages.iter().all(|page| page.complete);
         // A store that has more than it gave may have rows right after its last one: what another
         // store has later than that must not go first.
@@ -70,10 +70,10 @@ impl Schedule {
                 continue;
             }
             let at = match &self.hasty {
-                Some(hasty) if !hasty.failed.contains(&position) => row.next_at.min(hasty.since),
+                Some(hasty) if !hasty.failed.contains(&position) => due_at(&row).min(hasty.since),
                 // Those that fall due at once are still coming: this would keep them out.
                 Some(_) if !self.complete => continue,
-                Some(_) | None => row.next_at,
+                Some(_) | None => due_at(&row),
             };
             self.rows.insert((at, position), row);
         }
@@ -199,6 +199,10 @@ mod tests {
         Page { rows: rows.iter().map(|(lsn, time)| (at(*lsn), row(*time))).collect(), complete }
     }
 
+    fn fill(schedule: &mut Schedule, pages: Vec<Page>) {
+        schedule.fill(pages, |row| row.next_at);
+    }
+
     fn due(schedule: &mut Schedule, now: u64) -> Option<u64> {
         schedule.take_due(Timestamp(now)).map(|(position, _)| position.lsn.0)
     }
@@ -207,7 +211,7 @@ mod tests {
     fn the_earliest_retry_comes_first_and_not_before_its_time() {
         let mut schedule = Schedule::new(10);
         assert!(schedule.needs_fill());
-        schedule.fill(vec![page(&[(2, 10), (1, 30)], true)]);
+        fill(&mut schedule, vec![page(&[(2, 10), (1, 30)], true)]);
         assert_eq!(due(&mut schedule, 9), None);
         assert_eq!(due(&mut schedule, 10), Some(2));
         assert_eq!(schedule.next_at(), Some(Timestamp(30)));
@@ -216,7 +220,7 @@ mod tests {
     #[test]
     fn a_full_schedule_keeps_the_earliest_and_asks_the_store_later() {
         let mut schedule = Schedule::new(2);
-        schedule.fill(vec![page(&[(1, 10), (2, 20)], true)]);
+        fill(&mut schedule, vec![page(&[(1, 10), (2, 20)], true)]);
         schedule.insert(at(3), row(15));
         schedule.insert(at(4), row(99));
         assert_eq!(due(&mut schedule, 99), Some(1));
@@ -224,14 +228,14 @@ mod tests {
         assert_eq!(due(&mut schedule, 99), None);
         assert!(schedule.needs_fill());
         // What is under way is not taken a second time from its old row.
-        schedule.fill(vec![page(&[(1, 10), (2, 20), (4, 99)], true)]);
+        fill(&mut schedule, vec![page(&[(1, 10), (2, 20), (4, 99)], true)]);
         assert_eq!(due(&mut schedule, 99), Some(2));
     }
 
     #[test]
     fn a_full_page_of_one_store_is_not_overtaken_by_later_rows_of_another() {
         let mut schedule = Schedule::new(2);
-        schedule.fill(vec![page(&[(1, 10), (2, 20)], false), page(&[(11, 5), (12, 5_000)], false)]);
+        fill(&mut schedule, vec![page(&[(1, 10), (2, 20)], false), page(&[(11, 5), (12, 5_000)], false)]);
         assert_eq!(due(&mut schedule, 9_999), Some(11));
         assert_eq!(due(&mut schedule, 9_999), Some(1));
         assert_eq!(due(&mut schedule, 9_999), Some(2));
@@ -241,11 +245,11 @@ mod tests {
     #[test]
     fn one_that_could_not_be_made_does_not_keep_the_others_in_the_store() {
         let mut schedule = Schedule::new(1);
-        schedule.fill(vec![page(&[(1, 10)], false)]);
+        fill(&mut schedule, vec![page(&[(1, 10)], false)]);
         let (position, taken) = schedule.take_due(Timestamp(10)).unwrap();
         schedule.give_back(position, taken, Timestamp(500));
         assert!(schedule.needs_fill());
-        schedule.fill(vec![page(&[(1, 10), (2, 20)], true)]);
+        fill(&mut schedule, vec![page(&[(1, 10), (2, 20)], true)]);
         assert_eq!(due(&mut schedule, 20), Some(2));
         assert_eq!(schedule.next_at(), Some(Timestamp(500)));
         assert_eq!(due(&mut schedule, 500), Some(1));
@@ -255,7 +259,7 @@ mod tests {
     fn a_row_that_the_store_shows_before_its_outcome_was_answered_is_not_taken_twice() {
         let mut schedule = Schedule::new(2);
         schedule.hold(at(1));
-        schedule.fill(vec![page(&[(1, 10)], true)]);
+        fill(&mut schedule, vec![page(&[(1, 10)], true)]);
         assert_eq!(due(&mut schedule, 99), None);
         schedule.settled(at(1));
         schedule.insert(at(1), row(10));
@@ -266,7 +270,7 @@ mod tests {
     #[test]
     fn haste_reaches_what_is_still_in_the_store_but_not_what_failed_since() {
         let mut schedule = Schedule::new(2);
-        schedule.fill(vec![page(&[(1, 1_000), (2, 2_000)], false)]);
+        fill(&mut schedule, vec![page(&[(1, 1_000), (2, 2_000)], false)]);
         schedule.hasten(Timestamp(50));
         assert_eq!(due(&mut schedule, 50), Some(1));
         assert_eq!(due(&mut schedule, 50), Some(2));
@@ -274,11 +278,11 @@ mod tests {
         schedule.insert(at(1), row(60));
         schedule.settled(at(2));
         assert!(schedule.page() >= 3);
-        schedule.fill(vec![page(&[(1, 60), (3, 3_000), (4, 4_000)], false)]);
+        fill(&mut schedule, vec![page(&[(1, 60), (3, 3_000), (4, 4_000)], false)]);
         assert_eq!(due(&mut schedule, 50), Some(3));
         assert_eq!(due(&mut schedule, 50), Some(4));
         assert_eq!(due(&mut schedule, 50), None);
-        schedule.fill(vec![page(&[(1, 60)], true)]);
+        fill(&mut schedule, vec![page(&[(1, 60)], true)]);
         assert_eq!(due(&mut schedule, 59), None);
         assert_eq!(due(&mut schedule, 60), Some(1));
     }
@@ -290,7 +294,7 @@ mod tests {
         for lsn in 1..=2 {
             schedule.insert(at(lsn), row(60 + lsn));
         }
-        schedule.fill(vec![page(&[(1, 61), (2, 62), (3, 900)], true)]);
+        fill(&mut schedule, vec![page(&[(1, 61), (2, 62), (3, 900)], true)]);
         assert_eq!(due(&mut schedule, 60), None);
         assert_eq!(schedule.next_at(), Some(Timestamp(61)));
     }

@@ -88,7 +88,7 @@ impl Subscriber {
         self.health.reset();
         self.tell("subscription.disabled", &json!({"reason": why}));
         self.keep_disabled(why.to_owned(), ctx);
-        self.schedule.hasten(self.clock.now());
+        self.schedule.hasten(self.time.now());
         self.pump(ctx);
     }
 

@@ -1,12 +1,13 @@
 //! One event for a test: sent at once, told at once, remembered nowhere.
 
+use std::borrow::Cow;
+
 use actix::{Handler, ResponseActFuture, WrapFuture};
 
 use super::Subscriber;
 use super::attempt::deliver;
 use super::config::{Destination, HeaderValue};
-use super::message::joined;
-use crate::model::cloudevent::{BATCH, STRUCTURED};
+use super::message::Message;
 use crate::model::delivery::{Attempt, Outcome};
 use crate::policy::fairness::Class;
 use crate::protocol::subscriber::{SendTrial, TrialRefused};
@@ -19,7 +20,7 @@ impl Handler<SendTrial> for Subscriber {
             Ok(attempt) => attempt,
             Err(refused) => return Box::pin(actix::fut::ready(Err(refused))),
         };
-        self.pace(self.clock.now());
+        self.pace(self.time.now());
         let (slots, owner, name) = (self.slots.clone(), self.config.tenant.clone(), self.config.name.clone());
         let transport = self.transport.clone();
         let sent = async move {
@@ -38,15 +39,13 @@ impl Subscriber {
         if !self.is_validated() {
             return Err(TrialRefused::NotValidated);
         }
-        if self.paced_until.is_some_and(|until| until > self.clock.now()) {
+        if self.paced_until.is_some_and(|until| until > self.time.now()) {
             return Err(TrialRefused::Busy);
         }
         let mut body = Vec::new();
         event.write_json(&mut body);
-        let (content_type, body) = match webhook.batch {
-            Some(_) => (BATCH, joined(std::iter::once(&body.into()))),
-            None => (STRUCTURED, body.into()),
-        };
+        let body = std::iter::once(Cow::Owned(body.into()));
+        let Message { content_type, body, attributes } = Message::new(webhook, event, body);
         // What would be taken from an event is not there.
         let headers = webhook.headers.iter().filter_map(|header| match &header.value {
             HeaderValue::Static(text) | HeaderValue::Secret(text) => {
@@ -62,7 +61,7 @@ impl Subscriber {
             traceparent: None,
             content_type,
             body,
-            headers: headers.collect(),
+            headers: attributes.into_iter().chain(headers).collect(),
             replay: None,
             timeout: self.settings.timeout,
         })

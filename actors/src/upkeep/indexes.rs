@@ -11,10 +11,12 @@ use super::{StepFailed, Upkeep};
 use crate::directory::{forget_row, ready_row, ready_rows};
 use crate::model::address::PartitionAddress;
 use crate::model::change::{Mutation, Table};
+use crate::model::document;
 use crate::model::ids::Name;
 use crate::partition::index_rows;
 use crate::policy::container::{Container, Index, Path};
-use crate::store::Page;
+use crate::shard::ShardReadError;
+use crate::store::{Page, ViewReadError};
 
 /// Documents looked at in one step.
 const CHUNK: usize = 256;
@@ -58,7 +60,7 @@ impl Upkeep {
                 let prefix = PartitionAddress::container_prefix(&of);
                 let page = shard.scan(&prefix, from.as_deref(), CHUNK, CHUNK_BYTES)?;
                 let last = page.documents.last().map(|found| found.key.to_vec());
-                Ok((entries(&paths, &page), last, page.more))
+                Ok((entries(&paths, &page)?, last, page.more))
             })
             .await?;
         // If this fails, the same documents are looked at again.
@@ -114,14 +116,14 @@ impl Upkeep {
 }
 
 /// The entries of documents.
-fn entries(paths: &[Path], page: &Page) -> Vec<Mutation> {
+fn entries(paths: &[Path], page: &Page) -> Result<Vec<Mutation>, ShardReadError> {
     let mut rows = Vec::with_capacity(page.documents.len());
     for found in &page.documents {
-        // A document that cannot be read has no entry; reading it by its id says why.
-        let Ok(document) = serde_json::from_slice(&found.document.body) else { continue };
+        // Without its entry a document would be missed in silence: such an index is never ready.
+        let document = document::read(&found.document.body).map_err(|_| ViewReadError::Corrupt)?;
         let made = index_rows(&found.partition(), paths, &found.document.id, &document);
         let put = |(key, value): (Bytes, Bytes)| Mutation::Put { table: Table::Index, key, value };
         rows.extend(made.into_iter().map(put));
     }
-    rows
+    Ok(rows)
 }

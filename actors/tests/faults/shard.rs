@@ -5,12 +5,14 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
+use bytes::Bytes;
 use lanekeeper_actors::directory::PartitionHandle;
 use lanekeeper_actors::directory::ReadError;
 use lanekeeper_actors::kernel::clock::SystemClock;
+use lanekeeper_actors::model::change::{Mutation, Table};
 use lanekeeper_actors::model::ids::ShardId;
 use lanekeeper_actors::protocol::partition::{Operation, WriteError};
-use lanekeeper_actors::shard::{Phase, Shard, ShardReadError, ShardSettings};
+use lanekeeper_actors::shard::{Phase, Shard, ShardOpenError, ShardReadError, ShardSettings};
 use lanekeeper_actors::system::System;
 
 use crate::Faults;
@@ -292,7 +294,12 @@ async fn an_acknowledged_write_needs_no_checkpoint_to_survive() {
 
 #[actix::test]
 async fn a_thread_of_a_shard_that_dies_ends_the_process_and_leaves_no_writer_waiting() {
-    for (place, thread) in [("writer::panic", "shard-7-writer"), ("applier::panic", "shard-7-applier")] {
+    for (place, thread, durable) in [
+        ("writer::panic", "shard-7-writer", false),
+        ("writer::handed_over", "shard-7-writer", true),
+        ("applier::panic", "shard-7-applier", true),
+        ("applier::reply", "shard-7-applier", true),
+    ] {
         let faults = Faults::none();
         let folder = tempfile::tempdir().unwrap();
         let died: Arc<Mutex<Vec<String>>> = Arc::default();
@@ -302,20 +309,33 @@ async fn a_thread_of_a_shard_that_dies_ends_the_process_and_leaves_no_writer_wai
         };
         let shard = Shard::create(ShardId(7), folder.path(), ShardSettings::default()).unwrap();
         let shard = shard.start(SystemClock::shared(), fatal).unwrap();
-        let put = || {
-            let (key, value) = (bytes::Bytes::from_static(b"k"), bytes::Bytes::from_static(b"v"));
-            let table = lanekeeper_actors::model::change::Table::System;
-            vec![lanekeeper_actors::model::change::Mutation::Put { table, key, value }]
+        let put = |key: &'static str| {
+            let (key, value) = (Bytes::from_static(key.as_bytes()), Bytes::from_static(b"v"));
+            vec![Mutation::Put { table: Table::System, key, value }]
         };
-        shard.commit(put()).unwrap().await.unwrap().unwrap();
+        shard.commit(put("first")).unwrap().await.unwrap().unwrap();
         faults.begin(place, "panic");
-        let answer =
-            tokio::time::timeout(AMPLE, shard.commit(put()).unwrap()).await.expect("nobody waits for ever");
+        let answer = tokio::time::timeout(AMPLE, shard.commit(put("second")).unwrap())
+            .await
+            .expect("nobody waits for ever");
         assert!(answer.is_err(), "its sender is gone: nobody knows");
         eventually("somebody is told", || !died.lock().unwrap().is_empty()).await;
         let text = died.lock().unwrap().join(", ");
         assert!(text.contains(thread), "{text}");
-        drop(faults);
+        drop((shard, faults));
+        // What a new process finds. Its first try fails half way, and that changes nothing.
+        let faults = Faults::none();
+        faults.begin("shard::open", "return");
+        let open = || Shard::open(ShardId(7), folder.path(), ShardSettings::default());
+        let refused = |error: &ShardOpenError| matches!(error, ShardOpenError::Replay { .. });
+        eventually("the other thread has let go", || open().is_err_and(|error| refused(&error))).await;
+        faults.end("shard::open");
+        let shard = open().unwrap().start(SystemClock::shared(), Arc::new(|_: &str| ())).unwrap();
+        let view = shard.view().unwrap();
+        for (key, there) in [("first", true), ("second", durable)] {
+            let row = view.row(Table::System, key.as_bytes()).unwrap();
+            assert_eq!(row.is_some(), there, "{key} after {place}");
+        }
     }
 }
 

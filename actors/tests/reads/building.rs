@@ -211,3 +211,24 @@ async fn values_too_long_for_an_index_are_found_and_ordered_all_the_same() {
     assert_eq!((&plan["access"], &plan["ordered"]), (&json!("index"), &json!(false)));
     stop(system).await;
 }
+
+#[actix::test]
+async fn a_document_of_the_deepest_nesting_is_found_with_an_index_and_without() {
+    let folder = tempfile::tempdir().unwrap();
+    let deep = (0..127).fold(json!(1), |inside, _| json!([inside]));
+    let document = |id: &str, n: u32| json!({"id": id, "lane": "x", "n": n, "deep": deep});
+    let scope = scope("loads", &["x"]);
+    let system = begin(folder.path(), &[]).await;
+    put(&system, &scope, &[document("a", 11)]).await;
+    assert_eq!(rows(&system, &scope, BY_N).await, [json!("a")]);
+    stop(system).await;
+    let system = begin(folder.path(), &[&["n"], &["deep"]]).await;
+    built(&system).await;
+    put(&system, &scope, &[document("b", 12)]).await;
+    transact(&system, &scope, vec![upsert(&document("a", 13))]).await;
+    assert_ne!(access(&system, &scope, BY_N).await, "scan");
+    assert_eq!(rows(&system, &scope, BY_N).await, [json!("b"), json!("a")]);
+    let whole = rows(&system, &scope, "SELECT VALUE c.deep FROM c WHERE c.n = 13").await;
+    assert_eq!(whole, [deep]);
+    stop(system).await;
+}

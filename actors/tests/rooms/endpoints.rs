@@ -9,7 +9,7 @@ use lanekeeper_actors::model::cloudevent::CloudEvent;
 use lanekeeper_actors::model::delivery::{Endpoint, Handshake, OutcomeKind, Validated};
 use lanekeeper_actors::model::ids::Lsn;
 use lanekeeper_actors::policy::filter::Filter;
-use lanekeeper_actors::protocol::subscriber::{SubscriptionStatus, TrialRefused, ValidationState};
+use lanekeeper_actors::protocol::subscriber::{Revision, SubscriptionStatus, TrialRefused, ValidationState};
 use lanekeeper_actors::subscriber::{Destination, HandshakeKind, Order, SubscriptionConfig, Webhook};
 use lanekeeper_actors::system::{System, SystemConfig};
 
@@ -186,7 +186,7 @@ async fn what_waits_goes_to_the_new_endpoint_and_the_new_filter_holds_from_then_
         }
         until(&system, "s", |status| status.retrying >= 1).await;
         let handle = system.subscription("s").unwrap();
-        handle.reconfigure(filtered("b/", "http://new.example/"), true, vec![]).await.unwrap();
+        handle.reconfigure(filtered("b/", "http://new.example/"), Revision::Filter, vec![]).await.unwrap();
         for n in 0..5 {
             create(&a, &format!("late-{n}")).await.unwrap();
             wanted.push(event(create(&b, &format!("load-{n}")).await));
@@ -227,7 +227,7 @@ async fn a_crash_right_after_a_change_of_the_filter_loses_nothing() {
     };
     until(&system, "s", routed).await;
     let handle = system.subscription("s").unwrap();
-    handle.reconfigure(filtered("b/"), true, vec![]).await.unwrap();
+    handle.reconfigure(filtered("b/"), Revision::Filter, vec![]).await.unwrap();
     cut(system).await;
     drop((a, handle));
 
@@ -239,5 +239,39 @@ async fn a_crash_right_after_a_change_of_the_filter_loses_nothing() {
     for shard in system.shards() {
         assert!(owed(shard, "s").retries.is_empty());
     }
+    stop(system).await;
+}
+
+#[actix::test]
+async fn other_keys_wake_nobody_who_is_disabled_and_hurry_nothing() {
+    let folder = tempfile::tempdir().unwrap();
+    let endpoints =
+        Endpoints::new(|attempt| status(if &*attempt.subscription == "gone" { 410 } else { 500 }));
+    let one = |name: &str| subscription(name, patient());
+    let system = start(config(folder.path(), vec![one("gone"), one("failing")]), &endpoints).await;
+    create(&lane(&system, "a"), "x").await.unwrap();
+    until(&system, "gone", |status| status.disabled.is_some()).await;
+    until(&system, "failing", |status| status.retrying == 1 && status.unsettled == 0).await;
+    let change = async |name: &str, revision: Revision| {
+        let handle = system.subscription(name).unwrap();
+        handle.reconfigure(one(name), revision, vec![]).await.unwrap();
+        // Whatever was to follow from it has been done when the next question is answered.
+        handle.status().await
+    };
+    for _ in 0..3 {
+        assert!(change("gone", Revision::Keys).await.disabled.is_some());
+        assert_eq!(change("failing", Revision::Keys).await.in_flight, 0);
+    }
+    assert_eq!(endpoints.seen("failing").len(), 1);
+    assert_eq!(endpoints.seen("gone").len(), 1);
+    endpoints.change(|attempt| status(if &*attempt.subscription == "gone" { 200 } else { 500 }));
+    assert!(change("gone", Revision::Delivery).await.disabled.is_none());
+    change("failing", Revision::Delivery).await;
+    until(&system, "failing", |status| status.retrying == 1 && status.in_flight == 0).await;
+    assert_eq!(endpoints.seen("failing").len(), 2);
+    stop(system).await;
+    // It is written down, too.
+    let system = start(config(folder.path(), vec![one("gone")]), &endpoints).await;
+    assert!(system.subscription("gone").unwrap().status().await.disabled.is_none());
     stop(system).await;
 }

@@ -12,6 +12,7 @@
 )]
 
 mod backup;
+mod clocks;
 mod delivery;
 mod endpoints;
 mod exports;

@@ -49,14 +49,19 @@ struct Hasty {
     looks: AtomicU64,
 }
 
+impl Hasty {
+    fn ahead(&self) -> Duration {
+        Duration::from_millis(3 * self.looks.fetch_add(1, Ordering::Relaxed))
+    }
+}
+
 impl Clock for Hasty {
     fn now(&self) -> Timestamp {
-        let looks = self.looks.fetch_add(1, Ordering::Relaxed);
-        self.real.now().after(Duration::from_millis(3 * looks))
+        self.real.now().after(self.ahead())
     }
 
     fn elapsed(&self) -> Duration {
-        self.real.elapsed()
+        self.real.elapsed() + self.ahead()
     }
 }
 

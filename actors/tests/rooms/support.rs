@@ -277,6 +277,7 @@ pub(crate) fn config(data: &Path, subscriptions: Vec<SubscriptionConfig>) -> Sys
             queue: 64,
             timeout: Duration::from_secs(5),
             retry_page: 32,
+            retry_cache: 1 << 20,
             backoff: Duration::from_millis(10),
             crash_budget: 3,
             crash_window: Duration::from_secs(60),

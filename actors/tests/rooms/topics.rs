@@ -165,7 +165,10 @@ async fn several_events_go_in_one_request_and_one_that_spoils_it_is_soon_alone()
     let folder = tempfile::tempdir().unwrap();
     let endpoints = Endpoints::new(|attempt| {
         let events: Vec<Value> = serde_json::from_slice(&attempt.body).unwrap();
-        assert_eq!(attempt.content_type, "application/cloudevents-batch+json; charset=utf-8");
+        assert_eq!(
+            attempt.content_type.as_deref(),
+            Some("application/cloudevents-batch+json; charset=utf-8")
+        );
         let spoilt = events.iter().any(|event| event["subject"].as_str().unwrap().ends_with("/bad"));
         status(if spoilt { 500 } else { 200 })
     });

@@ -157,12 +157,12 @@ impl Exchange {
             flags: Flags { data: Some(folder.to_owned()), ..Flags::default() },
         })?;
         let backend = Backend::start(manifest, environment.to_vec()).await?;
-        let base = admin::base(&format!("http://{}", backend.at.admin))?;
+        let base = admin::base(&backend.at.admin.to_string())?;
         let admin = Admin::new(base, admin::token(folder, environment)?)?;
-        let gateway = backend.gateway()?;
+        let gateway = backend.gateway()?.addr;
         let carrier = Carrier::new(gateway, &key)?;
         stage.say(&format!(
-            "The freight exchange: gateway http://{}, admin http://{}, four subscribers at http://{}.\n\
+            "The freight exchange: gateway http://{}, admin {}, four subscribers at http://{}.\n\
              Everything is real: sockets, disk, fsync. Data in {}.",
             gateway,
             backend.at.admin,
@@ -306,7 +306,7 @@ impl Exchange {
              curl -H 'x-api-key: {key}' http://{gateway}/freight/v1/loads/AMS-HAM\n  \
              curl -H 'x-api-key: {key}' -H 'content-type: application/json' \\\n    \
              -d '{{\"lane\":\"AMS-HAM\",\"number\":9001,\"revision\":1}}' http://{gateway}/freight/v1/loads\n  \
-             lanekeeper subscriptions list --admin http://{admin} --data {data}"
+             lanekeeper subscriptions list --admin {admin} --data {data}"
         ));
     }
 }

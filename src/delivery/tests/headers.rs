@@ -1,10 +1,13 @@
 //! What a delivery carries beside its body: signatures, credentials, headers of the subscription.
 
+use std::borrow::Cow;
 use std::collections::HashMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, SystemTime};
 
+use bytes::Bytes;
+use lanekeeper_actors::model::cloudevent::{CloudEvent, Data, Extension, from_binary};
 use lanekeeper_actors::model::delivery::{Attempt, Credentials, Endpoint, Transport};
 use lanekeeper_actors::model::secret::{Secret, SigningKey};
 
@@ -165,4 +168,48 @@ async fn an_endpoint_whose_keys_or_headers_are_broken_is_refused_at_registration
         assert!(outcome.detail.starts_with(&format!("the request cannot be made: {problem}")), "{outcome:?}");
         assert!(!outcome.detail.contains("hush"), "{outcome:?}");
     }
+}
+
+#[tokio::test]
+async fn an_event_in_binary_mode_arrives_as_it_was_and_its_data_is_signed() {
+    let data = Bytes::from_static(b"{\"n\": 1.50, \"big\": 12345678901234567890}");
+    let mut event = CloudEvent::new("a \"1\"%", "/partners/%C3%A5", "Said");
+    event.subject = Some("J\u{fc}rgen & \u{1f69a}".to_owned());
+    event.time = Some("2026-01-31T08:30:00.123Z".to_owned());
+    event.set_extension("hops", Extension::Integer(2));
+    let modes = [
+        (Some("application/json"), Data::Json(data)),
+        (Some("text/plain; charset=utf-8"), Data::Text("\u{e5}".to_owned())),
+        (None, Data::Binary(Bytes::from_static(&[0, 255, 13, 10]))),
+        (None, Data::None),
+    ];
+    for (datacontenttype, data) in modes {
+        let event = CloudEvent { datacontenttype: datacontenttype.map(str::to_owned), data, ..event.clone() };
+        let message = event.to_headers();
+        let server = Server::answering(EMPTY_200).await;
+        let mut endpoint = endpoint(&server.url());
+        endpoint.signing = vec![SigningKey::parse(NEW).unwrap()];
+        let attributes = message.headers.into_iter().map(|(name, value)| (name.into(), value));
+        let attempt = Attempt {
+            content_type: message.content_type.map(Cow::Owned),
+            body: message.body.clone(),
+            headers: attributes.collect(),
+            ..attempt_to(endpoint)
+        };
+        assert!(webhooks().deliver(attempt).await.is_delivered());
+        let came = headers(&server.requests()[0]);
+        let lines = came.iter().map(|(name, value)| (name.as_str(), value.as_bytes()));
+        let content_type = came.get("content-type").map(String::as_str);
+        assert_eq!(from_binary(lines, content_type, &message.body).unwrap(), in_headers(&event));
+        // The independent signer takes texts only.
+        if str::from_utf8(&message.body).is_ok() {
+            assert_eq!(came["webhook-signature"], signature(NEW, &came, &message.body));
+        }
+    }
+}
+
+/// In headers every extension is text.
+fn in_headers(event: &CloudEvent) -> CloudEvent {
+    let text = |(name, value): &(String, Extension)| (name.clone(), Extension::Text(value.as_text().into()));
+    CloudEvent { extensions: event.extensions.iter().map(text).collect(), ..event.clone() }
 }

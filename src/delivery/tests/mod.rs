@@ -62,7 +62,7 @@ fn attempt_to(endpoint: Endpoint) -> Attempt {
         event_id: "0-812".to_owned(),
         number: 3,
         traceparent: Some("00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01".into()),
-        content_type: "application/cloudevents+json; charset=utf-8",
+        content_type: Some("application/cloudevents+json; charset=utf-8".into()),
         body: Bytes::from_static(b"{\"id\":\"0-812\"}"),
         headers: Vec::new(),
         replay: None,

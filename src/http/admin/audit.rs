@@ -22,13 +22,15 @@ use crate::manifest;
 /// Records in a page when nobody names a number.
 const PAGE: usize = 100;
 /// What is recorded of a question: fields of its body and parameters of its query that hold no secret.
-const ASKED: [&str; 16] = [
+const ASKED: [&str; 18] = [
     "access",
     "all",
+    "allow_destroy",
     "api",
     "container",
     "expires",
     "from",
+    "generation",
     "id",
     "ids",
     "on_conflict",
@@ -41,10 +43,12 @@ const ASKED: [&str; 16] = [
     "to",
 ];
 /// What is recorded of an answer.
-const ANSWERED: [&str; 11] = [
+const ANSWERED: [&str; 13] = [
     "cancelled",
+    "count",
     "created",
     "failed_count",
+    "generation",
     "id",
     "positions",
     "purged",
@@ -102,6 +106,8 @@ fn action(route: Route, method: &Method, path: &str) -> Option<&'static str> {
         Route::ReplayDeadLetters => Some("dead_letters.replay"),
         Route::ReopenActor => Some("partition.reopen"),
         Route::Backup => Some("backup.make"),
+        Route::Manifest if *method == Method::PUT => Some("manifest.apply"),
+        Route::RollbackManifest => Some("manifest.rollback"),
         Route::Health
         | Route::Ready
         | Route::Metrics
@@ -123,7 +129,11 @@ fn action(route: Route, method: &Method, path: &str) -> Option<&'static str> {
         | Route::Actors
         | Route::Shards
         | Route::Audit
-        | Route::Manifest => None,
+        | Route::Backends
+        | Route::Explain
+        | Route::Generations
+        | Route::Manifest
+        | Route::PlanManifest => None,
     }
 }
 

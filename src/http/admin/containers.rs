@@ -10,6 +10,7 @@ use lanekeeper_actors::model::ids::TenantId;
 use lanekeeper_actors::policy::container::{Container, Path};
 use lanekeeper_actors::policy::throughput::{Hot, Throughput};
 use lanekeeper_actors::policy::ttl::ContainerTtl;
+use lanekeeper_actors::store::Extent;
 use serde_json::{Value, json};
 
 use super::{Admin, AdminError, scope};
@@ -83,7 +84,13 @@ fn describe(admin: &Admin, container: &Container) -> Value {
         ContainerTtl::NoDefault => json!(-1),
         ContainerTtl::Seconds(seconds) => json!(seconds),
     };
+    // A shard that cannot be read now is left out, and says so elsewhere.
+    let extents =
+        admin.system.shards().iter().filter_map(|shard| shard.view().ok()?.extent(&container.name).ok());
+    let extent = extents.fold(Extent::default(), Extent::plus);
     json!({
+        "documents": extent.documents,
+        "bytes": extent.bytes,
         "name": &*container.name,
         "tenancy": if container.isolated { "isolated" } else { "shared" },
         "partition_key": container.rules.key.iter().map(key).collect::<Vec<_>>(),

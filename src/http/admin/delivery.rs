@@ -149,7 +149,9 @@ fn find(admin: &Admin, name: &str) -> Result<SubscriptionHandle, AdminError> {
 pub(super) async fn summary(admin: &Admin, name: &str) -> Option<Value> {
     let handle = admin.system.subscription(name)?;
     let status = handle.status().await;
-    Some(json!({ "state": state(&status), "dead_lettered": status.dead_letters, "retrying": status.retrying }))
+    Some(
+        json!({ "state": state(&status), "dead_lettered": status.dead_letters, "retrying": status.retrying }),
+    )
 }
 
 fn describe(handle: &SubscriptionHandle, status: &SubscriptionStatus) -> Value {

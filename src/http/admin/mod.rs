@@ -4,8 +4,10 @@
 //! it one cannot even learn which paths there are.
 
 mod audit;
+mod backends;
 mod backup;
 mod changes;
+mod configuration;
 mod containers;
 mod delivery;
 mod export;
@@ -47,6 +49,8 @@ use super::problem::Problem;
 use super::routes::Unroutable;
 use super::trace::Trace;
 use crate::audit::{Audit, Unwritten};
+use crate::configuration::Configuration;
+use crate::upstream::Upstreams;
 
 use audit::Change;
 use resource::{Resource, Route};
@@ -61,6 +65,8 @@ const TRACEPARENT: HeaderName = HeaderName::from_static("traceparent");
 pub struct Admin {
     /// The rooms.
     pub system: System,
+    /// Servers behind the gateway.
+    pub upstreams: Upstreams,
     /// The way to change keys.
     pub keys: KeysHandle,
     /// What the gateways share.
@@ -75,6 +81,8 @@ pub struct Admin {
     pub flight: Flight,
     /// What is applied, without secrets; see [`manifest`].
     pub manifest: Value,
+    /// The way to another manifest, where there is one.
+    pub configuration: Option<Arc<dyn Configuration>>,
     /// Bounds of a body.
     pub body: BodyLimits,
     /// Most things in one answer.
@@ -213,6 +221,7 @@ async fn answer(
         Route::Export => export::stream(admin, name, query).await,
         Route::Changes => changes::page(admin, name, query).await,
         Route::Query => queries::page(admin, name, body).await,
+        Route::Backends => Ok(backends::list(admin)),
         Route::Topics => Ok(topics::list(admin)),
         Route::Subscriptions => delivery::list(admin).await,
         Route::Subscription => delivery::show(admin, name).await,
@@ -231,7 +240,12 @@ async fn answer(
         Route::ReopenActor => rooms::reopen(admin, body).await,
         Route::Shards => Ok(rooms::shards(admin)),
         Route::Backup => backup::make(admin, body).await,
-        Route::Manifest => Ok(HttpResponse::Ok().json(&admin.manifest)),
+        Route::Manifest if reads => Ok(configuration::show(admin)),
+        Route::Manifest => configuration::apply(admin, body).await,
+        Route::PlanManifest => configuration::plan(admin, body),
+        Route::RollbackManifest => configuration::rollback(admin, body).await,
+        Route::Explain => configuration::explain(admin, body),
+        Route::Generations => configuration::kept(admin),
     }
 }
 

@@ -24,6 +24,7 @@ pub(super) enum Route {
     Query,
     Import,
     Export,
+    Backends,
     Topics,
     Subscriptions,
     Subscription,
@@ -42,11 +43,15 @@ pub(super) enum Route {
     Shards,
     Backup,
     Manifest,
+    PlanManifest,
+    RollbackManifest,
+    Generations,
+    Explain,
 }
 
 /// Every path, its methods as in the header `Allow`, and what it stands for. A segment in braces stands for a name
 /// without a colon; what follows a colon is an action.
-pub(super) const ROUTES: [(&str, &str, Route); 35] = [
+pub(super) const ROUTES: [(&str, &str, Route); 40] = [
     ("/healthz", "GET, HEAD", Route::Health),
     ("/readyz", "GET, HEAD", Route::Ready),
     ("/metrics", "GET, HEAD", Route::Metrics),
@@ -64,6 +69,7 @@ pub(super) const ROUTES: [(&str, &str, Route); 35] = [
     ("/v1/containers/{container}/query", "POST", Route::Query),
     ("/v1/containers/{container}/import", "POST", Route::Import),
     ("/v1/containers/{container}/export", "GET, HEAD", Route::Export),
+    ("/v1/backends", "GET, HEAD", Route::Backends),
     ("/v1/topics", "GET, HEAD", Route::Topics),
     ("/v1/subscriptions", "GET, HEAD", Route::Subscriptions),
     ("/v1/subscriptions/{subscription}", "GET, HEAD", Route::Subscription),
@@ -81,7 +87,11 @@ pub(super) const ROUTES: [(&str, &str, Route); 35] = [
     ("/v1/actors:reopen", "POST", Route::ReopenActor),
     ("/v1/shards", "GET, HEAD", Route::Shards),
     ("/v1/backup", "POST", Route::Backup),
-    ("/v1/manifest", "GET, HEAD", Route::Manifest),
+    ("/v1/manifest", "GET, HEAD, PUT", Route::Manifest),
+    ("/v1/manifest:plan", "POST", Route::PlanManifest),
+    ("/v1/explain", "POST", Route::Explain),
+    ("/v1/manifest:rollback", "POST", Route::RollbackManifest),
+    ("/v1/manifest/generations", "GET, HEAD", Route::Generations),
 ];
 
 /// A path that was found.

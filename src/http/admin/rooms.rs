@@ -15,7 +15,7 @@ use super::delivery::without_query;
 use super::scope::key_part;
 use super::{Admin, AdminError, read, topics};
 use crate::http::problem::Problem;
-use crate::manifest::{Destination, Manifest, Target, Tenancy};
+use crate::manifest::{Destination, Manifest, Target, Tenancy, UpstreamTo};
 
 /// Which partition is meant.
 #[derive(Deserialize)]
@@ -164,6 +164,10 @@ pub fn manifest(manifest: &Manifest) -> Value {
                     Target::Publish { topic } => json!({ "topic": topic }),
                     Target::Queue { subscription, .. } => json!({ "queue": subscription }),
                     Target::Webhooks { topic, .. } => json!({ "subscriptions": topic }),
+                    Target::Upstream(upstream) => match &upstream.to {
+                        UpstreamTo::Inline(_) => json!("upstream"),
+                        UpstreamTo::Backend(backend) => json!({ "backend": backend }),
+                    },
                     Target::Mock(_) => json!("mock"),
                 };
                 let (method, route) = (operation.method.as_str(), operation.route.to_string());

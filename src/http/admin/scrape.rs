@@ -43,6 +43,7 @@ struct Subscription {
 pub(super) async fn text(admin: &Admin) -> Result<HttpResponse, Problem> {
     let mut registry = Registry::with_prefix("lanekeeper");
     admin.metrics.register(&mut registry);
+    admin.upstreams.register(&mut registry);
     gateway(admin, &mut registry);
     audit(admin, &mut registry);
     shards(admin, &mut registry);
@@ -79,7 +80,12 @@ fn gateway(admin: &Admin, registry: &mut Registry) {
 fn audit(admin: &Admin, registry: &mut Registry) {
     let counts = admin.audit.counts();
     count(registry, "audit_records", "Audit records on disk", counts.records);
-    count(registry, "audit_dropped", "Audit records of requests and refusals that were dropped", counts.dropped);
+    count(
+        registry,
+        "audit_dropped",
+        "Audit records of requests and refusals that were dropped",
+        counts.dropped,
+    );
     count(registry, "audit_sampled_out", "Refusals beyond the sample of the audit log", counts.sampled_out);
     count(registry, "audit_failures", "Groups of audit records that the disk did not take", counts.failures);
     gauge(registry, "audit_waiting", "Audit records that wait for the disk", number(counts.waiting));
@@ -100,6 +106,7 @@ fn shards(admin: &Admin, registry: &mut Registry) {
         ("shard_groups", "Groups committed, each with one fsync"),
         ("shard_mutations", "Mutations committed"),
         ("shard_reopened", "Times that log or view were reopened after an error"),
+        ("data_corrupt", "Reads that found a damaged value; it was not served"),
     ]
     .map(|about| (about, Family::<Shard, Counter>::default()));
     for handle in admin.system.shards() {
@@ -112,7 +119,8 @@ fn shards(admin: &Admin, registry: &mut Registry) {
         for ((_, family), value) in gauges.iter().zip(values) {
             family.get_or_create(&label).set(value);
         }
-        for ((_, family), value) in counters.iter().zip([status.groups, status.mutations, status.reopened]) {
+        let counts = [status.groups, status.mutations, status.reopened, status.damaged];
+        for ((_, family), value) in counters.iter().zip(counts) {
             family.get_or_create(&label).inc_by(value);
         }
     }

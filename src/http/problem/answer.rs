@@ -69,12 +69,14 @@ pub(super) struct Extra {
     pub(super) place: Option<(usize, usize)>,
     /// Which event of a batch is wrong, from 0.
     pub(super) index: Option<usize>,
+    /// Everything that is wrong, a line each.
+    pub(super) problems: Vec<String>,
     /// Lock tokens, each with its own reason.
     pub(super) failed_tokens: Option<Value>,
 }
 
 impl Problem {
-    pub(super) fn new(
+    pub(in crate::http) fn new(
         status: StatusCode,
         code: &'static str,
         title: &'static str,
@@ -88,11 +90,15 @@ impl Problem {
         Self { status, code, title, detail, extra: None }
     }
 
-    pub(super) fn bad_request(code: &'static str, title: &'static str, detail: impl ToString) -> Self {
+    pub(in crate::http) fn bad_request(
+        code: &'static str,
+        title: &'static str,
+        detail: impl ToString,
+    ) -> Self {
         Self::new(StatusCode::BAD_REQUEST, code, title, detail)
     }
 
-    pub(super) fn unavailable(detail: impl ToString) -> Self {
+    pub(in crate::http) fn unavailable(detail: impl ToString) -> Self {
         Self::new(StatusCode::SERVICE_UNAVAILABLE, "unavailable", "Temporarily unavailable", detail)
             .retry(SOON)
     }
@@ -204,6 +210,11 @@ impl Problem {
         self.with(|extra| extra.retry_after = Some(after))
     }
 
+    /// Adds everything that is wrong, a line each.
+    pub(in crate::http) fn listing(self, problems: Vec<String>) -> Self {
+        self.with(|extra| extra.problems = problems)
+    }
+
     /// The rest of the request is not read, so the connection cannot go on.
     pub(super) fn close(self) -> Self {
         self.with(|extra| extra.close = true)
@@ -281,6 +292,9 @@ impl Problem {
         }
         if let (Some(index), Some(body)) = (extra.index, body.as_object_mut()) {
             body.insert("index".to_owned(), json!(index));
+        }
+        if let (false, Some(body)) = (extra.problems.is_empty(), body.as_object_mut()) {
+            body.insert("problems".to_owned(), json!(extra.problems));
         }
         if let (Some(tokens), Some(body)) = (extra.failed_tokens, body.as_object_mut()) {
             body.insert("succeededLockTokens".to_owned(), json!([]));

@@ -26,7 +26,10 @@ use serde_json::Value;
 use super::*;
 use crate::audit::Unwritten;
 use crate::http::caller::CallerRefused;
+use crate::http::connections::TooMany;
+use crate::http::edge::{EdgeRefused, InvalidHead};
 use crate::http::events::{QueueRefused, Unpublishable};
+use crate::http::path::InvalidPath;
 use crate::http::trace::Trace;
 use crate::http::webhooks::{Unsealable, WebhookRefused};
 use crate::identity::Refusal as TokenRefusal;
@@ -80,6 +83,17 @@ fn table() -> Vec<(Problem, Seen)> {
     add(CallerRefused::Address.into(), 403, "address_refused", None, false);
     add(Refused::Overloaded { retry_after: second }.into(), 503, "overloaded", Some(1), false);
     add(Refused::Crashed.into(), 500, "crashed", None, false);
+
+    add(crate::upstream::Failed::Unreachable.into(), 502, "upstream_unreachable", None, false);
+    add(crate::upstream::Failed::Invalid.into(), 502, "upstream_invalid", None, false);
+    add(crate::upstream::Failed::TimedOut.into(), 504, "upstream_timeout", None, false);
+    let unavailable = crate::upstream::Failed::Unavailable { retry_after: second };
+    add(unavailable.into(), 503, "upstream_unavailable", Some(1), false);
+    add(crate::upstream::Failed::TooLarge(1).into(), 413, "body_too_large", None, true);
+    add(crate::upstream::Failed::BodyTimedOut.into(), 408, "body_timeout", None, true);
+    add(crate::upstream::Failed::BodyLost.into(), 400, "body_incomplete", None, true);
+    add(crate::upstream::Unforwardable::Loop.into(), 508, "upstream_loop", None, false);
+    add(crate::upstream::Unforwardable::Upgrade.into(), 501, "upgrade_not_supported", None, true);
 
     add(WriteError::Exists.into(), 409, "document_exists", None, false);
     add(WriteError::NotFound.into(), 404, "document_not_found", None, false);
@@ -209,6 +223,7 @@ fn table() -> Vec<(Problem, Seen)> {
     add(BodyError::Encoded.into(), 415, "unsupported_content_encoding", None, true);
     add(BodyError::TooLarge(1).into(), 413, "body_too_large", None, true);
     add(BodyError::TimedOut(second).into(), 408, "body_timeout", None, true);
+    add(BodyError::TooSlow(1).into(), 408, "body_too_slow", None, true);
     add(BodyError::Broken.into(), 400, "body_incomplete", None, true);
     for error in [
         InvalidPath::NotAbsolute,
@@ -217,6 +232,8 @@ fn table() -> Vec<(Problem, Seen)> {
         InvalidPath::Control,
         InvalidPath::DotSegment,
         InvalidPath::EmptySegment,
+        InvalidPath::EncodedSlash,
+        InvalidPath::EncodedTwice,
     ] {
         add(error.into(), 400, "invalid_path", None, false);
     }
@@ -226,7 +243,10 @@ fn table() -> Vec<(Problem, Seen)> {
     add(InvalidHead::Connect.into(), 501, "method_not_implemented", None, true);
     add(Unroutable::NotFound.into(), 404, "route_not_found", None, false);
     add(Unroutable::Method { allow: "GET".into() }.into(), 405, "method_not_allowed", None, false);
-    add(TooManyConnections.into(), 503, "too_many_connections", Some(1), true);
+    add(TooMany::Connections.into(), 503, "too_many_connections", Some(1), true);
+    add(TooMany::Streams.into(), 503, "too_many_streams", Some(1), false);
+    add(EdgeRefused::Origin.into(), 403, "origin_refused", None, false);
+    add(EdgeRefused::TooMany { retry_after: second }.into(), 429, "too_many_requests", Some(1), false);
     add(ShuttingDown.into(), 503, "shutting_down", Some(1), true);
 
     add(KeysError::UnknownProduct("x".into()).into(), 400, "unknown_product", None, false);
@@ -265,8 +285,8 @@ fn table() -> Vec<(Problem, Seen)> {
     add(SubscriptionError::Busy.into(), 409, "busy", None, false);
     add(AdminError::NotAwake.into(), 404, "partition_not_awake", None, false);
     add(AdminError::Request(name()).into(), 400, "invalid_request", None, false);
-    add(AdminError::Unrecorded(Unwritten::Disk).into(), 503, "audit_unavailable", Some("1"), false);
-    add(AdminError::Unreadable.into(), 503, "unavailable", Some("1"), false);
+    add(AdminError::Unrecorded(Unwritten::Disk).into(), 503, "audit_unavailable", Some(1), false);
+    add(AdminError::Unreadable.into(), 503, "unavailable", Some(1), false);
     all.extend(reads());
     all.extend(events());
     all

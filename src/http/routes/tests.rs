@@ -31,7 +31,7 @@ apis:
 fn routes() -> Routes {
     let source = Source::Text { name: "test".into(), text: MANIFEST.into() };
     let manifest = load(&Sources { files: vec![source], ..Sources::default() }).unwrap();
-    Routes::new(&manifest, &crate::app::catalog(&manifest), &Metrics::default())
+    Routes::new(&manifest, &crate::app::catalog(&manifest), &Metrics::default(), &Fleet::default())
 }
 
 fn find(method: &Method, path: &str) -> Result<String, Unroutable> {
@@ -113,7 +113,8 @@ apis:
 "#;
     let source = Source::Text { name: "test".into(), text: MANIFEST.into() };
     let manifest = load(&Sources { files: vec![source], ..Sources::default() }).unwrap();
-    let routes = Routes::new(&manifest, &crate::app::catalog(&manifest), &Metrics::default());
+    let routes =
+        Routes::new(&manifest, &crate::app::catalog(&manifest), &Metrics::default(), &Fleet::default());
     let segments = path::segments("/quotes/k/t/q-1").unwrap();
     let found = routes.find(&Method::GET, &segments).unwrap();
     let Work::Documents(Documents { action: Action::Read(at), location, .. }) = &found.work else {

@@ -14,7 +14,7 @@ use lanekeeper_actors::model::change::Mutation;
 use lanekeeper_actors::model::cloudevent::{CloudEvent, Data};
 use lanekeeper_actors::model::ids::{Name, TenantId};
 use lanekeeper_actors::model::secret::SigningKey;
-use lanekeeper_actors::protocol::subscriber::{SubscriptionStatus, ValidationState};
+use lanekeeper_actors::protocol::subscriber::{Revision, SubscriptionStatus, ValidationState};
 use lanekeeper_actors::shard::CommitError;
 use lanekeeper_actors::subscriber::SubscriptionHandle;
 use serde::Deserialize;
@@ -183,8 +183,10 @@ impl Inner {
         let now = self.clock.now();
         let mut after = Hook { wanted, product, updated: now, ..(*before).clone() };
         after.forget_keys(now);
-        let reroute = !after.wanted.wants_same(&before.wanted);
-        self.change(after, reroute).await.map(|shown| HttpResponse::Ok().json(shown))
+        let same = after.wanted.wants_same(&before.wanted);
+        self.change(after, if same { Revision::Delivery } else { Revision::Filter })
+            .await
+            .map(|shown| HttpResponse::Ok().json(shown))
     }
 
     async fn rotate(&self, hook: &Hook, body: &Bytes) -> Result<HttpResponse, Problem> {
@@ -203,7 +205,7 @@ impl Inner {
         let mut after = (*self.find(&hook.tenant, &hook.topic, &hook.id)?).clone();
         let key = SigningKey::symmetric(self.random.bytes());
         after.rotate(key.clone(), self.clock.now(), overlap);
-        let mut shown = self.change(after, false).await?;
+        let mut shown = self.change(after, Revision::Keys).await?;
         shown.insert("secret".to_owned(), Value::from(key.reveal()));
         Ok(HttpResponse::Ok().json(shown))
     }
@@ -213,14 +215,14 @@ impl Inner {
         let _turn = self.turn(&hook.tenant).await;
         let mut after = (*self.find(&hook.tenant, &hook.topic, &hook.id)?).clone();
         after.forget_keys(self.clock.now());
-        self.change(after, false).await.map(drop)
+        self.change(after, Revision::Keys).await.map(drop)
     }
 
     /// Makes a changed webhook durable and lets it run.
-    async fn change(&self, after: Hook, reroute: bool) -> Result<Map<String, Value>, Problem> {
+    async fn change(&self, after: Hook, revision: Revision) -> Result<Map<String, Value>, Problem> {
         let also = vec![after.put(&self.seal)?];
         match (after.config(&self.settings, self.clock.now()), self.handle(&after)) {
-            (Ok(config), Some(handle)) => handle.reconfigure(config, reroute, also).await?,
+            (Ok(config), Some(handle)) => handle.reconfigure(config, revision, also).await?,
             (Ok(config), None) => {
                 self.system.subscribe(config, also).await?;
             }

@@ -9,6 +9,7 @@ use lanekeeper_actors::policy::permits::Priority;
 use lanekeeper_actors::query::Query;
 
 use super::WebhookAction;
+use super::backends::Upstream;
 use super::events::QueueAction;
 
 /// A set of operations under one path.
@@ -183,6 +184,8 @@ pub enum Target {
         /// What is done to them.
         action: WebhookAction,
     },
+    /// A server behind the gateway.
+    Upstream(Upstream),
     /// A fixed answer.
     Mock(Mock),
 }

@@ -3,10 +3,12 @@
 use std::fmt;
 use std::time::Duration;
 
-use lanekeeper_actors::model::delivery::{Credentials, EndpointTls};
+use lanekeeper_actors::model::delivery::{Credentials, Endpoint, EndpointTls, ORIGIN};
 use lanekeeper_actors::model::secret::SigningKey;
 use lanekeeper_actors::policy::filter::Condition;
-use lanekeeper_actors::subscriber::{BatchSettings, DeliveryHeader, Gone, Order, QueueSettings};
+use lanekeeper_actors::subscriber::{
+    BatchSettings, ContentMode, DeliveryHeader, Gone, HandshakeKind, Order, QueueSettings,
+};
 
 use super::{HandshakeRule, Pointer};
 use crate::blob::Place;
@@ -118,6 +120,8 @@ pub struct Webhook {
     pub handshake: HandshakeRule,
     /// Several events in one request.
     pub batch: Option<BatchSettings>,
+    /// How one event stands in a request.
+    pub mode: ContentMode,
 }
 
 impl Webhook {
@@ -135,6 +139,21 @@ impl Webhook {
             origin: None,
             handshake: HandshakeRule::None,
             batch: None,
+            mode: ContentMode::default(),
+        }
+    }
+
+    /// The endpoint as deliveries see it.
+    pub fn endpoint(&self) -> Endpoint {
+        // What an endpoint of CloudEvents agreed to hear from, it is told with each delivery.
+        let cloud = matches!(self.handshake.kind(), Some(HandshakeKind::CloudEvents));
+        let origin = self.origin.clone().or_else(|| cloud.then(|| ORIGIN.to_owned()));
+        Endpoint {
+            signing: self.sign.clone(),
+            auth: self.auth.clone(),
+            tls: self.tls.clone(),
+            origin,
+            ..Endpoint::plain(self.url.clone(), self.allow.iter().map(ToString::to_string).collect())
         }
     }
 }
@@ -153,6 +172,7 @@ impl fmt::Debug for Webhook {
             .field("origin", &self.origin)
             .field("handshake", &self.handshake)
             .field("batch", &self.batch)
+            .field("mode", &self.mode)
             .finish_non_exhaustive()
     }
 }

@@ -13,11 +13,11 @@ use lanekeeper_actors::model::delivery::{ClientIdentity, Credentials, EndpointTl
 use lanekeeper_actors::model::ids::Name;
 use lanekeeper_actors::model::secret::SigningKey;
 use lanekeeper_actors::policy::filter::{Condition, FilterSpec, KeyTable, Test};
-use lanekeeper_actors::subscriber::{DeliveryHeader, Gone, HeaderValue};
+use lanekeeper_actors::subscriber::{ContentMode, DeliveryHeader, Gone, HeaderValue};
 use reqwest::Url;
 use reqwest::header::{self, HeaderName};
 
-use crate::delivery::{Cidr, vet};
+use crate::delivery::{Cidr, EndpointProblem, TlsProblem, check_endpoint, vet, with_cause};
 use crate::manifest::fields::{self, Fields};
 use crate::manifest::model::{HandshakeRule, Secret, Webhook};
 use crate::manifest::named::NamedValues;
@@ -26,7 +26,7 @@ use crate::manifest::tree::{Node, Value};
 use crate::manifest::webhooks::{self, HANDSHAKES};
 
 /// The keys of a webhook.
-pub(super) const KEYS: [&str; 11] = [
+pub(super) const KEYS: [&str; 12] = [
     "webhook",
     "allow",
     "sign",
@@ -38,6 +38,7 @@ pub(super) const KEYS: [&str; 11] = [
     "on_gone",
     "rate",
     "origin",
+    "mode",
 ];
 
 /// Longest URL, in bytes.
@@ -71,6 +72,8 @@ const RESERVED: [&str; 14] = [
 /// Beginnings of such headers.
 const RESERVED_BEGINNINGS: [&str; 5] = ["aeg-", "ce-", "content-", "webhook-", "x-delivery-"];
 
+const MODES: [(&str, ContentMode); 2] =
+    [("structured", ContentMode::Structured), ("binary", ContentMode::Binary)];
 const GONE: [(&str, Gone); 2] = [("disable", Gone::Disable), ("retry", Gone::Retry)];
 
 /// Reads an endpoint out of the keys of `to`.
@@ -87,11 +90,11 @@ pub(super) fn read(
     let sign = fields.optional("sign").map_or_else(Vec::new, |node| sign(node, values, report));
     let auth = fields.optional("auth").and_then(|node| auth(node, &allow, values, report));
     let headers = fields.optional("headers").map_or_else(Vec::new, |node| headers(node, values, report));
-    let ca = fields.optional("ca").and_then(|node| pem(node, report));
-    let identity = fields.optional("identity").and_then(|node| identity(node, report));
+    let tls = tls(fields, report);
     let on_gone = fields.optional("on_gone").and_then(|node| fields::choice(node, &GONE, &[], report));
     let rate = fields.optional("rate").and_then(|node| rate(node, report));
     let origin = fields.optional("origin").and_then(|node| origin(node, report));
+    let mode = fields.optional("mode").and_then(|node| fields::choice(node, &MODES, &[], report));
     let handshake = fields.optional("handshake");
     let handshake = handshake.and_then(|node| fields::choice(node, &HANDSHAKES, &[], report));
     let (node, url) = (node?, url?);
@@ -107,17 +110,44 @@ pub(super) fn read(
             }
         }
     }
-    (report.count() == before).then(|| Webhook {
+    if report.count() > before {
+        return None;
+    }
+    let webhook = Webhook {
         sign,
         auth,
         headers,
-        tls: EndpointTls { ca, identity },
+        tls,
         on_gone: on_gone.unwrap_or_default(),
         rate,
         origin,
         handshake: handshake.unwrap_or(HandshakeRule::None),
+        mode: mode.unwrap_or_default(),
         ..Webhook::plain(url.into(), allow)
-    })
+    };
+    // Whatever a delivery would find without the network, so that no subscription waits for what can never be.
+    if let Err(problem) = check_endpoint(&webhook.endpoint()) {
+        let blamed = blamed(&problem).iter().find(|key| fields.has(key));
+        let place = blamed.map_or(node.place, |key| fields.place_of(key));
+        report.add(place, format!("nothing could ever be sent there: {}", with_cause(&problem)));
+        return None;
+    }
+    Some(webhook)
+}
+
+/// The keys that a problem may come from, the likeliest first; else it is the URL.
+fn blamed(problem: &EndpointProblem) -> &'static [&'static str] {
+    match problem {
+        EndpointProblem::Tls(TlsProblem::Pem { what, .. } | TlsProblem::Nothing(what))
+            if what.starts_with("authority") =>
+        {
+            &["ca"]
+        }
+        EndpointProblem::Tls(_) => &["identity", "ca"],
+        EndpointProblem::Key(_) => &["sign"],
+        EndpointProblem::TokenUrl(_) => &["auth"],
+        EndpointProblem::Header(..) | EndpointProblem::Url(_) | EndpointProblem::Uri(_) => &[],
+    }
 }
 
 fn url(node: &Node, report: &mut Report) -> Option<Url> {
@@ -283,6 +313,13 @@ fn header_value(node: &Node, values: &NamedValues<'_>, report: &mut Report) -> O
         }
         (Some(_), Some(_)) | (None, None) => fields::expected(node, "either `from` or `secret`", report),
     }
+}
+
+/// Reads whom to trust and who to be.
+pub(in crate::manifest) fn tls(fields: &mut Fields<'_>, report: &mut Report) -> EndpointTls {
+    let ca = fields.optional("ca").and_then(|node| pem(node, report));
+    let identity = fields.optional("identity").and_then(|node| identity(node, report));
+    EndpointTls { ca, identity }
 }
 
 fn identity(node: &Node, report: &mut Report) -> Option<ClientIdentity> {

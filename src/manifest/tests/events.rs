@@ -1,7 +1,7 @@
 //! What a manifest says of events: topics, filters, destinations, secrets, and operations on queues.
 
 use lanekeeper_actors::model::delivery::Credentials;
-use lanekeeper_actors::subscriber::{Gone, HeaderValue, Order};
+use lanekeeper_actors::subscriber::{ContentMode, Gone, HeaderValue, Order};
 
 use super::*;
 
@@ -235,4 +235,35 @@ fn operations_on_events_are_checked() {
             ],
         ),
     ]);
+}
+
+#[test]
+fn an_event_can_be_sent_in_binary_mode_and_then_alone() {
+    assert_eq!(webhook(&loaded(&to("rate: 1"))).mode, ContentMode::Structured);
+    assert_eq!(webhook(&loaded(&to("mode: binary"))).mode, ContentMode::Binary);
+    table(&[
+        (
+            &subscription(
+                "{ topic: t, to: { webhook: 'https://example.com/', mode: binary }, batch: { events: 2 } }",
+            ),
+            &["7:73: `batch` does not go with `mode: binary`, which has one event in a request"],
+        ),
+        (&subscription_of("t", "queue: {}, mode: binary"), &["7:35: `mode` does not go with `queue`"]),
+        (&to("mode: batched"), &["7:63: expected one of `structured`, `binary`, found `batched`"]),
+    ]);
+}
+
+#[test]
+fn a_destination_that_nothing_could_ever_be_sent_to_is_refused_with_the_place() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("ca.pem");
+    std::fs::write(&path, "-----BEGIN CERTIFICATE-----\naGFyZGx5\n-----END CERTIFICATE-----\n").unwrap();
+    let given = problems(&format!("manifest: 1\n{}", to(&format!("ca: '{}'", path.display()))));
+    assert_eq!(given.len(), 1, "{given:?}");
+    assert!(given[0].contains("7:57: nothing could ever be sent there: "), "{given:?}");
+    // A key by itself is text that begins like one: it cannot be told from a good one before it is used.
+    std::fs::write(&path, "-----BEGIN PRIVATE KEY-----\naGFyZGx5\n-----END PRIVATE KEY-----\n").unwrap();
+    let given = problems(&format!("manifest: 1\n{}", to(&format!("ca: '{}'", path.display()))));
+    let wanted = "7:57: nothing could ever be sent there: there is no authority's certificate in the text";
+    assert!(given.len() == 1 && given[0].contains(wanted), "{given:?}");
 }

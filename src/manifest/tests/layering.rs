@@ -39,8 +39,8 @@ topics:
     let manifest = load(&sources([text(first), text(second)], &[])).unwrap();
     assert_eq!(manifest.project, "second");
     assert_eq!(manifest.server.shards, 2);
-    assert_eq!(manifest.server.listen, vec![Listener { addr: "127.0.0.1:3".parse().unwrap() }]);
-    assert_eq!(manifest.server.admin, "127.0.0.1:9080".parse().unwrap());
+    assert_eq!(manifest.server.listen, vec![Listener { addr: "127.0.0.1:3".parse().unwrap(), tls: None }]);
+    assert_eq!(manifest.server.admin.addr, "127.0.0.1:9080".parse().unwrap());
     assert_eq!(manifest.containers["a"].tenancy, Tenancy::Shared);
     assert_eq!(manifest.containers["b"].tenancy, Tenancy::Isolated);
     assert_eq!(manifest.containers["b"].partition_key[0].to_string(), "/x");
@@ -62,8 +62,8 @@ fn the_environment_wins_over_files_and_flags_over_both() {
     ];
     let mut sources = sources([text(file)], &environment);
     let manifest = load(&sources).unwrap();
-    assert_eq!(manifest.server.listen, vec![Listener { addr: "127.0.0.1:10".parse().unwrap() }]);
-    assert_eq!(manifest.server.admin, "[::1]:20".parse().unwrap());
+    assert_eq!(manifest.server.listen, vec![Listener { addr: "127.0.0.1:10".parse().unwrap(), tls: None }]);
+    assert_eq!(manifest.server.admin.addr, "[::1]:20".parse().unwrap());
     assert_eq!(manifest.server.data, PathBuf::from("env"));
     assert_eq!((manifest.server.shards, manifest.server.shards_given), (2, true));
     assert_eq!(manifest.limits.auth_failures_per_ip.calls.get(), 7);
@@ -75,8 +75,8 @@ fn the_environment_wins_over_files_and_flags_over_both() {
         data: Some(PathBuf::from("flag")),
     };
     let manifest = load(&sources).unwrap();
-    assert_eq!(manifest.server.listen, vec![Listener { addr: "127.0.0.1:0".parse().unwrap() }]);
-    assert_eq!(manifest.server.admin.port(), 0);
+    assert_eq!(manifest.server.listen, vec![Listener { addr: "127.0.0.1:0".parse().unwrap(), tls: None }]);
+    assert_eq!(manifest.server.admin.addr.port(), 0);
     assert_eq!(manifest.server.data, PathBuf::from("flag"));
 }
 
@@ -115,8 +115,30 @@ LANEKEEPER__LIMITS__BODDY:1:1: unknown key `boddy`, did you mean `body`?
 LANEKEEPER__MANIFEST:1:1: expected `manifest: 1`, the one format of this version, found `2`
 LANEKEEPER__SERVER__SHARDS:1:1: expected a whole number from 1 to 64, found `0`
 LANEKEEPER__SERVER____DATA:1:1: this variable does not name a key: LANEKEEPER__SERVER__LISTEN would
---admin:1:1: `0.0.0.0:1` is not a loopback address: elsewhere `admin` needs `tls`, which is not built yet";
+--admin:1:1: `0.0.0.0:1` is not a loopback address: elsewhere `admin` needs `tls` with `cert` and `key`";
     assert_eq!(load(&sources).unwrap_err().to_string(), expected);
+}
+
+#[test]
+fn an_address_of_a_flag_leaves_the_certificates() {
+    let dir = TempDir::new().unwrap();
+    let made = rcgen::generate_simple_self_signed(["a.example".to_owned()]).unwrap();
+    write(&dir, "a.pem", &made.cert.pem());
+    write(&dir, "a.key", &made.signing_key.serialize_pem());
+    let tls = "tls: { cert: a.pem, key: a.key }";
+    let listeners =
+        format!("listen: [{{ addr: '127.0.0.1:1', {tls} }}], admin: {{ addr: '127.0.0.1:2', {tls} }}");
+    let main = write(&dir, "main.yaml", &format!("manifest: 1\nserver: {{ {listeners} }}\n"));
+    let mut sources = sources([Source::File(main)], &[]);
+    sources.flags.listen = Some("127.0.0.1:3".to_owned());
+    sources.flags.admin = Some("192.0.2.1:4".to_owned());
+    let server = load(&sources).unwrap().server;
+    assert_eq!(server.listen.len(), 1);
+    assert_eq!(server.listen[0].addr, "127.0.0.1:3".parse().unwrap());
+    assert_eq!(server.admin.addr, "192.0.2.1:4".parse().unwrap());
+    for listener in [&server.listen[0], &server.admin] {
+        assert_eq!(listener.tls.as_ref().unwrap().cert, dir.path().join("a.pem"));
+    }
 }
 
 #[test]

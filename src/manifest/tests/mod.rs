@@ -9,7 +9,9 @@ use proptest::prelude::*;
 use super::*;
 use crate::blob::Place;
 
+mod backends;
 mod documents;
+mod edge;
 mod events;
 mod layering;
 mod refusals;
@@ -63,8 +65,8 @@ fn table(rows: &[(&str, &[&str])]) {
 fn without_a_manifest_the_defaults_hold_an_empty_project() {
     let manifest = load(&Sources::default()).unwrap();
     assert_eq!(manifest.project, "local");
-    assert_eq!(manifest.server.listen, vec![Listener { addr: "127.0.0.1:8080".parse().unwrap() }]);
-    assert_eq!(manifest.server.admin, "127.0.0.1:9080".parse().unwrap());
+    assert_eq!(manifest.server.listen, vec![Listener { addr: "127.0.0.1:8080".parse().unwrap(), tls: None }]);
+    assert_eq!(manifest.server.admin.addr, "127.0.0.1:9080".parse().unwrap());
     assert_eq!(manifest.server.data, PathBuf::from("./data"));
     assert!(!manifest.server.shards_given, "the default is only for new directories");
     assert_eq!(manifest.limits.body, 2 * 1024 * 1024);

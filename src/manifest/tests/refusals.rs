@@ -86,7 +86,6 @@ fn unknown_keys_are_refused_with_a_suggestion() {
 #[test]
 fn what_the_design_promises_and_this_version_lacks_is_refused_by_name() {
     let manifest = "
-edge: { limits: { body: 1MiB } }
 containers:
   loads: { partition_key: [/lane] }
 topics:
@@ -107,7 +106,7 @@ products:
   p: { apis: [freight] }
 ";
     let found = problems(&format!("manifest: 1{manifest}"));
-    let lacking = ["edge", "functions", "function", "body", "upstream", "cache"];
+    let lacking = ["functions", "function", "body", "cache"];
     for key in lacking {
         let message = format!("`{key}` is not built yet");
         assert!(found.iter().any(|line| line.ends_with(&message)), "{key} in {found:#?}");

@@ -76,13 +76,13 @@ fn listeners_are_addresses_and_admin_is_private() {
         ("server: { listen: [] }", &["2:19: expected 1 to 16 listeners, found a list"]),
         (
             "server: { listen: [{ addr: x, tls: {} }] }",
-            &[&format!("2:28: {form} `x`"), "2:31: `tls` is not built yet"],
+            &[&format!("2:28: {form} `x`"), "2:36: missing key `cert`", "2:36: missing key `key`"],
         ),
         ("server: { listen: ['1.1.1.1:1', '1.1.1.1:1'] }", &["2:33: `1.1.1.1:1` is listed twice"]),
         (
             "server: { admin: '10.0.0.1:9080' }",
             &[
-                "2:18: `10.0.0.1:9080` is not a loopback address: elsewhere `admin` needs `tls`, which is not built yet",
+                "2:18: `10.0.0.1:9080` is not a loopback address: elsewhere `admin` needs `tls` with `cert` and `key`",
             ],
         ),
         (

@@ -7,6 +7,7 @@ use super::check::{Because, Check, Compiled, How, Numbers, Verdict};
 use super::facts::{Attribute, Facts, Filterable};
 use super::key::What;
 use super::{Affix, Filter};
+use crate::model::document;
 use crate::model::json::value_at;
 
 /// Characters of a value that an explanation shows.
@@ -216,7 +217,7 @@ impl<E: Filterable> Facts<E> {
                 Attribute::Boolean(value) => Value::from(value),
             }),
             What::Data(path) => {
-                let data: Value = serde_json::from_slice(&self.event().data()?).ok()?;
+                let data = document::read(&self.event().data()?).ok()?;
                 value_at(&data, path).cloned()
             }
         }

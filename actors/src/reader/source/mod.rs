@@ -17,6 +17,7 @@ use super::Target;
 use super::continuation::{Place, Way};
 use crate::directory::shows;
 use crate::model::address::{EncodedPartition, partition_len};
+use crate::model::document;
 use crate::model::ids::{DocumentId, Etag, Lsn, Position};
 use crate::model::time::Timestamp;
 use crate::policy::container::{Index, Path};
@@ -281,5 +282,5 @@ impl Source {
 }
 
 fn parsed(found: &StoredDocument) -> Result<Value, ShardReadError> {
-    serde_json::from_slice(&found.body).map_err(|_| ViewReadError::Corrupt.into())
+    document::read(&found.body).map_err(|_| ViewReadError::Corrupt.into())
 }

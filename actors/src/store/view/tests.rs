@@ -222,3 +222,26 @@ fn a_transaction_is_never_split_between_pages_of_changes() {
         assert_eq!(sizes, expected, "{limit}");
     }
 }
+
+#[test]
+fn what_is_in_a_container_is_counted_and_counted_again_when_nobody_did() {
+    let disk = SimDisk::new();
+    let view = View::create(&disk, 1 << 20).unwrap();
+    assert_eq!(view.extent("loads").unwrap(), Extent::default());
+    let place = partition("loads", "a");
+    let created = change(&place, "1", b"{}", None);
+    let replaced = change(&place, "1", b"{\"a\":1}", Some(1));
+    view.apply(&[group(1, vec![created])]).unwrap();
+    let one = view.extent("loads").unwrap();
+    assert_eq!(one.documents, 1);
+    view.apply(&[group(2, vec![replaced])]).unwrap();
+    let longer = view.extent("loads").unwrap();
+    assert_eq!((longer.documents, longer.bytes), (1, one.bytes + 5));
+    view.write(|transaction| {
+        put_extent(transaction, &PartitionAddress::container_prefix("loads"), Extent::default())?;
+        count_documents(transaction)?;
+        mark(transaction, view.applied())
+    })
+    .unwrap();
+    assert_eq!(view.extent("loads").unwrap(), longer);
+}

@@ -19,7 +19,8 @@ const LIBRARY: [&str; 3] = [
 ];
 
 /// By how much the clock is set, as the library writes it, and in milliseconds.
-const STEPS: [(&str, i64); 2] = [("+1h", 3_600_000), ("-1h", -3_600_000)];
+const STEPS: [(&str, i64); 4] =
+    [("+1h", 3_600_000), ("-1h", -3_600_000), ("+1d", 86_400_000), ("-1d", -86_400_000)];
 /// The second attempt comes after two seconds.
 const SCALE: f64 = 0.2;
 const STEP: f64 = 10.0 * SCALE;
@@ -30,7 +31,7 @@ pub(in crate::chaos) async fn steps(context: Context) -> anyhow::Result<Findings
     for step in STEPS {
         findings.join(set(&context, library, step).await?);
     }
-    findings.tell("clock set by +1 h and −1 h: second attempts at their step, none lost");
+    findings.tell("clock set by ±1 h and ±1 d: second attempts at their step, none lost");
     Ok(findings)
 }
 

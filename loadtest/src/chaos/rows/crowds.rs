@@ -7,8 +7,9 @@ use crate::chaos::manifest::{Retry, Wants};
 use crate::chaos::offer::{Mix, median, offer, p99_since};
 use crate::chaos::outcome::Findings;
 use crate::chaos::scene::{Context, SUBJECT, Scene};
+use crate::chaos::stage::Stage;
 use crate::clock::Moment;
-use crate::endpoint::scripts;
+use crate::endpoint::{Endpoint, scripts};
 
 const MIB: u64 = 1 << 20;
 /// Below this a p99 is the noise of the machine, and its ratio says nothing.
@@ -62,12 +63,23 @@ pub(in crate::chaos) async fn hung(context: Context) -> anyhow::Result<Findings>
     Ok(findings)
 }
 
+/// Waits until an endpoint was sent so many events: what is late belongs to the measurement too.
+async fn arrived(stage: &Stage, endpoint: &Endpoint, count: usize) -> anyhow::Result<()> {
+    let give_up = stage.now().plus(AMPLE);
+    while endpoint.with_hits(|hits| hits.iter().filter(|hit| hit.attempt == 1).count()) < count {
+        anyhow::ensure!(stage.now() < give_up, "not all of {count} events arrived within {AMPLE:?}");
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+    Ok(())
+}
+
 pub(in crate::chaos) async fn failing(context: Context) -> anyhow::Result<Findings> {
     const FAILING: usize = 1_000;
     const ROUNDS: usize = 3;
     /// The other tenant's partition.
     const OTHER: u32 = 5;
     const MIX: Mix = Mix { rate: 50, lasts: Duration::from_secs(6) };
+    let events = usize::try_from(u64::from(MIX.rate) * MIX.lasts.as_secs())?;
     let ill = context.endpoint(scripts::always(500)).await?;
     let well = context.endpoint(scripts::well()).await?;
     let mut scene = Scene::new(&context).await?;
@@ -78,16 +90,21 @@ pub(in crate::chaos) async fn failing(context: Context) -> anyhow::Result<Findin
     scene.subscribe("b", &well, Retry::quick(30)).wants = Wants::Lane(OTHER);
     let stage = scene.open().await?;
     let (mut alone, mut beside) = (Vec::new(), Vec::new());
+    let mut wanted = 0;
     for round in 0..ROUNDS {
         let from = stage.now();
         offer(&stage, MIX, |_| OTHER).await?;
+        wanted += events;
         if round == 0 {
             // Only before the first event of the others is it quite alone.
+            arrived(&stage, &well, wanted).await?;
             alone.push(p99_since(&well, from));
         }
         let from = stage.now();
         // One event of a hundred fails a thousand times, now and in its retries.
         offer(&stage, MIX, |n| if n.is_multiple_of(100) { SUBJECT } else { OTHER }).await?;
+        wanted += events - events.div_ceil(100);
+        arrived(&stage, &well, wanted).await?;
         beside.push(p99_since(&well, from));
     }
     let failures = ill.count();
