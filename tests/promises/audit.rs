@@ -91,7 +91,7 @@ async fn every_change_is_recorded_before_and_after() {
     answer(server.operator(Method::DELETE, "/v1/subscriptions/all/dead-letters")).await;
     let gone = "/v1/containers/loads/partitions?partition=%5B%22a%22%5D";
     assert_eq!(answer(server.operator(Method::DELETE, gone)).await.status, 204);
-    let import = server.operator(Method::POST, "/v1/containers/loads/import").body("{\"lane\":\"a\"}\n{}\n");
+    let import = server.operator(Method::POST, "/v1/containers/loads/import").body("{\"lane\":\"a\"}\n7\n");
     assert_eq!(answer(import).await.body["created"], 1);
     let to = house.data().parent().unwrap().join("backup");
     assert_eq!(answer(post("/v1/backup", json!({ "to": to }))).await.status, 201);
