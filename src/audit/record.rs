@@ -212,7 +212,7 @@ pub(super) fn hex(bytes: &[u8]) -> String {
 }
 
 /// JSON on which no terminal and no viewer shows anything else than what is there: control characters of all kinds,
-/// separators of lines, what turns the direction of text, and what is not seen are written as `\uXXXX`. JSON itself
+/// separators of lines, what turns the direction of text, and what is not seen are written as `\u` and four digits. JSON itself
 /// only asks for the first 32 (RFC 8259 section 7).
 fn escaped(json: &str) -> String {
     let misleads = |c: char| {
