@@ -17,6 +17,18 @@ pub fn contain<R>(work: impl FnOnce() -> R) -> Result<R, Panicked> {
     catch_unwind(AssertUnwindSafe(work)).map_err(|payload| Panicked(message(&*payload)))
 }
 
+/// Runs `work` until it does not panic, `tries` times at most: for what changes nothing, so that trying again is cheap.
+pub fn insist<R>(tries: u32, mut work: impl FnMut() -> R) -> Result<R, Panicked> {
+    let mut tried = contain(&mut work);
+    for _ in 1..tries {
+        if tried.is_ok() {
+            break;
+        }
+        tried = contain(&mut work);
+    }
+    tried
+}
+
 /// The text of a panic, as far as it has one.
 pub fn message(payload: &(dyn Any + Send)) -> String {
     let text = payload.downcast_ref::<&str>().copied();

@@ -19,7 +19,7 @@ use crate::model::ids::{DocumentId, Etag, Position};
 use crate::model::time::Timestamp;
 use crate::policy::container::Container;
 use crate::policy::ttl::ItemTtl;
-use crate::protocol::partition::{Refused, TransactionResult, WriteDocuments, WriteError, Written};
+use crate::protocol::partition::{Refused, TransactionResult, Write, WriteDocuments, WriteError, Written};
 use crate::shard::{CommitError, Committed, ShardHandle, ShardReadError};
 use crate::store::{StoredDocument, ViewReadError};
 
@@ -103,8 +103,9 @@ impl Batch {
         self.rows.get(&(table, key.clone()))
     }
 
-    /// Decides the writes of one message. A panic in the rules costs these writes only.
-    pub(super) fn add(&mut self, message: WriteDocuments) -> Result<(), Panicked> {
+    /// Decides the writes of one message. A panic in the rules costs these writes only, and comes back with their
+    /// digest.
+    pub(super) fn add(&mut self, message: WriteDocuments) -> Result<(), (Panicked, Digest)> {
         let WriteDocuments { writes, repeat, permit, reply } = message;
         let decided = contain(|| {
             if let Some(repeat) = &repeat {
@@ -114,7 +115,7 @@ impl Batch {
                 }
             }
             let mut transaction = Transaction::new(self);
-            let outcomes = transaction.run(writes)?;
+            let outcomes = transaction.run(&writes)?;
             if let Some(repeat) = &repeat {
                 repeat::record(&mut transaction, repeat, &outcomes);
             }
@@ -128,7 +129,7 @@ impl Batch {
         let (outcomes, replayed) = match decided {
             Err(panicked) => {
                 reply.send(Err(WriteError::Crashed.into())).ok();
-                return Err(panicked);
+                return Err((panicked, digest(&writes)));
             }
             Ok(Err(Refusal { refused, rests_on_batch: false })) => {
                 // Rests on committed state alone: nothing to wait for.
@@ -181,6 +182,18 @@ impl Batch {
             waiting.reply.send(answer).ok();
         }
     }
+}
+
+/// What stands for the writes of a message that comes again: all of them but their traces.
+pub(super) type Digest = u128;
+
+/// The digest of writes. It is made after a crash only, so it may take its time.
+pub(super) fn digest(writes: &[Write]) -> Digest {
+    let mut text = String::new();
+    for Write { id, operation, precondition, traceparent: _ } in writes {
+        text.push_str(&format!("{id:?} {operation:?} {precondition:?}\n"));
+    }
+    twox_hash::XxHash3_128::oneshot(text.as_bytes())
 }
 
 /// How a failed commit looks to who asked for it.

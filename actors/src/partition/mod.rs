@@ -2,7 +2,7 @@
 //!
 //! Stands between the gateway's callers and the shard. Writes are decided against committed
 //! state plus the batch being prepared; one batch is in flight. Invariants: it never touches the
-//! disk and never waits for a subscriber; a panic costs one write.
+//! disk and never waits for a subscriber; a panic costs one write, and writes that panic again and again are refused.
 
 mod batch;
 mod derived;
@@ -21,10 +21,11 @@ use crate::kernel::clock::SharedClock;
 use crate::model::address::EncodedPartition;
 use crate::policy::budget::CrashBudget;
 use crate::policy::container::Container;
+use crate::policy::suspects::Suspects;
 use crate::protocol::partition::{FallAsleep, Reopen, WriteDocuments, WriteError};
 use crate::shard::{CommitError, Committed, ShardHandle};
 
-use batch::Batch;
+use batch::{Batch, Digest, digest};
 pub use derived::{cut_note, index_entry, index_prefix, index_rows};
 
 /// What a partition needs to know besides its address.
@@ -113,6 +114,8 @@ pub struct Partition {
     clock: SharedClock,
     vitals: Arc<Vitals>,
     budget: CrashBudget,
+    /// Writes that crashed it since it woke.
+    suspects: Suspects<Digest>,
     /// Writes that no batch has taken yet.
     waiting: VecDeque<WriteDocuments>,
     in_flight: bool,
@@ -132,7 +135,20 @@ impl Partition {
     ) -> Self {
         let budget = CrashBudget::new(settings.crash_budget, settings.crash_window, settings.crash_backoff);
         let (waiting, in_flight, restart_after) = (VecDeque::new(), false, None);
-        Self { address, container, shard, settings, clock, vitals, budget, waiting, in_flight, restart_after }
+        let suspects = Suspects::default();
+        Self {
+            address,
+            container,
+            shard,
+            settings,
+            clock,
+            vitals,
+            budget,
+            suspects,
+            waiting,
+            in_flight,
+            restart_after,
+        }
     }
 
     /// Prepares the next batch from what waits, and hands it to the shard.
@@ -143,8 +159,13 @@ impl Partition {
         let mut batch =
             Batch::new(self.address.clone(), self.container.clone(), self.shard.clone(), self.clock.now());
         while let Some(next) = self.waiting.pop_front() {
-            if let Err(panicked) = batch.add(next) {
-                self.note_crash(&panicked.0);
+            if self.is_poison(&next) {
+                // The caller may have given up.
+                next.reply.send(Err(WriteError::Crashed.into())).ok();
+                continue;
+            }
+            if let Err((panicked, digest)) = batch.add(next) {
+                self.note_crash(&panicked.0, digest);
             }
             if batch.is_full(&self.settings) {
                 break;
@@ -183,8 +204,18 @@ impl Partition {
         self.advance(ctx);
     }
 
-    fn note_crash(&mut self, text: &str) {
+    /// Whether these writes crashed too often to be tried again.
+    fn is_poison(&self, message: &WriteDocuments) -> bool {
+        !self.suspects.is_empty() && self.suspects.is_poison(&digest(&message.writes))
+    }
+
+    fn note_crash(&mut self, text: &str, digest: Digest) {
         tracing::error!(partition = ?self.address, panic = text, "write crashed");
+        if self.suspects.blame(digest) {
+            tracing::error!(partition = ?self.address, "the same write crashed again and again: it is refused");
+            // The reason is known and will not come again.
+            self.budget.reset();
+        }
         *self.vitals.last_crash.lock().unwrap_or_else(PoisonError::into_inner) = Some(text.to_owned());
         match self.budget.record(self.clock.now()) {
             Some(pause) => {

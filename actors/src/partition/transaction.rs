@@ -104,10 +104,10 @@ impl<'b> Transaction<'b> {
     }
 
     /// Decides all writes.
-    pub(super) fn run(&mut self, writes: Vec<Write>) -> Result<Vec<Outcome>, Refusal> {
+    pub(super) fn run(&mut self, writes: &[Write]) -> Result<Vec<Outcome>, Refusal> {
         let mut outcomes = Vec::with_capacity(writes.len());
-        for (at, write) in writes.into_iter().enumerate() {
-            let outcome = match self.write(write) {
+        for (at, write) in writes.iter().enumerate() {
+            let outcome = match self.write(write.clone()) {
                 Ok(_) if self.bytes > MOST_BYTES => Err(WriteError::TooLarge),
                 decided => decided,
             };

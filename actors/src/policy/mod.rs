@@ -20,6 +20,7 @@ pub mod quota;
 pub mod rate;
 pub mod recovery;
 pub mod retry;
+pub mod suspects;
 pub mod terms;
 pub mod throughput;
 pub mod ttl;

@@ -109,6 +109,8 @@ pub enum DeadLetterReason {
     LoopDetected,
     /// Whoever received it from a queue refused it.
     Rejected,
+    /// It crashed those who route or deliver it, again and again.
+    Crashed,
 }
 
 impl fmt::Display for DeadLetterReason {

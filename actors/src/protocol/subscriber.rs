@@ -25,6 +25,8 @@ pub struct HandOver {
     pub epoch: u64,
     /// Events that match, in the order of their positions; each used up one credit.
     pub events: Vec<Arc<Event>>,
+    /// Those of them that crash the router, which therefore does not know whether they match.
+    pub poison: Vec<Lsn>,
     /// Everything up to here has been looked at.
     pub routed: Lsn,
 }

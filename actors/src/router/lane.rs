@@ -8,10 +8,13 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use actix::Recipient;
 use actix::prelude::SendError;
+use fail::fail_point;
 
 use super::reading::{Candidate, Reading};
+use crate::kernel::contain::insist;
 use crate::model::event::Event;
 use crate::model::ids::{Lsn, Name, ShardId};
+use crate::policy::suspects::POISON;
 use crate::protocol::router::{Interest, JoinLane};
 use crate::protocol::subscriber::HandOver;
 
@@ -36,6 +39,15 @@ pub(super) enum Offered {
     Whole,
     /// The lane stopped in it, or before it.
     NotAll,
+}
+
+/// Whether an event is handed over.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Wanted {
+    Yes,
+    No,
+    /// It crashes whoever looks at it. It is handed over all the same, to end as a dead letter.
+    Unknown,
 }
 
 pub(super) struct Lane {
@@ -121,11 +133,15 @@ impl Lane {
         if self.phase != Phase::Open {
             return Offered::NotAll;
         }
-        let mut events = Vec::new();
+        let (mut events, mut poison) = (Vec::new(), Vec::new());
         let mut routed = last;
         for candidate in reading.of(&self.interest) {
             let lsn = candidate.event().position.lsn;
-            if lsn <= self.position || !self.wants_event(candidate) {
+            if lsn <= self.position {
+                continue;
+            }
+            let wanted = self.wants_event(candidate);
+            if wanted == Wanted::No {
                 continue;
             }
             if events.len() >= self.credit {
@@ -133,27 +149,46 @@ impl Lane {
                 break;
             }
             events.push(candidate.event().clone());
+            if wanted == Wanted::Unknown {
+                poison.push(lsn);
+            }
         }
         let whole = routed == last;
-        if !self.hand_over(reading.shard(), events, routed) {
+        if !self.hand_over(reading.shard(), events, poison, routed) {
             return Offered::NotAll;
         }
         self.skip_to(routed);
         if whole { Offered::Whole } else { Offered::NotAll }
     }
 
-    fn wants_event(&self, candidate: &Candidate) -> bool {
+    fn wants_event(&self, candidate: &Candidate) -> Wanted {
         let Interest { tenant, filter, .. } = &self.interest;
-        let may_see = tenant.is_none() || *tenant == candidate.event().tenant;
-        may_see && filter.matches(candidate)
+        let event = candidate.event();
+        if tenant.is_some() && *tenant != event.tenant {
+            return Wanted::No;
+        }
+        let Candidate::Sound(facts) = candidate else { return Wanted::Unknown };
+        let matches = insist(POISON, || {
+            fail_point!("router::filter", is_poison(event, &self.subscription), |_| false);
+            filter.matches(facts)
+        });
+        match matches {
+            Ok(true) => Wanted::Yes,
+            Ok(false) => Wanted::No,
+            Err(panicked) => {
+                let subscription = &self.subscription;
+                tracing::error!(%subscription, event = %event.position, panic = panicked.0, "event crashes the filter");
+                Wanted::Unknown
+            }
+        }
     }
 
-    fn hand_over(&mut self, shard: ShardId, events: Vec<Arc<Event>>, routed: Lsn) -> bool {
+    fn hand_over(&mut self, shard: ShardId, events: Vec<Arc<Event>>, poison: Vec<Lsn>, routed: Lsn) -> bool {
         if events.is_empty() && routed.0 < self.told.0 + TELL_AFTER {
             return true;
         }
         let count = events.len();
-        match self.to.try_send(HandOver { shard, epoch: self.epoch, events, routed }) {
+        match self.to.try_send(HandOver { shard, epoch: self.epoch, events, poison, routed }) {
             Ok(()) => {
                 self.credit -= count;
                 self.told = routed;
@@ -170,4 +205,11 @@ impl Lane {
             }
         }
     }
+}
+
+/// What a test makes the filter of the subscription `s` stumble over.
+#[cfg(feature = "failpoints")]
+fn is_poison(event: &Event, subscription: &Name) -> bool {
+    let has = |text: &str| event.cloud.subject.as_ref().is_some_and(|subject| subject.contains(text));
+    &**subscription == "s" && has("poison-filter")
 }

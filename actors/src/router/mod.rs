@@ -4,7 +4,8 @@
 //! Stands between the log and the subscribers. Invariants: it keeps the only copy of nothing (a
 //! position and a credit for each lane, both told by the subscriber); a subscriber that is far
 //! behind, has no credit, or whose part of the log cannot be read, costs the others nothing: lanes
-//! take turns in having the log read for them.
+//! take turns in having the log read for them; an event that crashes whoever looks at it is handed over as poison,
+//! and costs no other.
 
 mod handle;
 mod lane;
@@ -14,6 +15,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use actix::{Actor, ActorContext, ActorFutureExt, AsyncContext, Context, Handler, Supervised, WrapFuture};
+
+use fail::fail_point;
 
 use crate::kernel::clock::SharedClock;
 use crate::kernel::contain::contain;
@@ -103,6 +106,7 @@ impl Router {
     }
 
     fn take_hints(&mut self) {
+        fail_point!("router::take_hints");
         let (groups, missed) = self.hints.take();
         if missed {
             // Lanes that were at the end are behind now; the log has what the hints lost.

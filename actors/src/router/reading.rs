@@ -4,15 +4,31 @@ use std::sync::Arc;
 
 use fail::fail_point;
 
+use crate::kernel::contain::insist;
 use crate::model::change::CommittedGroup;
 use crate::model::event::Event;
 use crate::model::ids::{Lsn, Position, ShardId};
 use crate::model::topic::Topic;
 use crate::policy::filter::{Facts, KeyTable};
+use crate::policy::suspects::POISON;
 use crate::protocol::router::Interest;
 
-/// An event, and what filters asked of it so far.
-pub(super) type Candidate = Facts<Arc<Event>>;
+/// An event that somebody may want.
+pub(super) enum Candidate {
+    /// With what filters asked of it so far.
+    Sound(Facts<Arc<Event>>),
+    /// It cannot be looked at without a crash.
+    Poison(Arc<Event>),
+}
+
+impl Candidate {
+    pub(super) fn event(&self) -> &Arc<Event> {
+        match self {
+            Self::Sound(facts) => facts.event(),
+            Self::Poison(event) => event,
+        }
+    }
+}
 
 /// One group, and its events in each topic that somebody asked for.
 pub(super) struct Reading<'g> {
@@ -47,9 +63,18 @@ impl<'g> Reading<'g> {
 
     fn read(&self, topic: &Topic, keys: &KeyTable) -> Vec<Candidate> {
         let candidate = |(lsn, mutation)| {
-            let event = Event::of(topic, Position { shard: self.shard, lsn }, mutation)?;
-            fail_point!("router::route", is_poison(&event), |_| None);
-            Some(Facts::new(Arc::new(event), keys))
+            let event = Arc::new(Event::of(topic, Position { shard: self.shard, lsn }, mutation)?);
+            let facts = insist(POISON, || {
+                fail_point!("router::route", is_poison(&event), |_| Facts::new(event.clone(), keys));
+                Facts::new(event.clone(), keys)
+            });
+            Some(match facts {
+                Ok(facts) => Candidate::Sound(facts),
+                Err(panicked) => {
+                    tracing::error!(event = %event.position, panic = panicked.0, "event crashes the router");
+                    Candidate::Poison(event)
+                }
+            })
         };
         self.group.positions().filter_map(candidate).collect()
     }

@@ -54,6 +54,11 @@ pub(super) struct End<'a> {
 impl Subscriber {
     /// Events that were handed over: given up at once, or tried for the first time.
     pub(super) fn begin_first(&mut self, events: Vec<Arc<Event>>, now: Timestamp, ctx: &mut Context<Self>) {
+        let positions = events.iter().map(|event| event.position).collect();
+        self.working_on(positions, |actor| actor.begin_these(events, now, ctx));
+    }
+
+    fn begin_these(&mut self, events: Vec<Arc<Event>>, now: Timestamp, ctx: &mut Context<Self>) {
         let mut parcel = Vec::with_capacity(events.len());
         for event in events {
             match self.due(&event, self.time.of(event.at), now) {
@@ -80,6 +85,9 @@ impl Subscriber {
     fn due(&self, event: &Event, published: Timestamp, now: Timestamp) -> Due {
         if self.shown.disabled.is_some() {
             return Due::DeadLetter(DeadLetterReason::SubscriptionDisabled);
+        }
+        if self.suspects.is_poison(&event.position) {
+            return Due::DeadLetter(DeadLetterReason::Crashed);
         }
         if event.hops() > self.settings.hops {
             return Due::DeadLetter(DeadLetterReason::LoopDetected);
@@ -124,7 +132,10 @@ impl Subscriber {
         });
         ctx.spawn(find.into_actor(self).map(move |found, actor, ctx| {
             actor.guarded(ctx, |actor, ctx| match found {
-                Ok(found) => actor.found(found, (now, is_attempt), ctx),
+                Ok(found) => {
+                    let positions = found.iter().map(|(position, ..)| *position).collect();
+                    actor.working_on(positions, |actor| actor.found(found, (now, is_attempt), ctx));
+                }
                 // Nothing in it panics; what was taken comes back with the next start.
                 Err(join) => tracing::error!(%join, "events of retries not read"),
             });
@@ -213,7 +224,10 @@ impl Subscriber {
             outcome
         };
         ctx.spawn(delivery.into_actor(self).map(move |outcome, actor, ctx| {
-            actor.guarded(ctx, |actor, ctx| actor.judge(parcel, (&endpoint, &outcome), ctx));
+            let positions = parcel.iter().map(|under_way| under_way.event.position).collect();
+            actor.guarded(ctx, |actor, ctx| {
+                actor.working_on(positions, |actor| actor.judge(parcel, (&endpoint, &outcome), ctx));
+            });
         }));
     }
 

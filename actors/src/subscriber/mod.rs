@@ -44,10 +44,11 @@ use crate::kernel::contain::contain;
 use crate::kernel::slots::Slots;
 use crate::model::delivery::Transport;
 use crate::model::event::Event;
-use crate::model::ids::ShardId;
+use crate::model::ids::{Position, ShardId};
 use crate::model::time::Timestamp;
 use crate::policy::budget::CrashBudget;
 use crate::policy::health::{Breaker, Health};
+use crate::policy::suspects::Suspects;
 use crate::protocol::subscriber::{
     AttemptRecord, DrainDeliveries, EndSubscription, HandOver, ListAttempts, Pause, ReportStatus, Resume,
     SubscriptionStatus, ValidationState,
@@ -132,6 +133,10 @@ pub struct Subscriber {
     replays: Replays,
     rng: fastrand::Rng,
     budget: CrashBudget,
+    /// Events that were at work in a crash.
+    suspects: Suspects<Position>,
+    /// Events that are at work now.
+    at_work: Vec<Position>,
     restart_after: Option<Duration>,
     epoch: u64,
     shown: SubscriptionStatus,
@@ -205,6 +210,8 @@ impl Subscriber {
             time,
             floors,
             budget,
+            suspects: Suspects::default(),
+            at_work: Vec::new(),
             restart_after: None,
             epoch: 0,
             shown: SubscriptionStatus::default(),
@@ -238,11 +245,32 @@ impl Subscriber {
         if let Err(panicked) = contain(|| work(self, ctx)) {
             tracing::error!(subscription = %self.config.name, panic = panicked.0, "subscriber crashed");
             self.shown.last_crash = Some(panicked.0);
+            self.blame();
             let pause = self.budget.record(self.time.now());
             self.shown.quarantined = pause.is_none();
             self.restart_after = Some(pause.unwrap_or_default());
             ctx.stop();
         }
+    }
+
+    /// Notes who was at work in a crash.
+    fn blame(&mut self) {
+        for position in std::mem::take(&mut self.at_work) {
+            if self.suspects.blame(position) {
+                tracing::error!(subscription = %self.config.name, event = %position, "event crashes its subscriber: it is given up");
+                // The reason is known and will not come again.
+                self.budget.reset();
+            }
+        }
+    }
+
+    /// Does what is done with some events, so that a crash is theirs.
+    fn working_on<R>(&mut self, events: Vec<Position>, work: impl FnOnce(&mut Self) -> R) -> R {
+        // What ends may begin another: then a crash is the other's.
+        let before = std::mem::replace(&mut self.at_work, events);
+        let done = work(self);
+        self.at_work = before;
+        done
     }
 
     fn is_open(&self) -> bool {
@@ -340,9 +368,12 @@ impl Handler<HandOver> for Subscriber {
 
 impl Subscriber {
     fn take_over(&mut self, message: HandOver, ctx: &mut Context<Self>) {
-        let HandOver { shard, events, routed, .. } = message;
+        let HandOver { shard, events, poison, routed, .. } = message;
         let index = usize::from(shard.0);
         let Some(lot) = self.shards.get_mut(index) else { return };
+        for lsn in poison {
+            self.suspects.condemn(Position { shard, lsn });
+        }
         let mut known = 0;
         for event in events {
             if lot.track.take(event.position.lsn) {

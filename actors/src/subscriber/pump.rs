@@ -134,6 +134,10 @@ impl Subscriber {
         let mut rows = Vec::new();
         while rows.len() < most && self.schedule.peek_due(now).is_some_and(|row| row.attempts == attempts) {
             rows.extend(self.schedule.take_due(now));
+            if rows.last().is_some_and(|(position, _)| self.suspects.is_suspect(position)) {
+                // Whoever was at work in a crash is not sent with those behind it.
+                break;
+            }
         }
         rows
     }
@@ -149,7 +153,9 @@ impl Subscriber {
         while events.len() < most {
             if batch.is_some() && !events.is_empty() {
                 let next = self.ready.front().map_or(0, |event| event.json().len());
-                if bytes + next > most_bytes {
+                let is_suspect =
+                    self.ready.front().is_some_and(|event| self.suspects.is_suspect(&event.position));
+                if bytes + next > most_bytes || is_suspect {
                     break;
                 }
             }
@@ -157,7 +163,12 @@ impl Subscriber {
             if batch.is_some() {
                 bytes += event.json().len();
             }
+            let is_suspect = self.suspects.is_suspect(&event.position);
             events.push(event);
+            if is_suspect {
+                // Whoever was at work in a crash is not sent with those behind it.
+                break;
+            }
         }
         events
     }

@@ -149,6 +149,7 @@ impl Subscriber {
         let Some(lot) = self.shards.get_mut(index) else { return };
         for Settled { position, row, effect, next, .. } in std::mem::take(&mut lot.ledger.committing) {
             self.schedule.settled(position);
+            self.suspects.clear(&position);
             if row.is_some() {
                 self.counts.retrying -= 1;
             } else {

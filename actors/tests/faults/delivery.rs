@@ -4,8 +4,9 @@ use std::time::{Duration, Instant};
 
 use futures_util::future::join_all;
 use lanekeeper_actors::model::ids::ShardId;
+use lanekeeper_actors::policy::retry::DeadLetterReason;
 use lanekeeper_actors::protocol::partition::{Content, Operation};
-use lanekeeper_actors::protocol::subscriber::SubscriptionStatus;
+use lanekeeper_actors::protocol::subscriber::{Selection, SubscriptionStatus};
 use lanekeeper_actors::shard::Phase;
 
 use crate::Faults;
@@ -58,7 +59,10 @@ async fn past_its_crash_budget_a_subscriber_waits_for_resume_and_then_goes_on() 
     other.filter =
         lanekeeper_actors::policy::filter::Filter::new(None, Some("b/".into()), None, false).into();
     poisoned.retry = patient();
-    let system = start(config(folder.path(), vec![poisoned, other]), &endpoints).await;
+    let mut config = config(folder.path(), vec![poisoned, other]);
+    // It is spent before anybody knows which event it is.
+    config.delivery.crash_budget = 1;
+    let system = start(config, &endpoints).await;
     let (a, b) = (lane(&system, "a"), lane(&system, "b"));
     endpoints.change(|_| status(500));
     create(&a, "waits-for-a-retry").await.unwrap();
@@ -112,10 +116,11 @@ async fn a_router_that_crashes_comes_back_and_routes_everything() {
     config.default_shards = 1;
     let system = start(config, &endpoints).await;
     let partition = lane(&system, "a");
-    faults.begin("router::route", "3*panic->off");
     for n in 0..200 {
-        let name = if n % 60 == 30 { format!("poison-route-{n}") } else { format!("load-{n}") };
-        create(&partition, &name).await.unwrap();
+        if n % 60 == 30 {
+            faults.begin("router::take_hints", "1*panic->off");
+        }
+        create(&partition, &format!("load-{n}")).await.unwrap();
     }
     for name in ["s", "other"] {
         until(&system, name, |status| status.lag_events == 0 && status.unsettled == 0).await;
@@ -137,14 +142,13 @@ async fn past_its_crash_budget_a_router_waits_for_resume_and_writers_do_not_noti
     let partition = lane(&system, "a");
     create(&partition, "first").await.unwrap();
     until(&system, "s", |status| status.delivered == 1).await;
-    faults.begin("router::route", "panic");
-    create(&partition, "poison-route").await.unwrap();
-    for n in 0..100 {
+    faults.begin("router::take_hints", "panic");
+    for n in 0..101 {
         create(&partition, &format!("load-{n}")).await.unwrap();
     }
     // Its backoffs are 10, 20 and 40 ms; then it gives up.
     tokio::time::sleep(Duration::from_millis(200)).await;
-    faults.end("router::route");
+    faults.end("router::take_hints");
     create(&partition, "while-in-quarantine").await.unwrap();
     tokio::time::sleep(Duration::from_millis(50)).await;
     let shown = system.subscription("s").unwrap().status().await;
@@ -153,6 +157,66 @@ async fn past_its_crash_budget_a_router_waits_for_resume_and_writers_do_not_noti
     system.subscription("s").unwrap().resume().await.unwrap();
     until(&system, "s", |status| status.delivered == 103 && status.lag_events == 0).await;
     stop(system).await;
+}
+
+#[actix::test]
+async fn an_event_that_crashes_whoever_looks_at_it_is_dead_lettered_and_costs_no_other() {
+    for (place, expected, restarts) in [
+        ("router::route", ["s", "other"].as_slice(), 0),
+        ("router::filter", &["s"], 0),
+        ("subscriber::judge", &["s", "other"], 3),
+    ] {
+        let faults = Faults::none();
+        let folder = tempfile::tempdir().unwrap();
+        let endpoints = Endpoints::all_well();
+        let subscriptions = vec![subscription("s", patient()), subscription("other", patient())];
+        let mut config = config(folder.path(), subscriptions);
+        // Without a known culprit it would be left alone for good.
+        config.delivery.crash_budget = 3;
+        config.router.crash_budget = 0;
+        let system = start(config, &endpoints).await;
+        let partition = lane(&system, "a");
+        faults.begin(place, "panic");
+        let mut matched = Vec::new();
+        for n in 0..60 {
+            let name = if n == 20 {
+                format!("poison-{}", place.split_once("::").unwrap().1)
+            } else {
+                format!("load-{n}")
+            };
+            matched.push(create(&partition, &name).await.unwrap().etag.0);
+        }
+        let poison = matched[20];
+        for name in ["s", "other"] {
+            let given_up = u64::from(expected.contains(&name));
+            let at_rest = |shown: &SubscriptionStatus| {
+                shown.lag_events == 0 && shown.unsettled == 0 && shown.dead_letters == given_up
+            };
+            let shown = until(&system, name, at_rest).await;
+            let letters = system.subscription(name).unwrap().dead_letters(None, 10).unwrap();
+            let ends: Vec<_> =
+                letters.iter().map(|letter| (letter.event.position(), letter.reason)).collect();
+            if expected.contains(&name) {
+                assert_eq!(ends, [(poison, DeadLetterReason::Crashed)], "{place} {name}");
+            } else {
+                assert_eq!(ends, [], "{place} {name}");
+            }
+            let taken = endpoints.taken(name);
+            let lost = matched.iter().filter(|event| !taken.contains_key(&event.to_string())).count();
+            assert!(lost <= ends.len(), "{place} {name}: {lost} lost");
+            assert_eq!((shown.quarantined, shown.restarts), (false, restarts), "{place} {name}");
+        }
+        faults.end(place);
+        // Once the fault is mended, a replay delivers it.
+        let s = system.subscription("s").unwrap();
+        assert_eq!(s.replay(Selection::Events(vec![poison])).await, Ok(1));
+        until(&system, "s", |status| {
+            status.retrying == 0 && status.dead_letters == 0 && status.unsettled == 0
+        })
+        .await;
+        assert!(endpoints.taken("s").contains_key(&poison.to_string()), "{place}");
+        stop(system).await;
+    }
 }
 
 #[actix::test]

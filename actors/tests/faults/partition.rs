@@ -152,6 +152,30 @@ async fn past_its_crash_budget_a_partition_is_quarantined_until_it_is_reopened()
 }
 
 #[actix::test]
+async fn a_write_that_crashed_three_times_is_refused_and_the_partition_stays_open() {
+    let faults = Faults::none();
+    let folder = tempfile::tempdir().unwrap();
+    let config = config(folder.path(), vec![]);
+    let budget = config.directory.partition.crash_budget;
+    let system = start(config, &Endpoints::all_well()).await;
+    let partition = lane(&system, "a");
+    faults.begin("partition::evaluate", "panic");
+    // Somebody tries again and again, far beyond the budget.
+    for n in 0..budget * 3 {
+        assert_eq!(create(&partition, "poison").await, Err(WriteError::Crashed), "{n}");
+        create(&partition, &format!("load-{n}")).await.unwrap();
+    }
+    let shown = system.directory().status(10);
+    assert_eq!(shown.iter().map(|one| (one.phase, one.restarts)).collect::<Vec<_>>(), [(Phase::Open, 3)]);
+    // Another write of the same document is another write.
+    let other = write("poison", Operation::Delete);
+    faults.end("partition::evaluate");
+    assert_eq!(partition.write(other, AMPLE).await, Err(WriteError::NotFound));
+    assert_eq!(create(&partition, "poison").await, Err(WriteError::Crashed), "until it falls asleep");
+    stop(system).await;
+}
+
+#[actix::test]
 async fn crashes_under_load_lose_and_repeat_nothing() {
     let faults = Faults::none();
     let folder = tempfile::tempdir().unwrap();
