@@ -10,14 +10,16 @@ mod restore;
 mod shelf;
 
 use std::fs::{self, File};
-use std::io::{self, BufWriter, Write};
+use std::io::{self, BufWriter, Seek, Write};
 use std::path::{Component, Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
 
+use crate::log::disk::{Disk as _, RealDisk};
 use crate::model::ids::Lsn;
 use crate::shard::{ShardHandle, ShardReadError};
 use crate::store::export::{ExportError, export};
+use crate::store::{VIEW_FILE, View};
 
 pub use restore::restore;
 pub use shelf::{Folder, Piece, Shelf, require_empty};
@@ -26,6 +28,8 @@ pub use shelf::{Folder, Piece, Shelf, require_empty};
 const FORMAT: u32 = 1;
 /// The list of files.
 pub const LIST: &str = "backup.json";
+/// What the rows of a view are written to before they go to the shelf.
+const STAGE: &str = "backup.tmp";
 /// Rows of a shard's view.
 const ROWS: &str = "view.rows";
 /// Files beside the shards that belong to the data.
@@ -111,6 +115,18 @@ pub enum BackupError {
         /// Why.
         source: io::Error,
     },
+    /// The rows of a view, which are copied within the disk first, might fill it.
+    #[error(
+        "`{path}` would take up to {bytes} bytes, and more than half of the {free} that are free: make room first"
+    )]
+    NoRoom {
+        /// Where.
+        path: PathBuf,
+        /// How much.
+        bytes: u64,
+        /// What is free.
+        free: u64,
+    },
     /// The store of the backup failed.
     #[error("{0}")]
     Store(String),
@@ -155,10 +171,10 @@ pub fn backup(
         let name = PathBuf::from(format!("shard-{:02}", shard.id().0));
         let view = shard.view()?;
         let number = shard.id().0;
-        let rows = |out: &mut dyn Write| {
-            export(&view, out).map_err(|source| BackupError::Rows { shard: number, source })
-        };
-        let (file, (position, count)) = put(shelf, name.join(ROWS), rows)?;
+        let (mut staged, (position, count)) = stage(data, &name, &view, number)?;
+        let (file, ()) = put(shelf, name.join(ROWS), |out| {
+            io::copy(&mut staged, out).map_err(|source| io_error(&data.join(STAGE), source)).map(drop)
+        })?;
         list.positions.push(position);
         list.rows += count;
         list.files.push(file);
@@ -177,6 +193,36 @@ pub fn backup(
     let text = serde_json::to_vec_pretty(&list).map_err(|error| io_error(Path::new(LIST), error.into()))?;
     shelf.complete(&list.files, &text)?;
     Ok(list)
+}
+
+/// Writes the rows of a view to a file of this disk that has no name, and gives back the file at its beginning. The
+/// shelf may be slow, and for as long as rows are read the view can use no page anew that writes have left.
+fn stage(data: &Path, shard: &Path, view: &View, number: u16) -> Result<(File, (Lsn, u64)), BackupError> {
+    let path = data.join(STAGE);
+    let failed = |source| io_error(&path, source);
+    let bytes = fs::metadata(data.join(shard).join(VIEW_FILE)).map_err(failed)?.len();
+    let free = RealDisk::new(data).and_then(|disk| disk.space()).map_err(failed)?.free;
+    if bytes > free / 2 {
+        // Those who write need the disk more.
+        return Err(BackupError::NoRoom { path, bytes, free });
+    }
+    let open = || {
+        // A name that a crash left.
+        fs::remove_file(&path).or_else(|error| match error.kind() {
+            io::ErrorKind::NotFound => Ok(()),
+            _ => Err(error),
+        })?;
+        let file = File::options().read(true).write(true).create_new(true).open(&path)?;
+        fs::remove_file(&path)?;
+        Ok(file)
+    };
+    let mut file = open().map_err(failed)?;
+    let mut out = BufWriter::with_capacity(CHUNK, &mut file);
+    let counted = export(view, &mut out).map_err(|source| BackupError::Rows { shard: number, source })?;
+    out.flush().map_err(failed)?;
+    drop(out);
+    file.rewind().map_err(failed)?;
+    Ok((file, counted))
 }
 
 /// Puts a file on the shelf, and says what is in it.

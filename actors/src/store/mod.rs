@@ -13,6 +13,7 @@ pub mod superblock;
 mod view;
 
 pub use apply::Extent;
+pub(crate) use view::FILE as VIEW_FILE;
 pub use view::{EntryPage, KeyedDocument, Page, Row, StoredDocument, Version, View};
 
 use crate::model::ids::Lsn;

@@ -127,7 +127,7 @@ impl DataDirectory {
 
     fn require_files(&self) -> Result<(), DirectoryError> {
         for shard in 0..self.superblock.shards {
-            for file in [self.shard(shard).join("view.redb"), self.log(shard)] {
+            for file in [self.shard(shard).join(super::VIEW_FILE), self.log(shard)] {
                 if !file.exists() {
                     return Err(DirectoryError::Missing(file));
                 }

@@ -35,7 +35,7 @@ const HELD_KEY: &[u8] = b"held";
 /// What the keys of the counts begin with; the bytes of a container's name follow.
 const EXTENT_KEY: &[u8] = b"extent/";
 /// Name of the view's file in its shard's folder.
-const FILE: &str = "view.redb";
+pub(crate) const FILE: &str = "view.redb";
 
 /// Bytes of documents. Counted since the count began, so they may be below 0 in an older file.
 #[derive(Debug, Clone, Copy, Default)]

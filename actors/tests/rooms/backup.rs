@@ -2,14 +2,20 @@
 
 use std::collections::BTreeSet;
 use std::fs;
+use std::io;
+use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::mpsc;
 
 use futures_util::future::join_all;
-use lanekeeper_actors::backup::{BackupError, Folder, backup, restore};
+use lanekeeper_actors::backup::{BackupError, BackupFile, Folder, Piece, Shelf, backup, restore};
+use lanekeeper_actors::protocol::partition::{Content, Operation};
 use lanekeeper_actors::system::System;
 
-use crate::support::{Endpoints, config, create, event, id, lane, quick, start, stop, subscription, until};
+use crate::support::{
+    AMPLE, Endpoints, body, config, create, event, id, lane, quick, start, stop, subscription, until, write,
+};
 
 const LANES: usize = 20;
 
@@ -79,6 +85,92 @@ async fn a_backup_under_load_holds_what_was_acknowledged_and_owes_what_was_owed(
     stop(system).await;
     let report = lanekeeper_actors::verify::directory(&copy).unwrap();
     assert!(report.problems.is_empty(), "{:?}", report.problems);
+}
+
+/// A shelf that takes no rows before somebody says so.
+struct Slow {
+    folder: Folder,
+    asked: mpsc::Sender<()>,
+    may_go_on: mpsc::Receiver<()>,
+}
+
+impl Shelf for Slow {
+    fn require_empty(&self) -> Result<(), BackupError> {
+        self.folder.require_empty()
+    }
+
+    fn create(&self, path: &Path) -> io::Result<Box<dyn Piece + '_>> {
+        let piece = self.folder.create(path)?;
+        let is_first = path.ends_with("view.rows");
+        Ok(Box::new(SlowPiece { piece, gate: is_first.then_some((&self.asked, &self.may_go_on)) }))
+    }
+
+    fn complete(&self, files: &[BackupFile], list: &[u8]) -> Result<(), BackupError> {
+        self.folder.complete(files, list)
+    }
+}
+
+struct SlowPiece<'s> {
+    piece: Box<dyn Piece + 's>,
+    gate: Option<(&'s mpsc::Sender<()>, &'s mpsc::Receiver<()>)>,
+}
+
+impl io::Write for SlowPiece<'_> {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        if let Some((asked, may_go_on)) = self.gate.take() {
+            asked.send(()).unwrap();
+            may_go_on.recv().unwrap();
+        }
+        self.piece.write(bytes)
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        self.piece.flush()
+    }
+}
+
+impl Piece for SlowPiece<'_> {
+    fn finish(self: Box<Self>) -> io::Result<()> {
+        self.piece.finish()
+    }
+}
+
+#[actix::test]
+async fn while_a_slow_shelf_takes_its_time_the_view_does_not_grow() {
+    let folder = tempfile::tempdir().unwrap();
+    let data = folder.path().join("data");
+    let mut settings = config(&data, vec![]);
+    settings.default_shards = 1;
+    let system = start(settings, &Endpoints::all_well()).await;
+    let partition = lane(&system, "a");
+    let round = async |count: usize| {
+        for at in 0..count * 20 {
+            let writes = (0..20).map(|n| {
+                let content = Content::plain(body(&"x".repeat(4_000)));
+                let name = format!("load-{}", at % 20 * 20 + n);
+                let write = write(&name, Operation::Upsert(content));
+                async { partition.write(write, AMPLE).await }
+            });
+            assert!(join_all(writes).await.iter().all(Result::is_ok));
+        }
+    };
+    let length = || fs::metadata(data.join("shard-00/view.redb")).unwrap().len();
+    // The file is as long as it gets by writing alone.
+    round(20).await;
+    let before = length();
+    let (asked, was_asked) = mpsc::channel();
+    let (go_on, may_go_on) = mpsc::channel();
+    let shelf = Slow { folder: Folder::at(folder.path().join("backup")), asked, may_go_on };
+    let (shards, of, id) = (system.shards().to_vec(), system.data().to_owned(), system.data_id().to_owned());
+    let made = tokio::task::spawn_blocking(move || backup(&shards, &of, &id, &shelf, 7));
+    tokio::task::spawn_blocking(move || was_asked.recv().unwrap()).await.unwrap();
+    round(20).await;
+    let after = length();
+    assert!(after < before * 2, "{before} became {after}");
+    go_on.send(()).unwrap();
+    assert!(made.await.unwrap().unwrap().rows > 400);
+    assert!(!data.join("backup.tmp").exists());
+    stop(system).await;
 }
 
 #[actix::test]
