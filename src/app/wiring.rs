@@ -170,7 +170,10 @@ pub(super) fn gateway(manifest: &Manifest) -> Result<GatewaySettings, WiringErro
     Ok(GatewaySettings {
         products,
         apis: manifest.apis.iter().map(|(name, api)| (name.as_str().into(), api_rules(api))).collect(),
-        auth_failures: rate(limits.auth_failures_per_ip, || "`auth_failures_per_ip`".to_owned())?,
+        auth_failures: (
+            rate(limits.auth_failures_per_ip, || "`auth_failures_per_ip`".to_owned())?,
+            rate(limits.auth_failures_per_prefix, || "`auth_failures_per_prefix`".to_owned())?,
+        ),
         rate_keys: limits.rate_keys,
         requests_in_flight: limits.requests_in_flight,
         requests_waiting: limits.requests_waiting,

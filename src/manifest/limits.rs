@@ -43,6 +43,8 @@ pub(super) fn read(node: &Node, report: &mut Report) -> Option<Limits> {
     let before = report.count();
     let f = &mut fields;
     let auth_failures_per_ip = f.required("auth_failures_per_ip", report).and_then(|node| rate(node, report));
+    let auth_failures_per_prefix =
+        f.required("auth_failures_per_prefix", report).and_then(|node| rate(node, report));
     let requests_per_ip = f.required("requests_per_ip", report).and_then(|node| rate_or_off(node, report));
     let limits = Limits {
         body: f.size("body", KIB..=64 * MIB, report),
@@ -65,6 +67,8 @@ pub(super) fn read(node: &Node, report: &mut Report) -> Option<Limits> {
         shed_normal: f.count("shed_normal", 1..=100, report),
         shed_low: f.count("shed_low", 1..=100, report),
         auth_failures_per_ip: auth_failures_per_ip.unwrap_or(Rate { calls: NonZeroU32::MIN, per: SECOND }),
+        auth_failures_per_prefix: auth_failures_per_prefix
+            .unwrap_or(Rate { calls: NonZeroU32::MIN, per: SECOND }),
         partitions_awake: f.count("partitions_awake", HELD, report),
         partition_idle: f.duration("partition_idle", MILLISECOND..=DAY, report),
         partition_queue: f.count("partition_queue", QUEUED, report),

@@ -156,6 +156,8 @@ pub struct Limits {
     pub shed_low: usize,
     /// Refused credentials of one client address, before it has to wait.
     pub auth_failures_per_ip: Rate,
+    /// Refused keys that begin alike, after which each further one bars its address.
+    pub auth_failures_per_prefix: Rate,
     /// Partitions held in memory.
     pub partitions_awake: usize,
     /// Time without a request after which a partition sleeps.

@@ -1,7 +1,8 @@
-//! Refused keys, counted for each client address, so that guessing is pointless.
+//! Refused keys, counted for each client address and for each beginning of keys, so that guessing is pointless.
 //!
-//! Invariant: an address that failed too often is not looked at until its bucket has a token
-//! again, and the memory for all addresses is bounded.
+//! Invariants: an address that failed too often is not looked at until its bucket has a token again; where
+//! many addresses guess keys that begin alike, each has one guess; whoever has the right key is never kept out by what
+//! others guess; the memory for all addresses is bounded.
 
 use std::collections::HashMap;
 use std::net::IpAddr;
@@ -14,7 +15,8 @@ use crate::policy::limits::network;
 use crate::policy::rate::{Rate, Ticks, TokenBuckets};
 
 pub(super) struct Failures {
-    buckets: TokenBuckets,
+    addresses: TokenBuckets,
+    prefixes: TokenBuckets,
     ticks: Ticks,
     /// Until when an address is not looked at.
     barred: Mutex<HashMap<IpAddr, Duration>>,
@@ -24,10 +26,11 @@ pub(super) struct Failures {
 }
 
 impl Failures {
-    /// Allows each address `rate` failures; remembers at most `max` addresses.
-    pub(super) fn new(rate: Rate, max: usize, ticks: Ticks) -> Self {
-        let buckets = TokenBuckets::new(rate, max, ticks.clone());
-        Self { buckets, ticks, barred: Mutex::default(), count: AtomicUsize::new(0), max }
+    /// Allows each address and each beginning of keys so many failures; remembers at most `max` addresses.
+    pub(super) fn new((per_address, per_prefix): (Rate, Rate), max: usize, ticks: Ticks) -> Self {
+        let addresses = TokenBuckets::new(per_address, max, ticks.clone());
+        let prefixes = TokenBuckets::new(per_prefix, max, ticks.clone());
+        Self { addresses, prefixes, ticks, barred: Mutex::default(), count: AtomicUsize::new(0), max }
     }
 
     /// How long this address must wait before it is looked at, if it must.
@@ -41,13 +44,14 @@ impl Failures {
         until.checked_sub(now).filter(|left| !left.is_zero())
     }
 
-    /// Notes a refused key. Returns how long the address must wait, when this was one too many.
-    pub(super) fn note(&self, ip: IpAddr) -> Option<Duration> {
+    /// Notes a refused key that begins like this. Returns how long the address must wait, when this was one too many.
+    pub(super) fn note(&self, ip: IpAddr, prefix: Option<&str>) -> Option<Duration> {
         let ip = network(ip);
-        let admission = self.buckets.check(&Name::from(ip.to_string()));
-        if admission.allowed {
-            return None;
-        }
+        let of_address = self.addresses.check(&Name::from(ip.to_string()));
+        let of_prefix = prefix.map(|prefix| self.prefixes.check(&Name::from(prefix)));
+        let refused =
+            [Some(of_address), of_prefix].into_iter().flatten().filter(|admission| !admission.allowed);
+        let wait = refused.map(|admission| admission.retry_after).max()?;
         let now = (self.ticks)();
         let mut barred = self.barred.lock().unwrap_or_else(PoisonError::into_inner);
         if barred.len() >= self.max {
@@ -55,10 +59,10 @@ impl Failures {
         }
         // With too many barred addresses at once the rest share one bucket, which refuses them too.
         if barred.len() < self.max || barred.contains_key(&ip) {
-            barred.insert(ip, now.saturating_add(admission.retry_after));
+            barred.insert(ip, now.saturating_add(wait));
         }
         self.count.store(barred.len(), Ordering::Relaxed);
-        Some(admission.retry_after)
+        Some(wait)
     }
 }
 
@@ -74,7 +78,8 @@ mod tests {
         let source = millis.clone();
         let ticks: Ticks = Arc::new(move || Duration::from_millis(source.load(Ordering::SeqCst)));
         let rate = Rate::new(2, Duration::from_secs(2)).unwrap();
-        (Failures::new(rate, max, ticks), millis)
+        let per_prefix = Rate::new(5, Duration::from_secs(5)).unwrap();
+        (Failures::new((rate, per_prefix), max, ticks), millis)
     }
 
     fn ip(text: &str) -> IpAddr {
@@ -85,21 +90,21 @@ mod tests {
     fn guessing_is_stopped_and_may_go_on_after_the_told_time() {
         let (failures, millis) = failures(10);
         let ip = ip("192.0.2.1");
-        assert_eq!((failures.note(ip), failures.note(ip)), (None, None));
+        assert_eq!((failures.note(ip, None), failures.note(ip, None)), (None, None));
         assert_eq!(failures.wait(ip), None);
-        let wait = failures.note(ip).unwrap();
+        let wait = failures.note(ip, None).unwrap();
         assert_eq!(failures.wait(ip), Some(wait));
         millis.fetch_add(wait.as_millis() as u64, Ordering::SeqCst);
         assert_eq!(failures.wait(ip), None);
-        assert_eq!(failures.note(ip), None, "one token came back");
+        assert_eq!(failures.note(ip, None), None, "one token came back");
     }
 
     #[test]
     fn other_addresses_are_not_stopped_except_neighbours_in_one_ipv6_network() {
         let (failures, _) = failures(10);
         for _ in 0..3 {
-            failures.note(ip("2001:db8::1"));
-            failures.note(ip("::ffff:192.0.2.1"));
+            failures.note(ip("2001:db8::1"), None);
+            failures.note(ip("::ffff:192.0.2.1"), None);
         }
         assert!(failures.wait(ip("2001:db8::ffff")).is_some());
         assert!(failures.wait(ip("2001:db8:0:1::1")).is_none());
@@ -108,11 +113,29 @@ mod tests {
     }
 
     #[test]
+    fn many_addresses_that_guess_one_key_have_one_guess_each() {
+        let (failures, millis) = failures(100);
+        let guess = |n: u8, prefix| failures.note(ip(&format!("192.0.2.{n}")), Some(prefix));
+        for n in 0..5 {
+            assert_eq!(guess(n, "lk_AbCdE"), None, "{n}");
+        }
+        for n in 5..50 {
+            assert!(guess(n, "lk_AbCdE").is_some(), "{n}");
+            assert!(failures.wait(ip(&format!("192.0.2.{n}"))).is_some(), "{n}");
+        }
+        assert_eq!(guess(50, "lk_other"), None);
+        // Whoever did not guess is looked at.
+        assert_eq!(failures.wait(ip("192.0.2.99")), None);
+        millis.fetch_add(5_000, Ordering::SeqCst);
+        assert_eq!(guess(51, "lk_AbCdE"), None);
+    }
+
+    #[test]
     fn a_flood_of_addresses_takes_bounded_memory() {
         let (failures, _) = failures(4);
         for n in 0..1_000_u32 {
             for _ in 0..4 {
-                failures.note(IpAddr::V4(n.into()));
+                failures.note(IpAddr::V4(n.into()), None);
             }
         }
         assert!(failures.barred.lock().unwrap().len() <= 4);

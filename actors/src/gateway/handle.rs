@@ -40,7 +40,7 @@ impl GatewayHandle {
 
     /// Notes that the token of a caller was refused. What to answer is worse when too many were.
     pub fn refuse_token(&self, ip: IpAddr) -> Refused {
-        let refused = self.state.failed(ip, Refused::Token);
+        let refused = self.state.failed(ip, None, Refused::Token);
         self.state.note_refused(&refused);
         refused
     }

@@ -41,8 +41,9 @@ pub struct GatewaySettings {
     pub products: BTreeMap<Name, ProductRules>,
     /// What holds for APIs, by name. An API that is not here has no rules of its own.
     pub apis: BTreeMap<Name, ApiRules>,
-    /// Refused keys of one client address before it has to wait.
-    pub auth_failures: Rate,
+    /// Refused keys of one client address before it has to wait; and of keys that begin alike, before each further one
+    /// makes its address wait.
+    pub auth_failures: (Rate, Rate),
     /// Counters held in memory for each limit and each quota, and for client addresses.
     pub rate_keys: usize,
     /// Requests being worked on.
@@ -249,7 +250,7 @@ impl GatewayState {
         // A key is judged even where none is needed.
         let door = self.look(call.credential.as_ref(), &call.api);
         door.map_err(|refused| match &call.credential {
-            Some(_) => self.failed(call.ip, refused),
+            Some(credential) => self.failed(call.ip, credential.prefix(), refused),
             None => refused,
         })
     }
@@ -274,8 +275,8 @@ impl GatewayState {
     }
 
     /// Notes that a credential was refused; what to answer is worse when there were too many.
-    pub(super) fn failed(&self, ip: IpAddr, refused: Refused) -> Refused {
-        match self.failures.note(ip) {
+    pub(super) fn failed(&self, ip: IpAddr, prefix: Option<&str>, refused: Refused) -> Refused {
+        match self.failures.note(ip, prefix) {
             Some(retry_after) => Refused::TooManyFailures { retry_after },
             None => refused,
         }

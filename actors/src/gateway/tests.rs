@@ -45,7 +45,7 @@ fn settings() -> GatewaySettings {
     GatewaySettings {
         products: BTreeMap::from([("carrier".into(), carrier), ("shipper".into(), product(&["tracking"]))]),
         apis: BTreeMap::new(),
-        auth_failures: Rate::new(3, 3 * SECOND).unwrap(),
+        auth_failures: (Rate::new(3, 3 * SECOND).unwrap(), Rate::new(1_000, SECOND).unwrap()),
         rate_keys: 1_000,
         requests_in_flight: 16,
         requests_waiting: 0,
@@ -523,4 +523,62 @@ async fn the_last_use_of_a_key_is_known_after_a_restart() {
     house.ledger.flush().await.unwrap();
     let house = house.reopened().await.unwrap();
     assert_eq!(house.keys.get(&issued.grant.id).unwrap().used.get(), Some(at));
+}
+
+/// Welch's t of two samples: how many standard errors their means are apart.
+fn welch(one: &[f64], two: &[f64]) -> f64 {
+    let moments = |sample: &[f64]| {
+        let count = sample.len() as f64;
+        let mean = sample.iter().sum::<f64>() / count;
+        let variance = sample.iter().map(|value| (value - mean).powi(2)).sum::<f64>() / (count - 1.0);
+        (mean, variance / count)
+    };
+    let ((one, error_one), (two, error_two)) = (moments(one), moments(two));
+    (one - two) / (error_one + error_two).sqrt()
+}
+
+#[test]
+fn welch_tells_what_differs_from_what_does_not() {
+    let noise = |n: u32| f64::from(n.wrapping_mul(2_654_435_761) >> 16) / 65_536.0;
+    let one: Vec<_> = (0..10_000).map(noise).collect();
+    let two: Vec<_> = (10_000..20_000).map(noise).collect();
+    let later: Vec<_> = two.iter().map(|value| value + 0.05).collect();
+    assert!(welch(&one, &two).abs() < 4.0, "{}", welch(&one, &two));
+    assert!(welch(&one, &later).abs() > 8.0, "{}", welch(&one, &later));
+}
+
+/// Run it on a quiet machine, of a release build.
+#[ignore = "measures time"]
+#[actix::test]
+async fn how_much_of_a_guess_is_right_cannot_be_told_from_the_time_it_takes() {
+    const PAIRS: usize = 100_000;
+    const RIGHT: &str = "a-key-of-somebody-who-moved-here-0123456789";
+    let house = house();
+    house.keys.seed(vec![seed("moved", RIGHT)]).await.unwrap();
+    // One is wrong in its first character, one in its last.
+    let early = Credential::new(format!("b{}", &RIGHT[1..]));
+    let late = Credential::new(format!("{}0", &RIGHT[..RIGHT.len() - 1]));
+    let api = Name::from("freight");
+    let time = |credential: &Credential| {
+        let begin = std::time::Instant::now();
+        assert!(std::hint::black_box(house.state.look(Some(credential), &api)).is_err());
+        begin.elapsed().as_nanos() as f64
+    };
+    let (mut one, mut two) = (Vec::with_capacity(PAIRS), Vec::with_capacity(PAIRS));
+    for pair in 0..PAIRS {
+        // Neither is always the first.
+        let (first, second) = if pair % 2 == 0 { (&early, &late) } else { (&late, &early) };
+        let (of_first, of_second) = (time(first), time(second));
+        let (of_early, of_late) = if pair % 2 == 0 { (of_first, of_second) } else { (of_second, of_first) };
+        one.push(of_early);
+        two.push(of_late);
+    }
+    // What the scheduler does to a few of them says nothing of the program.
+    for sample in [&mut one, &mut two] {
+        sample.sort_by(f64::total_cmp);
+        sample.truncate(PAIRS * 95 / 100);
+    }
+    let t = welch(&one, &two);
+    assert!(t.abs() < 10.0, "t = {t}");
+    house.closed().await;
 }

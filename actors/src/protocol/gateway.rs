@@ -70,6 +70,9 @@ pub struct Entry {
     pub bytes: u64,
 }
 
+/// Characters of a key by which failures are counted.
+const PREFIX: usize = 8;
+
 /// What a caller sent as its key. Never printed.
 #[derive(Clone)]
 pub struct Credential {
@@ -92,6 +95,11 @@ impl Credential {
     /// The text, to be parsed and hashed.
     pub fn expose(&self) -> &str {
         &self.text
+    }
+
+    /// How it begins, as far as that is no secret.
+    pub fn prefix(&self) -> Option<&str> {
+        (self.text.len() >= PREFIX * 4).then(|| self.text.get(..PREFIX)).flatten()
     }
 }
 
