@@ -56,8 +56,8 @@ pub(super) fn decide(
             let kind = if tag.is_some() { ChangeKind::Replace } else { ChangeKind::Create };
             return Ok(Fate::Change(kind));
         }
-        // `If-Match` on a create asks for a version that cannot be there.
-        (Operation::Create(_), None) => ChangeKind::Create,
+        // There is no version that a condition could be about.
+        (Operation::Create(_), None) => return Ok(Fate::Change(ChangeKind::Create)),
         (Operation::Replace(_) | Operation::Patch(_), Some(_)) => ChangeKind::Replace,
         (Operation::Delete | Operation::Sweep, Some(_)) => ChangeKind::Delete,
         (Operation::Read, Some(_)) => {
