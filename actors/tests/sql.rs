@@ -37,7 +37,7 @@ fn rows(text: &str, documents: &[Value]) -> Result<Vec<Value>, String> {
     let query = Query::parse(text).map_err(|error| error.to_string())?;
     let bound = Arc::new(query.bind(&[]).map_err(|error| error.to_string())?);
     let context = Context { now: Timestamp(0), seed: 0 };
-    let page = PageLimits { rows: 1_000, bytes: 1 << 30, groups: 1_000 };
+    let page = PageLimits { rows: 1_000, bytes: 1 << 30, groups: 1_000, carried: 6 * 1024 };
     let mut execution =
         Execution::start(bound, context, page, false, None).map_err(|error| error.to_string())?;
     for (position, document) in documents.iter().enumerate() {

@@ -1,6 +1,7 @@
 //! Rows to groups, and groups to their keys and aggregates.
 //!
-//! Invariant: a gathering that was written down and read again goes on as if it had not been.
+//! Invariants: a gathering that was written down and read again goes on as if it had not been; a group that is in it
+//! has seen all of its rows so far, because none of a name from `ceiling` on is ever taken up again.
 
 use std::collections::BTreeMap;
 
@@ -10,12 +11,17 @@ use serde_json::Value;
 use super::ast::{AggregateKind, Select};
 use super::evaluate::{Env, Frame, GroupValues, evaluate};
 use super::held::Held;
-use super::value;
+use super::{limits, value};
 
-/// The groups of a query so far, by the canonical text of their keys.
+/// The groups of a query so far, by names of their keys: those that come first.
 #[derive(Debug, Clone, Default, Serialize, Deserialize)]
-#[serde(transparent)]
-pub(super) struct Gathering(BTreeMap<String, Group>);
+pub(super) struct Gathering {
+    #[serde(rename = "g")]
+    groups: BTreeMap<String, Group>,
+    /// From this name on groups were dropped, for a later round.
+    #[serde(rename = "c", default, skip_serializing_if = "Option::is_none")]
+    ceiling: Option<String>,
+}
 
 #[derive(Debug, Clone, Serialize, Deserialize)]
 struct Group {
@@ -42,23 +48,62 @@ impl Gathering {
     pub(super) fn new(select: &Select) -> Self {
         let mut gathering = Self::default();
         if select.group_by.is_empty() {
-            gathering.0.insert(String::new(), Group::new(select, Vec::new()));
+            gathering.groups.insert(String::new(), Group::new(select, Vec::new()));
         }
         gathering
     }
 
     pub(super) fn len(&self) -> usize {
-        self.0.len()
+        self.groups.len()
     }
 
-    /// Adds a row to its group.
-    pub(super) fn add<'a>(&mut self, select: &'a Select, frame: &Frame<'a>, env: &Env<'a>) {
+    /// The name from which on groups were dropped.
+    pub(super) fn ceiling(&self) -> Option<&str> {
+        self.ceiling.as_deref()
+    }
+
+    /// Drops the last group, which comes in a later round.
+    pub(super) fn drop_last(&mut self) {
+        if let Some((name, _)) = self.groups.pop_last() {
+            self.ceiling = Some(name);
+        }
+    }
+
+    /// Drops groups until those that are left take no more than so many bytes in a continuation. One is always left.
+    pub(super) fn trim(&mut self, most: usize) {
+        let (mut bytes, mut fit) = (0, 0);
+        for entry in &self.groups {
+            bytes += serde_json::to_string(&entry).map_or(usize::MAX, |text| text.len());
+            if bytes > most && fit > 0 {
+                break;
+            }
+            fit += 1;
+        }
+        while self.groups.len() > fit {
+            self.drop_last();
+        }
+    }
+
+    /// Adds a row to its group. Groups up to the name `after` were told in earlier rounds.
+    pub(super) fn add<'a>(
+        &mut self,
+        select: &'a Select,
+        after: Option<&[u8]>,
+        frame: &Frame<'a>,
+        env: &Env<'a>,
+    ) {
         let mut text = String::new();
         for key in &select.group_by {
             value::canonical(evaluate(key, frame, env).as_deref(), &mut text);
             text.push(',');
         }
-        let group = self.0.entry(text).or_insert_with(|| {
+        let name = name_of(text);
+        if after.is_some_and(|after| name.as_bytes() <= after)
+            || self.ceiling.as_ref().is_some_and(|ceiling| name >= *ceiling)
+        {
+            return;
+        }
+        let group = self.groups.entry(name).or_insert_with(|| {
             let keys = select.group_by.iter().map(|key| evaluate(key, frame, env));
             Group::new(select, keys.map(|key| Held(key.map(std::borrow::Cow::into_owned))).collect())
         });
@@ -69,17 +114,27 @@ impl Gathering {
         }
     }
 
-    /// Each group with its text and its values, in the order of the texts.
+    /// Each group with its name and its values, in the order of the names.
     pub(super) fn groups(&self, select: &Select) -> impl Iterator<Item = (&str, GroupValues)> {
-        self.0.iter().map(|(text, group)| (text.as_str(), group.values(select)))
+        self.groups.iter().map(|(name, group)| (name.as_str(), group.values(select)))
     }
 
     /// Whether the state is one of this query.
     pub(super) fn fits(&self, select: &Select) -> bool {
-        self.0.values().all(|group| {
+        self.groups.values().all(|group| {
             group.keys.len() == select.group_by.len() && group.states.len() == select.aggregates.len()
         })
     }
+}
+
+/// What tells a group by the text of its keys: the text, or its beginning and a hash.
+fn name_of(mut text: String) -> String {
+    if text.len() > limits::TIE_BYTES {
+        let hash = twox_hash::XxHash3_128::oneshot(text.as_bytes());
+        text.truncate(text.floor_char_boundary(limits::TIE_BYTES));
+        text.push_str(&format!("{hash:032x}"));
+    }
+    text
 }
 
 impl Group {

@@ -33,8 +33,10 @@ pub struct PageLimits {
     pub rows: usize,
     /// Most bytes of rows, about; one row always fits.
     pub bytes: usize,
-    /// Most groups of GROUP BY.
+    /// Most groups of GROUP BY that are held at a time.
     pub groups: usize,
+    /// Most bytes of rows or groups that an interrupted page carries over to the next, about; one always fits.
+    pub carried: usize,
 }
 
 /// Whether a page takes more documents.
@@ -160,13 +162,18 @@ impl Execution {
                 *position = Some(here);
                 Flow::More
             }
-            Mode::Groups { gathering, position, .. } => {
+            Mode::Groups { gathering, after, position } => {
+                let in_rounds = comes_in_rounds(select);
+                let told = after.as_ref().filter(|_| in_rounds).map(Rank::tie);
                 rows(select, &frame, &env, &mut |row| {
-                    gathering.add(select, row, &env);
+                    gathering.add(select, told, row, &env);
+                    if in_rounds && gathering.len() > self.page.groups.max(1) {
+                        gathering.drop_last();
+                    }
                     ControlFlow::Continue(())
                 });
                 *position = Some(here);
-                if gathering.len() > self.page.groups {
+                if gathering.len() > self.page.groups.max(1) {
                     return Err(QueryError::TooManyGroups { limit: self.page.groups });
                 }
                 Flow::More
@@ -199,7 +206,7 @@ impl Execution {
                 held: Vec::new(),
             }),
             Mode::Ranked { mut ranking, position } => {
-                ranking.trim();
+                ranking.trim(self.page.carried);
                 let kept = Kept::Ranked {
                     after: ranking.after().map(Rank::write),
                     ceiling: ranking.ceiling().map(Rank::write),
@@ -212,7 +219,10 @@ impl Execution {
                 let ranking = self.ranked_groups(&bound.select, &gathering, after);
                 self.emit(ranking, |after| Kept::Groups { after, position: None, gathering: None })
             }
-            Mode::Groups { gathering, after, position } => {
+            Mode::Groups { mut gathering, after, position } => {
+                if comes_in_rounds(&bound.select) {
+                    gathering.trim(self.page.carried);
+                }
                 let kept = Kept::Groups {
                     after: after.as_ref().map(Rank::write),
                     position,
@@ -232,11 +242,14 @@ impl Execution {
         let most = self.counts.candidates(self.page.rows);
         let mut ranking = Ranking::new(after, most, self.page.bytes.max(limits::CANDIDATE_BYTES));
         let budget = Budget::new(limits::COMBINATIONS);
+        if let Some(ceiling) = gathering.ceiling() {
+            ranking.drop_from(Rank::new(Vec::new(), &self.descending, ceiling.as_bytes().to_vec(), 0));
+        }
         for (text, group) in gathering.groups(select) {
             let env = Env { context: &self.context, group: Some(&group), budget: &budget };
             let frame = Frame::of(&Value::Null);
             let Some(row) = project(select, &frame, &env) else { continue };
-            let tie = if select.distinct { tie_of(&canonical(&row)) } else { tie_of(text) };
+            let tie = if select.distinct { tie_of(&canonical(&row)) } else { text.as_bytes().to_vec() };
             let rank = Rank::new(order_values(select, &frame, &env), &self.descending, tie, 0);
             if ranking.wants(&rank) {
                 ranking.hold(rank, row);
@@ -317,6 +330,11 @@ impl Mode {
             Some(Kept::Rows(_) | Kept::Ranked { .. } | Kept::Groups { .. }) => Err(QueryError::OtherOrder),
         }
     }
+}
+
+/// Whether the groups of a query can come some at a time, in the order of their names: nothing else orders them.
+fn comes_in_rounds(select: &Select) -> bool {
+    select.order_by.is_empty() && !select.distinct && !select.group_by.is_empty()
 }
 
 /// Takes the rows of a document as far as they belong to the first ones.

@@ -14,10 +14,6 @@ pub const JOINS: usize = 10;
 pub const COMBINATIONS: u64 = 1_000_000;
 /// Most rows that a page holds back while it sorts or skips.
 pub const CANDIDATES: usize = 10_000;
-/// Most candidates that an unfinished sort carries in its continuation.
-pub const CARRIED_ROWS: usize = 16;
-/// Bytes of candidates in the continuation of an unfinished sort.
-pub const CARRIED_BYTES: usize = 6 * 1024;
 /// Most bytes of any continuation's state.
 pub const STATE_BYTES: usize = 64 * 1024;
 /// Most index ranges that `IN` lists are multiplied out to.

@@ -54,6 +54,10 @@ impl Rank {
         WrittenRank(values, URL_SAFE_NO_PAD.encode(&self.tie), self.row)
     }
 
+    pub(super) fn tie(&self) -> &[u8] {
+        &self.tie
+    }
+
     /// `None` when it was not written by this query.
     pub(super) fn read(written: &WrittenRank, descending: &Arc<[bool]>) -> Option<Self> {
         let WrittenRank(values, tie, row) = written;
@@ -150,11 +154,17 @@ impl Ranking {
         self.drop_from(rank);
     }
 
-    /// Drops rows until those that are left fit into a continuation. One is always left.
-    pub(super) fn trim(&mut self) {
-        while self.rows.len() > 1
-            && (self.rows.len() > limits::CARRIED_ROWS || self.bytes > limits::CARRIED_BYTES)
-        {
+    /// Drops rows until those that are left take no more than so many bytes in a continuation. One is always left.
+    pub(super) fn trim(&mut self, most: usize) {
+        let (mut bytes, mut fit) = (0, 0);
+        for (rank, row) in &self.rows {
+            bytes += serde_json::to_string(&(rank.write(), row)).map_or(usize::MAX, |text| text.len());
+            if bytes > most && fit > 0 {
+                break;
+            }
+            fit += 1;
+        }
+        while self.rows.len() > fit {
             self.drop_last();
         }
     }

@@ -52,7 +52,7 @@ pub(super) fn results<'a>(
     if select.grouped {
         let mut gathering = Gathering::new(select);
         rows(select, frame, env, &mut |row| {
-            gathering.add(select, row, env);
+            gathering.add(select, None, row, env);
             ControlFlow::Continue(())
         });
         for (_, group) in gathering.groups(select) {

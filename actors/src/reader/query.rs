@@ -16,7 +16,7 @@ use crate::policy::container::Index;
 use crate::policy::throughput::RetryAfter;
 use crate::query::{
     Access, BindError, BoundQuery, Context, End, Execution, Flow, IndexDefinition, PageLimits, Plan, Query,
-    QueryError,
+    QueryError, limits,
 };
 use crate::shard::ShardReadError;
 
@@ -102,6 +102,7 @@ struct Begin {
     indexes: Vec<Index>,
     passage: Option<Passage>,
     limit: usize,
+    longest_continuation: usize,
     settings: Arc<ReaderSettings>,
     clock: SharedClock,
 }
@@ -156,6 +157,7 @@ impl Reader {
             bound,
             passage,
             limit: request.limit.max(1),
+            longest_continuation: request.longest_continuation,
             settings: self.settings.clone(),
             clock: self.clock.clone(),
         };
@@ -217,7 +219,7 @@ impl Reader {
 
 impl Begin {
     fn run(self) -> Result<Box<Run>, QueryFailed> {
-        let Self { target, bound, indexes, passage, limit, settings, clock } = self;
+        let Self { target, bound, indexes, passage, limit, longest_continuation, settings, clock } = self;
         // A page goes on by the way by which the one before went, whatever has become of indexes since.
         let indexes: Vec<_> = match &passage {
             None => indexes,
@@ -234,7 +236,13 @@ impl Begin {
         let mut source = Source::new(target, &plan.access, &indexes, now);
         // The order of an index is that of one partition, and only of values that it holds whole.
         let ordered = plan.ordered && in_one && !source.is_cut()?;
-        let page = PageLimits { rows: limit, bytes: settings.page_bytes, groups: settings.groups };
+        let page = PageLimits {
+            rows: limit,
+            bytes: settings.page_bytes,
+            groups: settings.groups,
+            // Base64 makes it longer by a third, and places stand beside it.
+            carried: longest_continuation.min(limits::STATE_BYTES) / 2,
+        };
         let context = Context { now, seed: now.0 };
         let resume = passage.as_ref().map(|passage| &passage.resume);
         let execution = Execution::start(bound, context, page, ordered, resume)?;

@@ -35,7 +35,7 @@ fn answer(text: &str, parameters: &[(String, Value)], documents: &[Value]) -> Ve
     let query = Query::parse(text).unwrap_or_else(|error| panic!("{text}\n{error}"));
     let bound = Arc::new(query.bind(parameters).unwrap_or_else(|error| panic!("{text}\n{error}")));
     let context = Context { now: Timestamp(0), seed: 0 };
-    let page = PageLimits { rows: 10_000, bytes: 1 << 30, groups: 10_000 };
+    let page = PageLimits { rows: 10_000, bytes: 1 << 30, groups: 10_000, carried: 6 * 1024 };
     let mut execution = Execution::start(bound, context, page, false, None).unwrap();
     for (position, document) in documents.iter().enumerate() {
         if execution.offer(&position.to_be_bytes(), document).unwrap() == Flow::Full {

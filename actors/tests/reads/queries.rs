@@ -130,7 +130,7 @@ fn ask(random: &mut fastrand::Rng, ids: &[String]) -> Asked {
 /// What the query gives when every document is looked at.
 fn naive(text: &str, documents: &[&Value]) -> Vec<Value> {
     let bound = Arc::new(Query::parse(text).unwrap().bind(&[]).unwrap());
-    let limits = PageLimits { rows: usize::MAX, bytes: usize::MAX, groups: usize::MAX };
+    let limits = PageLimits { rows: usize::MAX, bytes: usize::MAX, groups: usize::MAX, carried: usize::MAX };
     let context = Context { now: Timestamp(0), seed: 0 };
     let mut execution = Execution::start(bound, context, limits, false, None).unwrap();
     for (at, document) in documents.iter().enumerate() {

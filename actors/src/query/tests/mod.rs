@@ -13,7 +13,8 @@ use super::{BoundQuery, Context, End, Execution, Flow, PageLimits, Query};
 use crate::model::time::Timestamp;
 
 pub(super) const CONTEXT: Context = Context { now: Timestamp(1_000), seed: 7 };
-pub(super) const LARGE: PageLimits = PageLimits { rows: 100_000, bytes: 1 << 30, groups: 10_000 };
+pub(super) const LARGE: PageLimits =
+    PageLimits { rows: 100_000, bytes: 1 << 30, groups: 10_000, carried: 6 * 1024 };
 
 pub(super) fn bound(text: &str, parameters: &[(&str, Value)]) -> Arc<BoundQuery> {
     let parameters: Vec<_> =
