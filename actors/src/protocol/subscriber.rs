@@ -79,7 +79,7 @@ pub struct SubscriptionStatus {
     pub cursors: Vec<(ShardId, Lsn)>,
     /// Matching events that wait for their first attempt, and changes not looked at yet.
     pub lag_events: u64,
-    /// Age of the oldest event that waits for its first attempt, in milliseconds.
+    /// Age of the oldest event that waits for an attempt, its first or another, in milliseconds.
     pub lag_millis: u64,
     /// The last outcomes, newest first.
     pub recent: Vec<AttemptRecord>,
@@ -199,6 +199,8 @@ pub struct Received {
     pub token: String,
     /// How often it was given out, this time included.
     pub deliveries: u32,
+    /// The replay that gives it out once more.
+    pub replay: Option<Arc<str>>,
     /// The event.
     pub event: Arc<Event>,
 }

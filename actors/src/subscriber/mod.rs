@@ -42,6 +42,7 @@ use tokio::sync::{Mutex, oneshot};
 use crate::kernel::clock::{SharedClock, SteadyClock};
 use crate::kernel::contain::contain;
 use crate::kernel::slots::Slots;
+use crate::model::change::Table;
 use crate::model::delivery::Transport;
 use crate::model::event::Event;
 use crate::model::ids::{Position, ShardId};
@@ -317,10 +318,28 @@ impl Subscriber {
         let unread: u64 = self.shards.iter().map(|lot| lot.router.behind(&self.config.name)).sum();
         let first_attempts = status.ready + self.in_flight.saturating_sub(self.retries_in_flight);
         status.lag_events = unread + first_attempts as u64;
-        let oldest = self.ready.iter().map(|event| event.at).min();
-        let age = oldest.map_or(0, |at| self.clock.now().since(at).as_millis());
+        let ready = self.ready.iter().map(|event| self.time.of(event.at)).min();
+        let oldest = [ready, self.oldest_in_store()].into_iter().flatten().min();
+        let age = oldest.map_or(0, |at| self.time.now().since(at).as_millis());
         status.lag_millis = u64::try_from(age).unwrap_or(u64::MAX);
         status
+    }
+}
+
+impl Subscriber {
+    /// When the first event in the store, which waits for its retry or its turn, was published. What cannot be read is
+    /// no reason to show nothing at all.
+    fn oldest_in_store(&self) -> Option<Timestamp> {
+        if self.counts.retrying <= 0 {
+            return None;
+        }
+        let name = prefix(&self.config.name);
+        let first = |lot: &Lot| {
+            let rows = lot.router.shard().view().ok()?.rows(Table::Deliveries, &name, None, 1).ok()?;
+            let row: RetryRow = rows.first().and_then(|(_, value)| decode(value))?;
+            Some(row.published)
+        };
+        self.shards.iter().filter_map(first).min()
     }
 }
 

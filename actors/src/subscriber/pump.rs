@@ -129,10 +129,11 @@ impl Subscriber {
             Destination::Webhook(webhook) => webhook.batch,
             Destination::Queue(_) => None,
         };
-        let Some(attempts) = self.schedule.peek_due(now).map(|row| row.attempts) else { return Vec::new() };
+        let Some(first) = self.schedule.peek_due(now).map(kind) else { return Vec::new() };
+        let (attempts, _) = first;
         let most = batch_of_retries(batch, attempts).min(room.max(1));
         let mut rows = Vec::new();
-        while rows.len() < most && self.schedule.peek_due(now).is_some_and(|row| row.attempts == attempts) {
+        while rows.len() < most && self.schedule.peek_due(now).is_some_and(|row| kind(row) == first) {
             rows.extend(self.schedule.take_due(now));
             if rows.last().is_some_and(|(position, _)| self.suspects.is_suspect(position)) {
                 // Whoever was at work in a crash is not sent with those behind it.
@@ -265,6 +266,11 @@ impl Subscriber {
             }
         }
     }
+}
+
+/// What goes in one request: retries tried equally often, and of one replay, whose id the request bears.
+fn kind(row: &RetryRow) -> (u32, Option<Arc<str>>) {
+    (row.attempts, row.replay.clone())
 }
 
 /// When a retry of the store falls due. No failed event is put off for longer than this in one go: if one seems to be,

@@ -109,6 +109,7 @@ impl Subscriber {
                 given.push(Received {
                     token: token(position, nonce),
                     deliveries: under_way.number(),
+                    replay: under_way.row.as_ref().and_then(|row| row.replay.clone()),
                     event: under_way.event.clone(),
                 });
                 let (until, since) = (now.after(settings.lock), now);

@@ -3,8 +3,9 @@
 use std::time::Duration;
 
 use lanekeeper_actors::model::delivery::Endpoint;
+use lanekeeper_actors::model::time::Timestamp;
 use lanekeeper_actors::policy::retry::DeadLetterReason;
-use lanekeeper_actors::protocol::subscriber::{Decision, LockLost, ReceiveRefused, Received};
+use lanekeeper_actors::protocol::subscriber::{Decision, LockLost, ReceiveRefused, Received, ReplayRequest};
 use lanekeeper_actors::subscriber::{Destination, QueueSettings, SubscriptionConfig, Webhook};
 use lanekeeper_actors::system::System;
 
@@ -31,6 +32,28 @@ fn ids(received: &[Received]) -> Vec<String> {
 }
 
 const LONG: Duration = Duration::from_secs(60);
+
+#[actix::test]
+async fn a_replayed_event_is_marked() {
+    let folder = tempfile::tempdir().unwrap();
+    let system = start(config(folder.path(), vec![queue("q", LONG, 10)]), &Endpoints::all_well()).await;
+    create(&lane(&system, "a"), "load").await.unwrap();
+    let first = receive(&system, 1).await;
+    assert_eq!(first[0].replay, None);
+    settle(&system, &first, Decision::Acknowledge).await;
+    until(&system, "q", |status| status.unsettled == 0 && status.locked == 0).await;
+    let all = ReplayRequest {
+        from: Timestamp(0),
+        to: Timestamp(u64::MAX),
+        from_position: None,
+        to_position: None,
+        rate: 100_000,
+    };
+    let id = system.subscription("q").unwrap().replay_history(all).await.unwrap();
+    let again = receive(&system, 1).await;
+    assert_eq!((again[0].replay.as_ref(), ids(&again)), (Some(&id), ids(&first)));
+    stop(system).await;
+}
 
 #[actix::test]
 async fn each_event_is_received_once_and_gone_when_it_is_acknowledged() {

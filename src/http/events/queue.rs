@@ -129,7 +129,10 @@ fn rendered(received: &[Received]) -> Vec<u8> {
         if index > 0 {
             out.push(b',');
         }
-        let broker = json!({ "lockToken": received.token, "deliveryCount": received.deliveries });
+        let mut broker = json!({ "lockToken": received.token, "deliveryCount": received.deliveries });
+        if let (Some(broker), Some(replay)) = (broker.as_object_mut(), &received.replay) {
+            broker.insert("replayId".to_owned(), json!(replay));
+        }
         out.extend_from_slice(format!("{{\"brokerProperties\":{broker},\"event\":").as_bytes());
         out.extend_from_slice(received.event.json());
         out.push(b'}');
