@@ -119,9 +119,10 @@ async fn expired_documents_are_taken_away_with_all_that_is_theirs() {
 /// A partition that takes no writes any more.
 async fn quarantine(system: &System, scope: &Scope) {
     fail::cfg("partition::evaluate", "panic").unwrap();
-    let poison = upsert(&json!({"id": "poison", "lane": "a"}));
-    loop {
-        let refused = partition(system, scope).write(poison.clone(), AMPLE).await.unwrap_err();
+    for n in 0.. {
+        // Each is another, or it would be known as the one that crashes.
+        let poison = upsert(&json!({"id": format!("poison-{n}"), "lane": "a"}));
+        let refused = partition(system, scope).write(poison, AMPLE).await.unwrap_err();
         if refused == WriteError::Quarantined {
             return;
         }
